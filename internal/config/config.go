@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler"
+)
+
+// Config is the effective configuration of a daemon.
+type Config struct {
+	File string // the file it came from, or ""
+
+	DataDir   string
+	Bucket    Bucket
+	S3        Credentials
+	ClusterID string // "" is: adopt the bucket's, or make one
+	Scheduler scheduler.Options
+	// Durability is used for messages that do not ask for one (S3).
+	Durability delay.Durability
+
+	Listen      string
+	TLS         TLS
+	Tokens      []Token
+	OpenAPI     bool // --insecure-open: listen on a public address without TLS and tokens
+	MaxInflight int64
+
+	Webhooks Webhooks
+	Brokers  []Broker
+
+	CacheBytes      int64 // block cache of the local store
+	ReserveBytes    int64 // free disk space below which intake is refused
+	MemoryLimit     int64 // soft limit of the Go heap; 0 is none
+	ShutdownTimeout time.Duration
+	Log             Log
+}
+
+// Credentials are the keys of an S3 store.
+type Credentials struct {
+	AccessKeyID     string
+	SecretAccessKey Secret
+	SessionToken    Secret
+}
+
+// TLS names the certificate and key of the API, PEM files. Both or none.
+type TLS struct{ Cert, Key string }
+
+// Enabled reports whether the API speaks TLS.
+func (t TLS) Enabled() bool { return t.Cert != "" }
+
+// Token lets a client in.
+type Token struct {
+	Name   string
+	SHA256 string // hex of the token's hash; the token itself is not kept
+	Scopes []string
+}
+
+// Webhooks configures http and https targets.
+type Webhooks struct {
+	Allow        []string // host patterns; empty is every public address
+	AllowPrivate bool
+	Timeout      time.Duration
+	Secrets      []SigningKey // the first two that are active sign
+}
+
+// SigningKey signs webhook calls.
+type SigningKey struct {
+	ID  string
+	Key Secret
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // auto, json, console
+}
+
+// Broker is one named broker of the file.
+type Broker struct {
+	Name string
+	Kind string // kafka, rocketmq, nats
+	Line int    // where it stands in the file
+
+	node *yaml.Node // its part of the file, for Print
+}
+
+// Secret is a value that is never printed (G3).
+type Secret string
+
+const stars = "********"
+
+// String hides the value.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return stars
+}
+
+// GoString hides the value from %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalText hides the value from every encoder.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Reveal is the value itself, for the one place that uses it.
+func (s Secret) Reveal() string { return string(s) }
