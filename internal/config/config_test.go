@@ -185,11 +185,17 @@ func TestCrossChecks(t *testing.T) {
 		flags map[string]string
 		want  string
 	}{
-		"open":       {map[string]string{"listen": "0.0.0.0:7170"}, "--listen: api.listen: "},
-		"open any":   {map[string]string{"listen": ":7170"}, "--listen: api.listen: "},
-		"only tls":   {map[string]string{"listen": "10.0.0.1:1", "api-tls-cert": "c", "api-tls-key": "k"}, "is not a loopback"},
-		"half tls":   {map[string]string{"api-tls-cert": "c"}, "needs both cert and key"},
-		"tier none":  {map[string]string{"bucket": "none", "durability-default": "tier"}, "tier needs a bucket"},
+		"open":     {map[string]string{"listen": "0.0.0.0:7170"}, "--listen: api.listen: "},
+		"open any": {map[string]string{"listen": ":7170"}, "--listen: api.listen: "},
+		"only tls": {
+			map[string]string{"listen": "10.0.0.1:1", "api-tls-cert": "c", "api-tls-key": "k"},
+			"is not a loopback",
+		},
+		"half tls": {map[string]string{"api-tls-cert": "c"}, "needs both cert and key"},
+		"tier none": {
+			map[string]string{"bucket": "none", "durability-default": "tier"},
+			"tier needs a bucket",
+		},
 		"horizon":    {map[string]string{"local-horizon": "10s"}, "must not be below local.hot_window"},
 		"backoff":    {map[string]string{"delivery-backoff": "1h"}, "must not be below delivery.backoff"},
 		"bad window": {map[string]string{"delivery-window": "0"}, "from 1 to 100000"},

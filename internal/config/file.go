@@ -98,10 +98,16 @@ func (l *loader) isSection(path string) bool {
 	return false
 }
 
+// slips is how many edits away a key may be to be suggested.
+const slips = 3
+
 // unknown words the mistake of an unknown key, with the nearest known one.
 func (l *loader) unknown(path string) string {
-	best, bestAt := "", 4 // more than three edits away is no slip
+	best, bestAt := "", slips+1
 	for key := range l.rows {
+		if len(path) > len(key)+slips {
+			continue // a long key would cost its length times each of ours
+		}
 		d := distance(path, key)
 		if d < bestAt || d == bestAt && best != "" && key < best {
 			best, bestAt = key, d
