@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tidy
+
+// The limits of size. They keep a function on one screen, a file in one sitting, a package in one
+// head.
+const (
+	maxFunction  = 70   // lines
+	maxFile      = 600  // lines
+	maxPackage   = 3000 // lines
+	maxColumns   = 100  // a tab counts as one
+	maxInterface = 6    // methods
+	maxRule      = 22   // R1 to R22
+)
+
+// tables is what the rules cannot know by themselves.
+type tables struct {
+	floors     []floor
+	owners     []owner
+	exceptions []exception
+	goroutines []permit // files that may hold go statements
+	clocks     []permit // directories that may read the clock
+	panics     []panicForm
+	main       []string // directories whose doc.go tells the whole story
+}
+
+// floor is a package's place in the house. Imports go to lower floors only.
+type floor struct {
+	dir    string // with all below it, unless a longer one matches
+	number int
+	reason string
+}
+
+// owner says which packages may import a third-party module.
+type owner struct {
+	path   string // prefix of the import path; the longest match decides
+	dirs   []string
+	reason string
+}
+
+// exception allows one larger number; it is exact (H2).
+type exception struct {
+	rule   string // the rule's name
+	object string // as the problem names it
+	value  int
+	reason string
+}
+
+// permit allows something in one file or directory.
+type permit struct {
+	path   string
+	reason string
+}
+
+// panicForm is a way to panic that a package may use beside "BUG: ".
+type panicForm struct {
+	dir, prefix, reason string
+}
+
+// house is the tables of this repository.
+func house() tables {
+	return tables{
+		floors: houseFloors(),
+		owners: houseOwners(),
+		main:   []string{"timewheel", "localstore", "tiered", "scheduler"},
+		clocks: []permit{
+			{"cmd", "a command lives in real time"},
+			{"internal/daemon", "the composition root hands the wall clock to everything"},
+			{"integration", "tests against real programs wait in real time"},
+		},
+		panics: []panicForm{
+			{"localstore", "FATAL: ", "after a failed sync the process must end (decision 2), " +
+				"unless the caller gave Options.Fatal"},
+		},
+		goroutines: houseGoroutines(),
+		exceptions: houseExceptions(),
+	}
+}
+
+func houseFloors() []floor {
+	return []floor{
+		{"delay", 0, "the vocabulary: imported by all, imports nothing"},
+		{"api", 0, "the wire contract: generated code, knows nothing of us"},
+		{"internal/tidy", 0, "looks at source text only"},
+		{"timewheel", 1, "pure and generic"},
+		{"tiered/objstore", 1, "the seam to buckets: an interface"},
+		{"tiered/codec", 1, "what the formats of the tier share"},
+		{"broker", 1, "the seams to brokers: interfaces"},
+		{"localstore", 2, "the warm tier: knows messages, not the rest of the house"},
+		{"tiered/segment", 2, "a format: bytes in, bytes out"},
+		{"tiered/objio", 2, "retries and limits around a bucket"},
+		{"tiered/objstore/objstoretest", 2, "the conformance suite of the seam"},
+		{"tiered/objstore/memory", 3, "one bucket"},
+		{"tiered/objstore/filesystem", 3, "one bucket"},
+		{"tiered/objstore/faulty", 3, "a bucket around another"},
+		{"tiered/objstore/s3", 3, "one bucket"},
+		{"tiered/manifest", 3, "which segments exist: names segments, talks through objio"},
+		{"broker/brokertest", 2, "the conformance suite of the seam"},
+		{"broker/kafka", 3, "one kind of target"},
+		{"broker/logsink", 3, "one kind of target"},
+		{"broker/memory", 3, "one kind of target"},
+		{"broker/nats", 3, "one kind of target"},
+		{"broker/pull", 3, "one kind of target"},
+		{"broker/rocketmq", 3, "one kind of target"},
+		{"broker/webhook", 3, "one kind of target"},
+		{"tiered", 4, "the cold tier: joins formats and buckets"},
+		{"scheduler", 5, "the heart: joins the wheel, the store and the tier"},
+		{"internal/config", 6, "the file and the flags: the packages' options"},
+		{"internal/metrics", 6, "counts what the scheduler tells"},
+		{"internal/server", 6, "the front end of the scheduler"},
+		{"internal/ctl", 6, "the commands: clients of the front end"},
+		{"internal/daemon", 7, "the composition root: joins everything"},
+		{"internal/sim", 7, "the other composition root: the world is simulated"},
+		{"internal/sim/cmd", 8, "runs the simulation"},
+		{"cmd", 8, "parse, call, exit"},
+	}
+}
+
+func houseOwners() []owner {
+	const (
+		one = "one library, one importer: replacing it touches one package"
+		rpc = "the wire: its generated code, and who speaks it"
+	)
+	return []owner{
+		{"go.uber.org/zap", nil, "logging is passed in everywhere; its type is in signatures"},
+		{"github.com/cockroachdb/pebble", []string{"localstore"}, one},
+		{
+			"github.com/cockroachdb/pebble/v2/vfs",
+			[]string{"localstore", "internal/sim", "internal/daemon", "internal/ctl"},
+			"the seam to the file system: the simulator brings its own, the others the real one",
+		},
+		{"github.com/minio/minio-go", []string{"tiered/objstore/s3"}, one},
+		{"github.com/klauspost/compress", []string{"tiered/codec"}, one},
+		{"golang.org/x/sys/unix", []string{"localstore", "tiered/objstore/filesystem"},
+			"file locks and free space: what package syscall lacks"},
+		{"connectrpc.com/connect", []string{"api", "internal/server", "internal/ctl"}, rpc},
+		{"google.golang.org/protobuf", []string{"api", "internal/server", "internal/ctl"}, rpc},
+		{"github.com/spf13/cobra", []string{"internal/ctl"}, one},
+		{"github.com/spf13/pflag", []string{"internal/ctl"}, "cobra's flags"},
+		{"github.com/jedib0t/go-pretty", []string{"internal/ctl"}, one},
+		{"github.com/schollz/progressbar", []string{"internal/ctl"}, one},
+		{"golang.org/x/term", []string{"internal/ctl"}, one},
+		{"go.yaml.in/yaml", []string{"internal/config"}, one},
+		{"github.com/prometheus/client_golang", []string{"internal/metrics"}, one},
+		{"github.com/robfig/cron", []string{"scheduler"}, one},
+		{"github.com/twmb/franz-go", []string{"broker/kafka"}, one},
+		{"github.com/nats-io/nats.go", []string{"broker/nats"}, one},
+		{"golang.org/x/sync", nil, "the Go project's own; errgroup and singleflight are words"},
+	}
+}
+
+func houseGoroutines() []permit {
+	return []permit{
+		{"internal/ctl/bench/ingest.go", "parallel turns WaitGroup.Wait into a channel, and waits"},
+	}
+}
+
+func houseExceptions() []exception { return nil }
