@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localstore
+
+import (
+	"encoding/binary"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// Batch collects changes that become visible and durable together. It belongs to one goroutine
+// and ends with Apply or Discard; then it must not be touched again. The size of a row is the
+// length of its record: the batch keeps the counts of the slots with it, so callers must state
+// the size that was put, and delete or drop only rows that exist.
+type Batch struct {
+	s       *Store
+	pb      *pebble.Batch
+	delta   delta
+	hashes  []uint64 // of the ids put
+	idsGone int      // ids deleted
+	meta    Meta
+	books   delay.Books
+	sets    uint8  // which of meta and books are set
+	outbox  uint64 // marks up to it leave the outbox
+	scratch []byte
+}
+
+const (
+	setsMeta = 1 << iota
+	setsBooks
+)
+
+// retainedBatchBytes is the largest buffer a pooled batch keeps: a full commit and its overhead.
+const retainedBatchBytes = 4 << 20
+
+// NewBatch is an empty batch.
+func (s *Store) NewBatch() *Batch {
+	b, ok := s.batches.Get().(*Batch)
+	if !ok {
+		b = &Batch{}
+	}
+	b.s = s
+	b.pb = s.db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBatchBytes))
+	b.delta.reset()
+	b.hashes, b.idsGone, b.sets, b.outbox = b.hashes[:0], 0, 0, 0
+	return b
+}
+
+// Discard gives the batch back without applying it.
+func (b *Batch) Discard() { b.recycle() }
+
+func (b *Batch) recycle() {
+	s := b.s
+	// Close of a batch frees memory and has no other way to fail than being called twice.
+	_ = b.pb.Close()
+	b.pb, b.s = nil, nil
+	s.batches.Put(b)
+}
+
+// Len is the number of changes.
+func (b *Batch) Len() int { return int(b.pb.Count()) }
+
+// Bytes is the size of the batch in the log, as yet.
+func (b *Batch) Bytes() int { return b.pb.Len() }
+
+// The setters of pebble's batches fail only for indexed batches and other databases; ours are
+// neither.
+
+func (b *Batch) set(key, value []byte) { _ = b.pb.Set(key, value, nil) }
+
+func (b *Batch) delete(key []byte) { _ = b.pb.Delete(key, nil) }
+
+func (b *Batch) deleteRange(from, to []byte) { _ = b.pb.DeleteRange(from, to, nil) }
+
+// setRow writes a value under a key of space without an allocation, and returns where the value
+// goes.
+func (b *Batch) setRow(space byte, key delay.Key, size int) *pebble.DeferredBatchOp {
+	op := b.pb.SetDeferred(rowKeyLen, size)
+	putRowKey(op.Key, space, b.s.opts.Shard, key)
+	return op
+}
+
+func (b *Batch) deleteRow(space byte, key delay.Key) {
+	op := b.pb.DeleteDeferred(rowKeyLen)
+	putRowKey(op.Key, space, b.s.opts.Shard, key)
+	_ = op.Finish()
+}
+
+// deleteSizedRow also tells Pebble what it saves, which guides its compactions.
+func (b *Batch) deleteSizedRow(key delay.Key, size int) {
+	op := b.pb.DeleteSizedDeferred(rowKeyLen, uint32(size))
+	putRowKey(op.Key, spaceRow, b.s.opts.Shard, key)
+	_ = op.Finish()
+}
+
+func (b *Batch) putRow(key delay.Key, rec []byte) {
+	op := b.setRow(spaceRow, key, len(rec))
+	copy(op.Value, rec)
+	_ = op.Finish()
+	b.delta.lastSeq = max(b.delta.lastSeq, key.Seq)
+}
+
+// PutRow stores a message. The key must be new (rule R3).
+func (b *Batch) PutRow(key delay.Key, rec []byte) {
+	b.putRow(key, rec)
+	b.delta.slot(key.Due).warm.add(Tally{1, int64(len(rec))})
+}
+
+// DeleteRow removes the row of a finished or moved message.
+func (b *Batch) DeleteRow(key delay.Key, size int) {
+	b.deleteSizedRow(key, size)
+	b.delta.slot(key.Due).warm.add(Tally{-1, -int64(size)})
+}
+
+// DropRow removes the row of a message that is in the bucket: warm becomes cold.
+func (b *Batch) DropRow(key delay.Key, size int) {
+	b.deleteSizedRow(key, size)
+	t := b.delta.slot(key.Due)
+	t.warm.add(Tally{-1, -int64(size)})
+	t.cold.add(Tally{1, int64(size)})
+}
+
+// HydrateRow stores a message that came from the bucket: cold becomes warm. The caller knows that
+// there is no row yet.
+func (b *Batch) HydrateRow(key delay.Key, rec []byte) {
+	b.putRow(key, rec)
+	t := b.delta.slot(key.Due)
+	t.cold.add(Tally{-1, -int64(len(rec))})
+	t.warm.add(Tally{1, int64(len(rec))})
+}
+
+// ForgetCold counts a cold message out: it was finished without coming back. due is its key's.
+func (b *Batch) ForgetCold(due delay.Due, size int) {
+	b.delta.slot(due).cold.add(Tally{-1, -int64(size)})
+}
+
+// AddCold counts a message in that is only in the bucket, as a restore finds it.
+func (b *Batch) AddCold(due delay.Due, size int) {
+	b.delta.slot(due).cold.add(Tally{1, int64(size)})
+}
+
+// Park moves a row to its lane's parked rows.
+func (b *Batch) Park(lane uint64, key delay.Key, claimed bool, rec []byte) {
+	b.DeleteRow(key, len(rec))
+	b.PutParked(lane, key, claimed, rec)
+}
+
+// PutParked stores a parked row that was no row here, as a restore finds it, or changes the claimed
+// flag of one after DeleteParked.
+func (b *Batch) PutParked(lane uint64, key delay.Key, claimed bool, rec []byte) {
+	op := b.pb.SetDeferred(parkKeyLen, 1+len(rec))
+	b.parkedKey(op.Key, lane, key)
+	op.Value[0] = 0
+	if claimed {
+		op.Value[0] = 1
+	}
+	copy(op.Value[1:], rec)
+	_ = op.Finish()
+	b.delta.lastSeq = max(b.delta.lastSeq, key.Seq)
+	b.delta.lane(lane, Tally{1, int64(len(rec))})
+}
+
+// DeleteParked removes a parked row; size is the length of its record.
+func (b *Batch) DeleteParked(lane uint64, key delay.Key, size int) {
+	op := b.pb.DeleteSizedDeferred(parkKeyLen, uint32(size+1))
+	b.parkedKey(op.Key, lane, key)
+	_ = op.Finish()
+	b.delta.lane(lane, Tally{-1, -int64(size)})
+}
+
+func (b *Batch) parkedKey(dst []byte, lane uint64, key delay.Key) {
+	dst[0], dst[1] = spaceParked, byte(b.s.opts.Shard)
+	binary.BigEndian.PutUint64(dst[prefixLen:], lane)
+	binary.BigEndian.PutUint64(dst[prefixLen+laneLen:], uint64(key.Due))
+	binary.BigEndian.PutUint64(dst[prefixLen+laneLen+dueLen:], uint64(key.Seq))
+}
+
+// PutID remembers an id, over what was remembered of it.
+func (b *Batch) PutID(id string, rec IDRecord) {
+	b.scratch = appendIDRecord(b.scratch[:0], &rec)
+	op := b.pb.SetDeferred(prefixLen+len(id), len(b.scratch))
+	op.Key[0], op.Key[1] = spaceID, byte(b.s.opts.Shard)
+	copy(op.Key[prefixLen:], id)
+	copy(op.Value, b.scratch)
+	_ = op.Finish()
+	b.hashes = append(b.hashes, hashID(id))
+}
+
+// DeleteID forgets an id.
+func (b *Batch) DeleteID(id string) {
+	b.delete(b.s.textKey(spaceID, id))
+	b.idsGone++
+}
+
+// PutProgress stores how far the delivery of an unfinished message has come.
+func (b *Batch) PutProgress(key delay.Key, p delay.Progress) {
+	b.scratch = delay.AppendProgress(b.scratch[:0], &p)
+	op := b.setRow(spaceAttempts, key, len(b.scratch))
+	copy(op.Value, b.scratch)
+	_ = op.Finish()
+}
+
+// DeleteProgress removes it.
+func (b *Batch) DeleteProgress(key delay.Key) { b.deleteRow(spaceAttempts, key) }
+
+// PutDead stores a dead letter that was none before.
+func (b *Batch) PutDead(key delay.Key, p delay.Progress, rec []byte) {
+	b.scratch = delay.AppendProgress(b.scratch[:0], &p)
+	op := b.setRow(spaceDead, key, len(b.scratch)+len(rec))
+	copy(op.Value[copy(op.Value, b.scratch):], rec)
+	_ = op.Finish()
+	b.delta.dead++
+}
+
+// DeleteDead removes a dead letter that exists.
+func (b *Batch) DeleteDead(key delay.Key) {
+	b.deleteRow(spaceDead, key)
+	b.delta.dead--
+}
+
+// PutLease stores a lease, over the one with the same number.
+func (b *Batch) PutLease(l *Lease) {
+	b.scratch = appendLease(b.scratch[:0], l)
+	b.set(b.s.numberKey(spaceLease, l.No), b.scratch)
+}
+
+// DeleteLease removes a lease.
+func (b *Batch) DeleteLease(no uint64) { b.delete(b.s.numberKey(spaceLease, no)) }
+
+// PutMark stores the mark of a key. A mark of an id alone has no place here: see PutOutbox.
+func (b *Batch) PutMark(m *delay.Mark) {
+	b.scratch = delay.AppendMark(b.scratch[:0], m)
+	op := b.setRow(spaceMark, m.Key, len(b.scratch))
+	copy(op.Value, b.scratch)
+	_ = op.Finish()
+}
+
+// DeleteMarks removes the marks of [lower, upper).
+func (b *Batch) DeleteMarks(lower, upper delay.Key) {
+	b.deleteRange(b.s.key(spaceMark, lower), b.s.key(spaceMark, upper))
+}
+
+// PutOutbox stores the nth mark to be uploaded.
+func (b *Batch) PutOutbox(n uint64, m *delay.Mark) {
+	b.scratch = delay.AppendMark(b.scratch[:0], m)
+	b.set(b.s.numberKey(spaceOutbox, n), b.scratch)
+}
+
+// DeleteOutboxThrough removes the marks up to the nth, which are in the tier.
+func (b *Batch) DeleteOutboxThrough(n uint64) { b.outbox = max(b.outbox, n) }
+
+// PutTimer stores something to be done at an instant.
+func (b *Batch) PutTimer(at delay.Due, kind byte, payload []byte) {
+	b.set(b.s.timerKey(at, kind, payload), nil)
+	b.delta.timerMin = min(b.delta.timerMin, at)
+}
+
+// DeleteTimer removes what PutTimer stored.
+func (b *Batch) DeleteTimer(at delay.Due, kind byte, payload []byte) {
+	b.delete(b.s.timerKey(at, kind, payload))
+}
+
+// PutCursor stores how far a source was read.
+func (b *Batch) PutCursor(source string, cursor []byte) {
+	b.set(b.s.textKey(spaceCursor, source), cursor)
+}
+
+// PutTarget stores the state of a target.
+func (b *Batch) PutTarget(t delay.Target, state TargetState) {
+	b.set(b.s.textKey(spaceTarget, string(t)), appendTargetState(nil, state))
+}
+
+// DeleteTarget removes it.
+func (b *Batch) DeleteTarget(t delay.Target) { b.delete(b.s.textKey(spaceTarget, string(t))) }
+
+// DeleteRowsBelow clears [from, to) of what deleted rows leave behind, which would slow later
+// scans. All rows there were deleted or dropped one by one before: nothing is counted.
+func (b *Batch) DeleteRowsBelow(from, to delay.Key) {
+	b.deleteRange(b.s.key(spaceRow, from), b.s.key(spaceRow, to))
+}
+
+// SetMeta replaces the meta.
+func (b *Batch) SetMeta(m Meta) {
+	b.meta = m
+	b.sets |= setsMeta
+}
+
+// SetBooks replaces the books.
+func (b *Batch) SetBooks(k delay.Books) {
+	b.books = k
+	b.sets |= setsBooks
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// iterator is a Pebble iterator over [lower, upper).
+type iterator = *pebble.Iterator
+
+func (s *Store) iter(lower, upper []byte) (iterator, error) {
+	if s.closed.Load() {
+		return nil, fmt.Errorf("read: %w", delay.ErrClosed)
+	}
+	return s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+}
+
+// readError says what was read, and names damage as such.
+func (s *Store) readError(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case pebble.IsCorruptionError(err):
+		s.stats.corruptions.Add(1)
+		return fmt.Errorf("%s: %w: %w", what, delay.ErrCorrupt, err)
+	default:
+		return fmt.Errorf("%s: %w", what, err)
+	}
+}
+
+// get returns a copy of a value.
+func (s *Store) get(key []byte) ([]byte, bool, error) {
+	if s.closed.Load() {
+		return nil, false, fmt.Errorf("read: %w", delay.ErrClosed)
+	}
+	v, closer, err := s.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, s.readError("read", err)
+	}
+	out := bytes.Clone(v)
+	if out == nil {
+		out = []byte{}
+	}
+	return out, true, closer.Close()
+}
+
+// scan walks the keys that start with prefix, from start if it is above, until fn returns false
+// or an error. Keys and values are valid during the call.
+func (s *Store) scan(prefix, start []byte, fn func(k, v []byte) (bool, error)) error {
+	if bytes.Compare(start, prefix) < 0 {
+		start = prefix
+	}
+	return s.scanRange(start, after(prefix), fn)
+}
+
+func (s *Store) scanRange(lower, upper []byte, fn func(k, v []byte) (bool, error)) error {
+	it, err := s.iter(lower, upper)
+	if err != nil {
+		return err
+	}
+	return s.walk(it, fn)
+}
+
+// walk goes through it and closes it.
+func (s *Store) walk(it iterator, fn func(k, v []byte) (bool, error)) error {
+	var fnErr error
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			break
+		}
+		if ok, fnErr = fn(it.Key(), v); !ok || fnErr != nil {
+			break
+		}
+	}
+	err := s.readError("scan", it.Error())
+	return errors.Join(fnErr, err, it.Close())
+}
+
+// ScanRows calls fn for the rows of [lower, upper) in key order until it returns false. rec is
+// valid during the call. It sees one state between two batches.
+func (s *Store) ScanRows(lower, upper delay.Key, fn func(k delay.Key, rec []byte) bool) error {
+	return s.scanRange(s.key(spaceRow, lower), s.key(spaceRow, upper),
+		func(k, v []byte) (bool, error) {
+			key, err := rowKeyOf(k, prefixLen)
+			if err != nil {
+				return false, err
+			}
+			return fn(key, v), nil
+		})
+}
+
+// Row is a copy of the record under key: delay.ErrNotFound when there is none, delay.ErrCorrupt
+// when its block is damaged.
+func (s *Store) Row(key delay.Key) ([]byte, error) {
+	v, ok, err := s.get(s.key(spaceRow, key))
+	if err == nil && !ok {
+		err = delay.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("row %s: %w", key, err)
+	}
+	return v, nil
+}
+
+// ReadRows calls fn with the record of each of keys, which ascend. rec is valid during the call
+// and nil when there is no such row, or its block is damaged; damage is logged and costs only the
+// rows it hit. The error is of the whole call.
+func (s *Store) ReadRows(keys []delay.Key, fn func(i int, rec []byte)) error {
+	return s.readMany(s.prefix(spaceRow), keys, fn)
+}
+
+// readMany reads a run with one iterator. Neighbours are stepped to, others are sought.
+func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byte)) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	it, err := s.iter(prefix, after(prefix))
+	if err != nil {
+		return err
+	}
+	want := append(make([]byte, 0, len(prefix)+delay.KeySize), prefix...)
+	for i, key := range keys {
+		want = delay.AppendKey(want[:len(prefix)], key)
+		ok := i > 0 && it.Valid() && it.Next()
+		if !ok || !bytes.Equal(it.Key(), want) {
+			ok = it.SeekGE(want)
+		}
+		var v []byte
+		if ok && bytes.Equal(it.Key(), want) {
+			v, err = it.ValueAndErr()
+		} else {
+			err = it.Error()
+		}
+		if err != nil {
+			v = nil
+			s.log.Error("row not readable", zap.Stringer("key", key),
+				errField(s.readError("read", err)))
+		}
+		fn(i, v)
+	}
+	// An error of the last key was told above.
+	_ = it.Close()
+	return nil
+}
+
+// ScanParked calls fn for the parked rows of a lane from a key on, until it returns false.
+func (s *Store) ScanParked(
+	lane uint64, from delay.Key, fn func(k delay.Key, claimed bool, rec []byte) bool,
+) error {
+	prefix := s.lanePrefix(lane)
+	return s.scan(prefix, s.parkedKey(lane, from), func(k, v []byte) (bool, error) {
+		key, err := rowKeyOf(k, len(prefix))
+		if err != nil {
+			return false, err
+		}
+		claimed, rec, err := splitParked(v)
+		if err != nil {
+			return false, err
+		}
+		return fn(key, claimed, rec), nil
+	})
+}
+
+// Parked is a copy of a parked row's record, or delay.ErrNotFound.
+func (s *Store) Parked(lane uint64, key delay.Key) (rec []byte, claimed bool, err error) {
+	v, ok, err := s.get(s.parkedKey(lane, key))
+	if err == nil && !ok {
+		err = delay.ErrNotFound
+	}
+	if err == nil {
+		claimed, rec, err = splitParked(v)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("parked %s: %w", key, err)
+	}
+	return rec, claimed, nil
+}
+
+// ReadParked is ReadRows for the parked rows of a lane.
+func (s *Store) ReadParked(
+	lane uint64, keys []delay.Key, fn func(i int, claimed bool, rec []byte),
+) error {
+	return s.readMany(s.lanePrefix(lane), keys, func(i int, v []byte) {
+		if v == nil {
+			fn(i, false, nil)
+			return
+		}
+		claimed, rec, err := splitParked(v)
+		if err != nil {
+			s.log.Error("row not readable", zap.Stringer("key", keys[i]), errField(err))
+			rec = nil
+		}
+		fn(i, claimed, rec)
+	})
+}
+
+// Lane is one lane's parked rows.
+type Lane struct {
+	Lane   uint64
+	Target delay.Target // of its first row
+	Parked Tally
+}
+
+// ParkedLanes calls fn for every lane that has parked rows, in the order of lanes.
+func (s *Store) ParkedLanes(fn func(Lane) bool) error {
+	for _, l := range s.ledger.copyLanes() {
+		err := s.ScanParked(l.Lane, delay.Key{}, func(_ delay.Key, _ bool, rec []byte) bool {
+			t, _, err := delay.RecordTarget(rec)
+			if err != nil {
+				s.log.Error("record not readable", errField(err))
+				return true
+			}
+			l.Target = delay.Target(string(append([]byte(nil), t...)))
+			return false
+		})
+		if err != nil {
+			return fmt.Errorf("lane %016x: %w", l.Lane, err)
+		}
+		if !fn(l) {
+			return nil
+		}
+	}
+	return nil
+}

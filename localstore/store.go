@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// The kinds of errors of Open that package delay does not know.
+var (
+	// ErrLocked: another process, or another Store of this one, has the directory open.
+	ErrLocked = errors.New("locked by another process")
+	// ErrVersion: the directory was written in a format that this program does not know.
+	ErrVersion = errors.New("other format version")
+)
+
+// formatVersion is the version of everything in docs/format/localstore.md.
+const formatVersion = 1
+
+// formatMajorVersion pins Pebble's formats: columnar blocks, sync chunks in the log, which tell
+// damage from its end, and checksums in the footers of tables. It is raised by a change of its
+// own, never together with the version of Pebble or of Go.
+const formatMajorVersion = pebble.FormatTableFormatV6
+
+// Store is the warm tier of one shard.
+type Store struct {
+	opts Options
+	fs   vfs.FS // as given, without the wrappers that Pebble gets
+	dir  string
+	log  *zap.Logger
+
+	lock    io.Closer
+	db      *pebble.DB
+	id      storeID
+	witness *witness
+	ledger  *ledger
+	filter  *idFilter
+	timers  *timerFloor
+	disk    *disk
+	stats   *stats
+
+	batches sync.Pool
+	// turn has room for one: whoever put its token in may number and apply a batch. It is a
+	// channel and not a mutex because its holder may wait for Pebble to make room.
+	turn      chan struct{}
+	outboxLow uint64 // marks below it have left the outbox; belongs to the turn
+
+	failed atomic.Pointer[failure]
+	wedged atomic.Bool // Pebble panicked while it held its locks
+	closed atomic.Bool
+
+	stop    chan struct{} // closed by Close
+	workers sync.WaitGroup
+}
+
+// storeID tells stores apart, so that a witness is never compared with another store.
+type storeID [16]byte
+
+// Meta is what the last applied SetMeta stored.
+func (s *Store) Meta() Meta {
+	s.ledger.mu.RLock()
+	defer s.ledger.mu.RUnlock()
+	return s.ledger.meta
+}
+
+// Books is what the last applied SetBooks stored.
+func (s *Store) Books() delay.Books {
+	s.ledger.mu.RLock()
+	defer s.ledger.mu.RUnlock()
+	return s.ledger.books
+}
+
+// Counts is how much the store holds, as of the last applied batch.
+func (s *Store) Counts() Counts {
+	s.ledger.mu.RLock()
+	defer s.ledger.mu.RUnlock()
+	return s.ledger.sum
+}
+
+// LastSeq is the highest seq ever put in a row, parked or not, as of the last applied batch
+// (invariant L4).
+func (s *Store) LastSeq() delay.Seq {
+	s.ledger.mu.RLock()
+	defer s.ledger.mu.RUnlock()
+	return s.ledger.lastSeq
+}
+
+// Close syncs everything and leaves an exact witness. All other calls must have returned. After a
+// fatal error it only lets go of the directory.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	close(s.stop)
+	s.workers.Wait()
+	var errs []error
+	if s.failed.Load() == nil && !s.opts.ReadOnly {
+		errs = append(errs, s.saveFilter())
+	}
+	errs = append(errs, s.closeDB())
+	if s.witness != nil {
+		if s.failed.Load() == nil && !s.opts.ReadOnly && errors.Join(errs...) == nil {
+			errs = append(errs, s.witness.finish(s.ledger.batch, s.ledger.lastSeq))
+		}
+		errs = append(errs, s.witness.close())
+	}
+	errs = append(errs, s.lock.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+func (s *Store) closeDB() error {
+	if s.db == nil || s.wedged.Load() {
+		return nil
+	}
+	return s.db.Close()
+}
+
+// SetAside renames a store's directory to dir + suffix, so that it is not believed (rule R10). The
+// store must not be open. It is delay.ErrExists when the new name is taken.
+func SetAside(fs vfs.FS, dir, suffix string) error {
+	if _, err := fs.Stat(dir + suffix); err == nil {
+		return fmt.Errorf("set aside %s: %s: %w", dir, dir+suffix, delay.ErrExists)
+	}
+	if err := fs.Rename(dir, dir+suffix); err != nil {
+		return fmt.Errorf("set aside %s: %w", dir, err)
+	}
+	if err := syncDir(fs, fs.PathDir(dir)); err != nil {
+		return fmt.Errorf("set aside %s: %w", dir, err)
+	}
+	return nil
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
