@@ -215,3 +215,61 @@ func (s *scanner) word() bool {
 	}
 	return s.at > start
 }
+
+// ScanReceipts reads the reply to a batch: the number of accepted messages, and the raw errors of
+// the others. The accepted ids are appended to ids unless it is nil.
+func ScanReceipts(reply []byte, ids *[]string) (accepted int, bad [][]byte, err error) {
+	s := scanner{b: reply}
+	item := func() bool {
+		start, id, refused := s.at, []byte(nil), false
+		ok := s.object(func(name []byte) (ok bool) {
+			switch string(name) {
+			case "id":
+				id, ok = s.str()
+			case "error":
+				refused, ok = true, s.skip()
+			default:
+				ok = s.skip()
+			}
+			return ok
+		})
+		switch {
+		case refused || id == nil:
+			bad = append(bad, bytes.TrimSpace(s.b[start:s.at]))
+		default:
+			accepted++
+			if ids != nil {
+				*ids = append(*ids, string(id))
+			}
+		}
+		return ok
+	}
+	ok := s.object(func(name []byte) bool {
+		if string(name) != "results" {
+			return s.skip()
+		}
+		return s.array(item)
+	})
+	if s.space(); !ok || s.at != len(s.b) {
+		return accepted, bad, errResults
+	}
+	return accepted, bad, nil
+}
+
+var errResults = errors.New("send: reply is not the expected JSON")
+
+// IsReceipt reports whether line, the reply to one line of a stream, tells of an accepted message.
+func IsReceipt(line []byte) bool {
+	s := scanner{b: line}
+	id, refused := false, false
+	ok := s.object(func(name []byte) bool {
+		switch string(name) {
+		case "id":
+			id = true
+		case "error":
+			refused = true
+		}
+		return s.skip()
+	})
+	return ok && id && !refused
+}
