@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package objio talks to a bucket on behalf of the tier: every call has a time limit that follows
+// from its size, a bounded number of attempts with full jitter between them, and is counted.
+//
+// # Invariants
+//
+//	I1  Only calls that may be repeated are: reads, deletes, lists, and the Put of an immutable
+//	    name, which stores the same bytes again. A conditional Put has one attempt; its caller
+//	    reads back (objstore O1).
+//	I2  An answer that is certain (not found, precondition, refused) is never repeated.
+//	I3  When the attempts are used up the error wraps delay.ErrUnavailable and the last cause.
+//
+// A Client is safe for concurrent use and starts no goroutine.
+package objio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/objstore"
+)
+
+// The defaults of Policy, and the shape of the time limits.
+const (
+	DefaultBase     = 100 * time.Millisecond
+	DefaultMax      = 5 * time.Second
+	DefaultAttempts = 5
+
+	baseTimeout = 2 * time.Second
+	// slowest is the throughput, in bytes a second, below which an attempt is given up.
+	slowest    = 1 << 20
+	maxTimeout = 2 * time.Minute
+	// deleteBatch is how many keys one Delete takes: the limit of S3's multi-object delete.
+	deleteBatch = 1000
+)
+
+// Policy says how often and how patiently to try. Zero fields take the defaults.
+type Policy struct {
+	Base     time.Duration  // the pause before attempt n is random in [0, Base<<(n-1)]; <0: none
+	Max      time.Duration  // bounds every pause
+	Attempts int            // at least 1
+	Jitter   func() float64 // in [0, 1)
+	// Observe, if set, is told of every attempt: "put", "put_if", "get", "get_range", "delete" or
+	// "list"; "ok", "not_found", "precondition", "throttled", "refused", "canceled" or "unknown".
+	Observe func(op, code string, d time.Duration, bytes int64)
+	Now     func() time.Time // measures attempts
+}
+
+// Client is a bucket with a policy.
+type Client struct {
+	bucket objstore.Bucket
+	policy Policy
+}
+
+// New is a client of bucket. Jitter and Now must be set.
+func New(bucket objstore.Bucket, p Policy) *Client {
+	if p.Base == 0 {
+		p.Base = DefaultBase
+	}
+	if p.Max == 0 {
+		p.Max = DefaultMax
+	}
+	if p.Attempts <= 0 {
+		p.Attempts = DefaultAttempts
+	}
+	return &Client{bucket: bucket, policy: p}
+}
+
+// Put stores an immutable object: the same bytes are sent again until one attempt succeeds (I1).
+func (c *Client) Put(ctx context.Context, key string, body []byte) error {
+	size := int64(len(body))
+	return c.repeat(ctx, "put", key, size, func(ctx context.Context) (int64, error) {
+		_, err := c.bucket.Put(ctx, key, body, objstore.Condition{})
+		return size, err
+	})
+}
+
+// PutIf is one attempt at a conditional Put. An error that is not one of objstore's sentinels
+// means that the outcome is unknown.
+func (c *Client) PutIf(
+	ctx context.Context, key string, body []byte, cond objstore.Condition,
+) (etag string, err error) {
+	size := int64(len(body))
+	_, err = c.attempt(ctx, "put_if", 1, size, func(ctx context.Context) (int64, error) {
+		etag, err = c.bucket.Put(ctx, key, body, cond)
+		return size, err
+	})
+	return etag, err
+}
+
+// Get reads a whole object of about size bytes.
+func (c *Client) Get(
+	ctx context.Context, key string, size int64,
+) (body []byte, info objstore.Info, err error) {
+	err = c.repeat(ctx, "get", key, size, func(ctx context.Context) (int64, error) {
+		var err error
+		body, info, err = c.bucket.Get(ctx, key)
+		if err == nil && int64(len(body)) != info.Size {
+			err = fmt.Errorf("got %d of %d bytes", len(body), info.Size)
+		}
+		return int64(len(body)), err
+	})
+	if err != nil {
+		return nil, objstore.Info{}, err
+	}
+	return body, info, nil
+}
+
+// GetRange reads length bytes from offset.
+func (c *Client) GetRange(
+	ctx context.Context, key string, offset, length int64,
+) (body []byte, err error) {
+	err = c.repeat(ctx, "get_range", key, length, func(ctx context.Context) (int64, error) {
+		var err error
+		body, err = c.bucket.GetRange(ctx, key, offset, length)
+		if err == nil && int64(len(body)) != length {
+			err = fmt.Errorf("got %d of %d bytes", len(body), length)
+		}
+		return int64(len(body)), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+// Delete removes keys, in batches.
+func (c *Client) Delete(ctx context.Context, keys ...string) error {
+	for len(keys) > 0 {
+		batch := keys[:min(len(keys), deleteBatch)]
+		keys = keys[len(batch):]
+		err := c.repeat(ctx, "delete", batch[0], 0, func(ctx context.Context) (int64, error) {
+			return 0, c.bucket.Delete(ctx, batch...)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// List gives what is below prefix. It collects everything of one attempt before it returns, so
+// that an attempt that broke off is never mixed with the next.
+func (c *Client) List(ctx context.Context, prefix string) (infos []objstore.Info, err error) {
+	err = c.repeat(ctx, "list", prefix, 0, func(ctx context.Context) (int64, error) {
+		infos = infos[:0]
+		err := c.bucket.List(ctx, prefix, func(i objstore.Info) bool {
+			infos = append(infos, i)
+			return true
+		})
+		return 0, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return infos, nil
+}
+
+// Certain reports whether err is an answer of the store and not the absence of one (I2).
+func Certain(err error) bool {
+	return errors.Is(err, objstore.ErrNotFound) || errors.Is(err, objstore.ErrPrecondition) ||
+		errors.Is(err, objstore.ErrRefused)
+}
+
+func (c *Client) repeat(
+	ctx context.Context, op, key string, size int64, call func(context.Context) (int64, error),
+) error {
+	for n := 1; ; n++ {
+		_, err := c.attempt(ctx, op, n, size, call)
+		switch {
+		case err == nil:
+			return nil
+		case Certain(err):
+			return fmt.Errorf("%s %s: %w", op, key, err)
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s %s: %w", op, key, context.Cause(ctx))
+		case n == c.policy.Attempts:
+			return fmt.Errorf("%s %s: %w after %d attempts: %w",
+				op, key, delay.ErrUnavailable, n, err)
+		}
+		if err := c.Pause(ctx, n); err != nil {
+			return fmt.Errorf("%s %s: %w", op, key, err)
+		}
+	}
+}
+
+// Attempts is the number of attempts of the policy.
+func (c *Client) Attempts() int { return c.policy.Attempts }
+
+// Pause waits after attempt n has failed.
+func (c *Client) Pause(ctx context.Context, n int) error {
+	if c.policy.Base < 0 {
+		return ctx.Err()
+	}
+	most := c.policy.Max
+	if shifted := c.policy.Base << min(n-1, 20); shifted < most {
+		most = shifted
+	}
+	timer := time.NewTimer(time.Duration(c.policy.Jitter() * float64(most)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *Client) attempt(
+	ctx context.Context, op string, n int, size int64, call func(context.Context) (int64, error),
+) (int64, error) {
+	limit := baseTimeout + time.Duration(size)*time.Second/slowest
+	if n > 1 {
+		limit *= 2 // a second try that is as impatient as the first fails as the first
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(limit, maxTimeout))
+	defer cancel()
+	start := c.policy.Now()
+	done, err := call(ctx)
+	if c.policy.Observe != nil {
+		if err != nil {
+			done = 0
+		}
+		c.policy.Observe(op, codeOf(err), c.policy.Now().Sub(start), done)
+	}
+	return done, err
+}
+
+func codeOf(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, objstore.ErrNotFound):
+		return "not_found"
+	case errors.Is(err, objstore.ErrPrecondition):
+		return "precondition"
+	case errors.Is(err, objstore.ErrThrottled):
+		return "throttled"
+	case errors.Is(err, objstore.ErrRefused):
+		return "refused"
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	default:
+		return "unknown"
+	}
+}

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tiered
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/codec"
+	"github.com/cicadamq/cicada/tiered/manifest"
+	"github.com/cicadamq/cicada/tiered/objio"
+	"github.com/cicadamq/cicada/tiered/objstore"
+	"github.com/cicadamq/cicada/tiered/segment"
+)
+
+// State is the content of a manifest.
+type State = manifest.State
+
+// SegmentInfo is what a manifest knows of an object.
+type SegmentInfo = manifest.SegmentInfo
+
+// PendingDelete is an object that is no longer listed and will be deleted.
+type PendingDelete = manifest.PendingDelete
+
+// Tier is the cold tier of one shard.
+type Tier struct {
+	opts    Options
+	client  *objio.Client
+	z       *codec.Zstd
+	store   *manifest.Store
+	prefix  string
+	cluster string
+	hash    uint64 // of the cluster id, as segments carry it
+	created bool
+	dice    dice
+	meter   meter
+	indexes *cache[string, *segment.Index]
+	blocks  *cache[blockKey, []byte]
+
+	current atomic.Pointer[manifest.Snapshot] // last read or committed; nil: none
+	fenced  atomic.Pointer[error]
+	closed  atomic.Bool
+
+	// turn holds one token, taken by whoever changes the manifest; it guards the fields below.
+	turn   chan struct{}
+	owner  bool
+	nonce  [16]byte
+	writer *segment.Writer
+	staged []stagedObject
+}
+
+// Open opens the tier of a shard in bucket, which stays the caller's to close. It reads the
+// cluster's id from the bucket, or makes one when the bucket is empty. A ClusterID of the options
+// that differs is a delay.ErrInvalid that names both.
+func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, error) {
+	opts.setDefaults()
+	if opts.ClusterID != "" {
+		if err := checkClusterID(opts.ClusterID); err != nil {
+			return nil, err
+		}
+	}
+	t := &Tier{
+		opts: opts, z: codec.NewZstd(), prefix: shardPrefix(opts.Shard),
+		indexes: newCache[string, *segment.Index](opts.CacheBytes),
+		blocks:  newCache[blockKey, []byte](opts.CacheBytes),
+		turn:    make(chan struct{}, 1),
+	}
+	t.dice.rng = opts.Rand
+	t.writer = segment.NewWriter(t.z)
+	t.client = objio.New(bucket, objio.Policy{
+		Base: opts.RetryBase, Max: opts.RetryMax, Attempts: opts.Attempts,
+		Jitter: t.dice.float, Observe: t.observe, Now: opts.Now,
+	})
+	t.store = manifest.NewStore(t.client, t.z, t.prefix+manifestKey)
+	id := t.dice.id(t.now())
+	fresh := idEncoding.EncodeToString(id[:])
+	var err error
+	t.cluster, t.created, err = claimBucket(ctx, t.client, opts.ClusterID, fresh, opts.ReadOnly)
+	if err != nil {
+		return nil, fmt.Errorf("open tier: %w", err)
+	}
+	t.hash = codec.Hash64(t.cluster)
+	return t, nil
+}
+
+func (t *Tier) observe(op, code string, d time.Duration, bytes int64) {
+	t.meter.request(op, code, bytes)
+	if t.opts.Events.Request != nil {
+		t.opts.Events.Request(op, code, d, bytes)
+	}
+}
+
+func (t *Tier) now() delay.Due { return delay.InstantOf(t.opts.Now()) }
+
+// ClusterID is the id of the cluster the bucket belongs to.
+func (t *Tier) ClusterID() string { return t.cluster }
+
+// Created reports whether the bucket was empty when it was opened.
+func (t *Tier) Created() bool { return t.created }
+
+// State is the manifest as last read or committed by this Tier; the zero State when there is none.
+// It is shared: do not change it.
+func (t *Tier) State() State {
+	if snap := t.current.Load(); snap != nil {
+		return snap.State
+	}
+	return State{}
+}
+
+// Stats are counts since Open.
+func (t *Tier) Stats() Stats { return t.meter.read() }
+
+// Load reads the manifest; nil when there is none. Until Take succeeds, the reads of this Tier
+// serve what was loaded last.
+func (t *Tier) Load(ctx context.Context) (*State, error) {
+	if err := t.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer t.unlock()
+	snap, err := t.load(ctx)
+	if err != nil || snap == nil {
+		return nil, err
+	}
+	if !t.owner {
+		t.current.Store(snap)
+	}
+	state := snap.State.Clone()
+	return &state, nil
+}
+
+func (t *Tier) load(ctx context.Context) (*manifest.Snapshot, error) {
+	snap, err := t.store.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load manifest: %w", err)
+	}
+	if snap == nil {
+		return nil, nil
+	}
+	if s := &snap.State; s.ClusterID != t.cluster || s.Shard != t.opts.Shard {
+		return nil, fmt.Errorf("load manifest: %w: it is of cluster %s shard %d, want %s shard %d",
+			delay.ErrCorrupt, s.ClusterID, s.Shard, t.cluster, t.opts.Shard)
+	}
+	return snap, nil
+}
+
+// Take makes this Tier the owner of the shard: it commits the next epoch with nonce, which must be
+// fresh and, if the caller keeps one on its disk, synced there before (rule R10).
+//
+// expectNone says that the caller has never seen a manifest of this shard: then one is created,
+// and finding one is delay.ErrExists. Otherwise a missing manifest is delay.ErrCorrupt: it is
+// never created again silently. delay.ErrFenced: another one took the shard in the meantime.
+func (t *Tier) Take(ctx context.Context, nonce [16]byte, expectNone bool) (State, error) {
+	if err := t.lock(ctx); err != nil {
+		return State{}, err
+	}
+	defer t.unlock()
+	if err := t.usable(); err != nil {
+		return State{}, err
+	}
+	if t.opts.ReadOnly {
+		return State{}, fmt.Errorf("take shard %d: %w: read-only", t.opts.Shard, delay.ErrInvalid)
+	}
+	snap, err := t.take(ctx, nonce, expectNone)
+	if err != nil {
+		return State{}, fmt.Errorf("take shard %d: %w", t.opts.Shard, err)
+	}
+	t.owner, t.nonce, t.staged = true, nonce, nil
+	t.current.Store(snap)
+	t.opts.Logger.Info("tier taken", zap.Uint32("epoch", uint32(snap.State.Epoch)),
+		zap.Uint64("version", snap.State.Version), zap.String("cluster", t.cluster))
+	return snap.State.Clone(), nil
+}
+
+// take tries again when the owner that is being replaced commits once more.
+func (t *Tier) take(
+	ctx context.Context, nonce [16]byte, expectNone bool,
+) (*manifest.Snapshot, error) {
+	var seen delay.Epoch
+	for n := 1; ; n++ {
+		base, err := t.load(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case base == nil && !expectNone:
+			return nil, fmt.Errorf("%w: the manifest %s%s vanished", delay.ErrCorrupt, t.prefix,
+				manifestKey)
+		case base != nil && expectNone && base.State.Nonce != nonce:
+			return nil, fmt.Errorf("%w: a manifest with epoch %d, version %d", delay.ErrExists,
+				base.State.Epoch, base.State.Version)
+		case base != nil && seen != 0 && base.State.Epoch != seen && base.State.Nonce != nonce:
+			return nil, manifest.Fenced(&base.State)
+		case base != nil:
+			seen = base.State.Epoch
+		}
+		snap, err := t.store.Commit(ctx, base, nonce, t.nextEpoch)
+		if !errors.Is(err, delay.ErrFenced) || n == t.client.Attempts() {
+			return snap, err
+		}
+	}
+}
+
+func (t *Tier) nextEpoch(base *State) (State, error) {
+	next := State{ClusterID: t.cluster, Shard: t.opts.Shard}
+	if base != nil {
+		next = base.Clone()
+	}
+	if next.Epoch == delay.MaxEpoch {
+		return State{}, fmt.Errorf("%w: epoch %d is the last", delay.ErrInvalid, next.Epoch)
+	}
+	next.Epoch++
+	next.Released = false
+	next.WrittenAt = t.now()
+	return next, nil
+}
+
+// Check reads the manifest again (rule R11). delay.ErrFenced: another owner's; then nothing will
+// succeed any more. Without ownership it is only a read.
+func (t *Tier) Check(ctx context.Context) error {
+	if err := t.lock(ctx); err != nil {
+		return err
+	}
+	defer t.unlock()
+	_, err := t.check(ctx)
+	return err
+}
+
+// check reads the manifest and compares it with what was committed. The owner's snapshot changes
+// only when a commit thought lost has landed.
+func (t *Tier) check(ctx context.Context) (*manifest.Snapshot, error) {
+	if err := t.usable(); err != nil {
+		return nil, err
+	}
+	snap, err := t.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !t.owner {
+		if snap != nil {
+			t.current.Store(snap)
+		}
+		return snap, nil
+	}
+	mine := &t.current.Load().State
+	switch {
+	case snap == nil:
+		return nil, fmt.Errorf("%w: the manifest vanished after version %d", delay.ErrCorrupt,
+			mine.Version)
+	case snap.State.Nonce != t.nonce:
+		return nil, t.fence(manifest.Fenced(&snap.State))
+	case snap.State.Version < mine.Version:
+		return nil, fmt.Errorf("%w: manifest version %d, committed %d: the bucket went back in time",
+			delay.ErrCorrupt, snap.State.Version, mine.Version)
+	}
+	t.current.Store(snap)
+	return snap, nil
+}
+
+// fence remembers that the shard is lost.
+func (t *Tier) fence(err error) error {
+	if t.fenced.CompareAndSwap(nil, &err) {
+		t.opts.Logger.Error("tier fenced", zap.Error(err))
+	}
+	return err
+}
+
+func (t *Tier) usable() error {
+	if t.closed.Load() {
+		return fmt.Errorf("tier: %w", delay.ErrClosed)
+	}
+	if err := t.fenced.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Release commits the manifest once more as released: the next owner need not wait (rule R11).
+func (t *Tier) Release(ctx context.Context) error {
+	if err := t.lock(ctx); err != nil {
+		return err
+	}
+	defer t.unlock()
+	if err := t.owning(); err != nil {
+		return err
+	}
+	return t.commit(ctx, func(base *State) (State, error) {
+		next := base.Clone()
+		next.Released, next.WrittenAt = true, t.now()
+		return next, nil
+	})
+}
+
+// Close ends the use of the Tier: later calls that change something fail with delay.ErrClosed. It
+// waits for the one that is under way. The bucket stays open.
+func (t *Tier) Close() error {
+	t.closed.Store(true)
+	t.turn <- struct{}{}
+	t.unlock()
+	return nil
+}
+
+func (t *Tier) lock(ctx context.Context) error {
+	select {
+	case t.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("tier: wait for turn: %w", context.Cause(ctx))
+	}
+}
+
+func (t *Tier) unlock() { <-t.turn }
+
+func (t *Tier) owning() error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	if !t.owner {
+		return fmt.Errorf("tier: %w: the shard was not taken", delay.ErrInvalid)
+	}
+	return nil
+}
+
+// commit commits what build makes of the current state.
+func (t *Tier) commit(ctx context.Context, build manifest.Build) error {
+	snap, err := t.store.Commit(ctx, t.current.Load(), t.nonce, build)
+	if errors.Is(err, delay.ErrFenced) {
+		return t.fence(err)
+	}
+	if err != nil {
+		return err
+	}
+	t.current.Store(snap)
+	return nil
+}
