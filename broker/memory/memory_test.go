@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/brokertest"
 	"github.com/cicadamq/cicada/delay"
 )
 
@@ -135,4 +136,34 @@ func TestConcurrent(t *testing.T) {
 	for id, n := range s.Taken() {
 		require.Equal(t, 8, n, "%s", id)
 	}
+}
+
+// The suite's promises hold for the memory sink.
+func TestConformance(t *testing.T) {
+	brokertest.Run(t, func(*testing.T) brokertest.Subject {
+		s := New(Options{Script: func(_ int, d broker.Delivery) Answer {
+			switch brokertest.AnswerTo(d.ID) {
+			case brokertest.Later:
+				return Answer{Result: broker.Result{Outcome: broker.Retry, Reason: "later"}}
+			case brokertest.Never:
+				return Answer{Result: broker.Result{Outcome: broker.Rejected, Reason: "never"}}
+			case brokertest.Silent:
+				return Answer{Taken: true, ReplyDelay: time.Hour}
+			default:
+				return Answer{Result: broker.Result{Outcome: broker.Delivered}}
+			}
+		}})
+		return brokertest.Subject{
+			Sink: s, Target: "memory:", Refuses: true, Hangs: true,
+			Received: func() (out []brokertest.Received) {
+				for _, a := range s.Attempts() {
+					if a.Taken {
+						r := brokertest.Received{ID: a.ID, Attempt: a.Attempt, Body: a.Body}
+						out = append(out, r)
+					}
+				}
+				return out
+			},
+		}
+	})
 }
