@@ -67,8 +67,8 @@ func checkHosts(r *Repo) []Problem {
 	return r.scan(hostForm, anyFile, "name no registry: the machine that builds chooses it")
 }
 
-var pathForm = regexp.MustCompile(`(^|[^A-Za-z0-9_.~/$}>-])/(root|work|Users|home/[a-z])[/ "'` + "`" +
-	`)]|[.][.]/shared\b`)
+var pathForm = regexp.MustCompile(
+	`(^|[^A-Za-z0-9_.~/$}>-])/(root|work|Users|home/[a-z])[/ "'\x60)]|[.][.]/shared\b`)
 
 func checkPaths(r *Repo) []Problem {
 	return r.scan(pathForm, anyFile, "a path of one machine, or one outside the clone")
