@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/codec"
 )
 
 // Pending is a batch that is visible but perhaps not on disk yet.
@@ -44,7 +45,7 @@ func (s *Store) Apply(b *Batch) (Pending, error) {
 	}
 	s.publish(b)
 	s.filter.forget(s, b.idsGone)
-	return Pending{b: b, batch: b.delta.batch, seq: b.delta.lastSeq}, nil
+	return Pending{b: b, batch: b.delta.Batch, seq: b.delta.LastSeq}, nil
 }
 
 // refusal is why the store takes no batches, or nil.
@@ -61,13 +62,14 @@ func (s *Store) refusal() error {
 // seal numbers the batch and adds what every batch carries. The caller has the turn.
 func (s *Store) seal(b *Batch) {
 	d := &b.delta
-	d.batch = s.ledger.batch + 1
-	d.lastSeq = max(d.lastSeq, s.ledger.lastSeq)
+	base := s.ledger.Base()
+	d.Batch = base.Batch + 1
+	d.LastSeq = max(d.LastSeq, base.LastSeq)
 	if b.sets&setsMeta != 0 {
-		b.set(s.metaKey(metaMeta), appendMeta(nil, &b.meta))
+		b.set(s.metaKey(metaMeta), codec.AppendMeta(nil, &b.meta))
 	}
 	if b.sets&setsBooks != 0 {
-		b.scratch = appendBooks(b.scratch[:0], &b.books)
+		b.scratch = codec.AppendBooks(b.scratch[:0], &b.books)
 		b.set(s.metaKey(metaBooks), b.scratch)
 	}
 	if b.outbox >= s.outboxLow {
@@ -76,8 +78,8 @@ func (s *Store) seal(b *Batch) {
 		s.outboxLow = b.outbox + 1
 	}
 	s.filter.add(b.hashes)
-	s.ledger.absorb(d)
-	s.timers.put(d.timerMin)
+	s.ledger.Absorb(d)
+	s.timers.put(d.TimerMin)
 	s.writeLedger(b)
 }
 
@@ -86,14 +88,13 @@ func (s *Store) publish(b *Batch) {
 	if b.sets == 0 {
 		return
 	}
-	l := s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if b.sets&setsMeta != 0 {
-		l.meta = b.meta
+		s.mu.meta = b.meta
 	}
 	if b.sets&setsBooks != 0 {
-		l.books = b.books
+		s.mu.books = b.books
 	}
 }
 
@@ -127,7 +128,7 @@ func (p Pending) Wait() (Synced, error) {
 	if f := s.failed.Load(); f != nil {
 		return Synced{}, fmt.Errorf("sync: %w", f.err)
 	}
-	s.witness.advance(p.batch, p.seq)
+	s.witness.Advance(p.batch, p.seq)
 	return Synced{p.batch}, nil
 }
 

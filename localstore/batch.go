@@ -8,6 +8,9 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/bloom"
+	"github.com/cicadamq/cicada/localstore/codec"
+	"github.com/cicadamq/cicada/localstore/ledger"
 )
 
 // Batch collects changes that become visible and durable together. It belongs to one goroutine
@@ -17,7 +20,7 @@ import (
 type Batch struct {
 	s       *Store
 	pb      *pebble.Batch
-	delta   delta
+	delta   ledger.Delta
 	hashes  []uint64 // of the ids put
 	idsGone int      // ids deleted
 	meta    Meta
@@ -43,7 +46,7 @@ func (s *Store) NewBatch() *Batch {
 	}
 	b.s = s
 	b.pb = s.db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBatchBytes))
-	b.delta.reset()
+	b.delta.Reset()
 	b.hashes, b.idsGone, b.sets, b.outbox = b.hashes[:0], 0, 0, 0
 	return b
 }
@@ -99,46 +102,50 @@ func (b *Batch) putRow(key delay.Key, rec []byte) {
 	op := b.setRow(spaceRow, key, len(rec))
 	copy(op.Value, rec)
 	_ = op.Finish()
-	b.delta.lastSeq = max(b.delta.lastSeq, key.Seq)
+	b.delta.LastSeq = max(b.delta.LastSeq, key.Seq)
 }
+
+func one(size int) Tally { return Tally{Messages: 1, Bytes: int64(size)} }
+
+func minusOne(size int) Tally { return Tally{Messages: -1, Bytes: -int64(size)} }
 
 // PutRow stores a message. The key must be new (rule R3).
 func (b *Batch) PutRow(key delay.Key, rec []byte) {
 	b.putRow(key, rec)
-	b.delta.slot(key.Due).warm.add(Tally{1, int64(len(rec))})
+	b.delta.Slot(key.Due).Warm.Add(one(len(rec)))
 }
 
 // DeleteRow removes the row of a finished or moved message.
 func (b *Batch) DeleteRow(key delay.Key, size int) {
 	b.deleteSizedRow(key, size)
-	b.delta.slot(key.Due).warm.add(Tally{-1, -int64(size)})
+	b.delta.Slot(key.Due).Warm.Add(minusOne(size))
 }
 
 // DropRow removes the row of a message that is in the bucket: warm becomes cold.
 func (b *Batch) DropRow(key delay.Key, size int) {
 	b.deleteSizedRow(key, size)
-	t := b.delta.slot(key.Due)
-	t.warm.add(Tally{-1, -int64(size)})
-	t.cold.add(Tally{1, int64(size)})
+	t := b.delta.Slot(key.Due)
+	t.Warm.Add(minusOne(size))
+	t.Cold.Add(one(size))
 }
 
 // HydrateRow stores a message that came from the bucket: cold becomes warm. The caller knows that
 // there is no row yet.
 func (b *Batch) HydrateRow(key delay.Key, rec []byte) {
 	b.putRow(key, rec)
-	t := b.delta.slot(key.Due)
-	t.cold.add(Tally{-1, -int64(len(rec))})
-	t.warm.add(Tally{1, int64(len(rec))})
+	t := b.delta.Slot(key.Due)
+	t.Cold.Add(minusOne(len(rec)))
+	t.Warm.Add(one(len(rec)))
 }
 
 // ForgetCold counts a cold message out: it was finished without coming back. due is its key's.
 func (b *Batch) ForgetCold(due delay.Due, size int) {
-	b.delta.slot(due).cold.add(Tally{-1, -int64(size)})
+	b.delta.Slot(due).Cold.Add(minusOne(size))
 }
 
 // AddCold counts a message in that is only in the bucket, as a restore finds it.
 func (b *Batch) AddCold(due delay.Due, size int) {
-	b.delta.slot(due).cold.add(Tally{1, int64(size)})
+	b.delta.Slot(due).Cold.Add(one(size))
 }
 
 // Park moves a row to its lane's parked rows.
@@ -158,8 +165,11 @@ func (b *Batch) PutParked(lane uint64, key delay.Key, claimed bool, rec []byte) 
 	}
 	copy(op.Value[1:], rec)
 	_ = op.Finish()
-	b.delta.lastSeq = max(b.delta.lastSeq, key.Seq)
-	b.delta.lane(lane, Tally{1, int64(len(rec))})
+	where := b.setRow(spaceWhere, key, laneLen)
+	binary.BigEndian.PutUint64(where.Value, lane)
+	_ = where.Finish()
+	b.delta.LastSeq = max(b.delta.LastSeq, key.Seq)
+	b.delta.Lane(lane, one(len(rec)))
 }
 
 // DeleteParked removes a parked row; size is the length of its record.
@@ -167,7 +177,8 @@ func (b *Batch) DeleteParked(lane uint64, key delay.Key, size int) {
 	op := b.pb.DeleteSizedDeferred(parkKeyLen, uint32(size+1))
 	b.parkedKey(op.Key, lane, key)
 	_ = op.Finish()
-	b.delta.lane(lane, Tally{-1, -int64(size)})
+	b.deleteRow(spaceWhere, key)
+	b.delta.Lane(lane, minusOne(size))
 }
 
 func (b *Batch) parkedKey(dst []byte, lane uint64, key delay.Key) {
@@ -179,13 +190,13 @@ func (b *Batch) parkedKey(dst []byte, lane uint64, key delay.Key) {
 
 // PutID remembers an id, over what was remembered of it.
 func (b *Batch) PutID(id string, rec IDRecord) {
-	b.scratch = appendIDRecord(b.scratch[:0], &rec)
+	b.scratch = codec.AppendIDRecord(b.scratch[:0], &rec)
 	op := b.pb.SetDeferred(prefixLen+len(id), len(b.scratch))
 	op.Key[0], op.Key[1] = spaceID, byte(b.s.opts.Shard)
 	copy(op.Key[prefixLen:], id)
 	copy(op.Value, b.scratch)
 	_ = op.Finish()
-	b.hashes = append(b.hashes, hashID(id))
+	b.hashes = append(b.hashes, bloom.Hash(id))
 }
 
 // DeleteID forgets an id.
@@ -211,18 +222,18 @@ func (b *Batch) PutDead(key delay.Key, p delay.Progress, rec []byte) {
 	op := b.setRow(spaceDead, key, len(b.scratch)+len(rec))
 	copy(op.Value[copy(op.Value, b.scratch):], rec)
 	_ = op.Finish()
-	b.delta.dead++
+	b.delta.Dead++
 }
 
 // DeleteDead removes a dead letter that exists.
 func (b *Batch) DeleteDead(key delay.Key) {
 	b.deleteRow(spaceDead, key)
-	b.delta.dead--
+	b.delta.Dead--
 }
 
 // PutLease stores a lease, over the one with the same number.
 func (b *Batch) PutLease(l *Lease) {
-	b.scratch = appendLease(b.scratch[:0], l)
+	b.scratch = codec.AppendLease(b.scratch[:0], l)
 	b.set(b.s.numberKey(spaceLease, l.No), b.scratch)
 }
 
@@ -254,7 +265,7 @@ func (b *Batch) DeleteOutboxThrough(n uint64) { b.outbox = max(b.outbox, n) }
 // PutTimer stores something to be done at an instant.
 func (b *Batch) PutTimer(at delay.Due, kind byte, payload []byte) {
 	b.set(b.s.timerKey(at, kind, payload), nil)
-	b.delta.timerMin = min(b.delta.timerMin, at)
+	b.delta.TimerMin = min(b.delta.TimerMin, at)
 }
 
 // DeleteTimer removes what PutTimer stored.
@@ -269,7 +280,7 @@ func (b *Batch) PutCursor(source string, cursor []byte) {
 
 // PutTarget stores the state of a target.
 func (b *Batch) PutTarget(t delay.Target, state TargetState) {
-	b.set(b.s.textKey(spaceTarget, string(t)), appendTargetState(nil, state))
+	b.set(b.s.textKey(spaceTarget, string(t)), codec.AppendTargetState(nil, state))
 }
 
 // DeleteTarget removes it.

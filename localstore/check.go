@@ -5,11 +5,12 @@ package localstore
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/codec"
+	"github.com/cicadamq/cicada/localstore/ledger"
 )
 
 // Report is what Check found.
@@ -37,7 +38,7 @@ func (r *Report) problem(format string, args ...any) {
 type checker struct {
 	s        *Store
 	snap     *pebble.Snapshot
-	slots    map[uint32]slotTally
+	slots    map[uint32]ledger.SlotTally
 	lanes    map[uint64]Tally
 	sum      Counts
 	books    delay.Books
@@ -45,11 +46,9 @@ type checker struct {
 
 	seenSlots map[uint32]Tally
 	seenLanes map[uint64]Tally
-	// parkedKeys holds the keys of the parked rows, which are read before the ids.
-	parkedKeys *bloomSet
-	report     Report
-	done       int64
-	step       func(done int64) error
+	report    Report
+	done      int64
+	step      func(done int64) error
 }
 
 // Check reads everything once and compares it: every value decodes, the counts agree with the
@@ -80,15 +79,12 @@ func (s *Store) Check(
 func (s *Store) newChecker() *checker {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
-	l := s.ledger
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return &checker{
-		s: s, snap: s.db.NewSnapshot(), slots: maps.Clone(l.slots), lanes: maps.Clone(l.lanes),
-		sum: l.sum, books: l.books, boundary: l.meta.Boundary,
+	c := &checker{
+		s: s, snap: s.db.NewSnapshot(), books: s.Books(), boundary: s.Meta().Boundary,
 		seenSlots: map[uint32]Tally{}, seenLanes: map[uint64]Tally{},
-		parkedKeys: newBloomSet(l.sum.Parked),
 	}
+	c.slots, c.lanes, c.sum = s.ledger.Copy()
+	return c
 }
 
 func (c *checker) run() error {
@@ -96,7 +92,8 @@ func (c *checker) run() error {
 		space byte
 		each  func(k, v []byte) error
 	}{
-		{spaceRow, c.row}, {spaceParked, c.parked}, {spaceDead, c.dead}, {spaceID, c.id},
+		{spaceRow, c.row}, {spaceParked, c.parked}, {spaceWhere, c.where},
+		{spaceDead, c.dead}, {spaceID, c.id},
 		{spaceMark, c.mark}, {spaceOutbox, c.mark}, {spaceLease, c.lease},
 		{spaceAttempts, c.attempts}, {spaceTarget, c.target}, {spaceTimer, c.other},
 		{spaceCursor, c.other}, {spaceLedger, c.other}, {spaceMeta, c.other},
@@ -151,9 +148,9 @@ func (c *checker) row(k, v []byte) error {
 	if err != nil {
 		return err
 	}
-	t := c.seenSlots[slotOf(key.Due)]
-	t.add(Tally{1, int64(len(v))})
-	c.seenSlots[slotOf(key.Due)] = t
+	t := c.seenSlots[ledger.SlotOf(key.Due)]
+	t.Add(one(len(v)))
+	c.seenSlots[ledger.SlotOf(key.Due)] = t
 	m, err := delay.DecodeRecord(v)
 	if err == nil && m.Due > key.Due {
 		err = fmt.Errorf("%w: due %d is above its key", delay.ErrCorrupt, m.Due)
@@ -167,15 +164,17 @@ func (c *checker) parked(k, v []byte) error {
 	if err != nil {
 		return err
 	}
-	c.parkedKeys.add([]uint64{hashKey(key)})
-	r := reader{b: k[prefixLen:]}
-	lane := r.uint64()
-	_, rec, err := splitParked(v)
+	if err := c.must(c.s.key(spaceWhere, key), "entry of its lane"); err != nil {
+		return err
+	}
+	r := codec.Reader{B: k[prefixLen:]}
+	lane := r.Uint64()
+	_, rec, err := codec.SplitParked(v)
 	if err != nil {
 		return err
 	}
 	t := c.seenLanes[lane]
-	t.add(Tally{1, int64(len(rec))})
+	t.Add(one(len(rec)))
 	c.seenLanes[lane] = t
 	m, err := delay.DecodeRecord(rec)
 	if err == nil && m.Target.Hash() != lane {
@@ -183,6 +182,14 @@ func (c *checker) parked(k, v []byte) error {
 			m.Target.Hash())
 	}
 	return err
+}
+
+func (c *checker) where(k, v []byte) error {
+	if _, err := rowKeyOf(k, prefixLen); err != nil {
+		return err
+	}
+	parked := append(append(c.s.prefix(spaceParked), v...), k[prefixLen:]...)
+	return c.must(parked, "parked row")
 }
 
 func (c *checker) dead(k, v []byte) error {
@@ -198,23 +205,27 @@ func (c *checker) dead(k, v []byte) error {
 }
 
 // id checks that an unfinished id leads to its message, where the rows are the whole truth (rule
-// R1). For parked rows, whose lane the id does not tell, a filter is exact enough.
+// R1).
 func (c *checker) id(_, v []byte) error {
 	c.report.IDs++
-	rec, err := decodeIDRecord(v)
+	rec, err := codec.DecodeIDRecord(v)
 	if err != nil || rec.State.Finished() || !rec.Key.Less(c.boundary) {
 		return err
 	}
 	if ok, err := c.has(c.s.key(spaceRow, rec.Key)); ok || err != nil {
 		return err
 	}
-	if c.parkedKeys.has(hashKey(rec.Key)) {
-		return nil
-	}
-	return fmt.Errorf("%w: no message at %s", delay.ErrCorrupt, rec.Key)
+	return c.must(c.s.key(spaceWhere, rec.Key), "message at "+rec.Key.String())
 }
 
-func hashKey(k delay.Key) uint64 { return mix(uint64(k.Due)+1, uint64(k.Seq)^hashSalt) }
+// must is an error unless there is something under key.
+func (c *checker) must(key []byte, what string) error {
+	ok, err := c.has(key)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: no %s", delay.ErrCorrupt, what)
+	}
+	return err
+}
 
 func (c *checker) has(key []byte) (bool, error) {
 	_, closer, err := c.snap.Get(key)
@@ -237,7 +248,7 @@ func (c *checker) lease(k, v []byte) error {
 	c.report.Others++
 	no, err := numberOf(k)
 	if err == nil {
-		_, err = decodeLease(no, v)
+		_, err = codec.DecodeLease(no, v)
 	}
 	return err
 }
@@ -253,7 +264,7 @@ func (c *checker) attempts(k, v []byte) error {
 
 func (c *checker) target(_, v []byte) error {
 	c.report.Others++
-	_, err := decodeTargetState(v)
+	_, err := codec.DecodeTargetState(v)
 	return err
 }
 
@@ -265,18 +276,18 @@ func (c *checker) other(_, _ []byte) error {
 // counts compares what was seen with what was counted.
 func (c *checker) counts() {
 	for n, t := range c.slots {
-		if seen := c.seenSlots[n]; seen != t.warm {
-			from, _ := slotSpan(n)
-			c.report.problem("slot %s: counted %+v, found %+v", from, t.warm, seen)
+		if seen := c.seenSlots[n]; seen != t.Warm {
+			from, _ := ledger.Span(n)
+			c.report.problem("slot %s: counted %+v, found %+v", from, t.Warm, seen)
 		}
-		if t.cold.Messages < 0 || t.cold.Bytes < 0 {
-			from, _ := slotSpan(n)
-			c.report.problem("slot %s: cold is %+v", from, t.cold)
+		if t.Cold.Messages < 0 || t.Cold.Bytes < 0 {
+			from, _ := ledger.Span(n)
+			c.report.problem("slot %s: cold is %+v", from, t.Cold)
 		}
 		delete(c.seenSlots, n)
 	}
 	for n, seen := range c.seenSlots {
-		from, _ := slotSpan(n)
+		from, _ := ledger.Span(n)
 		c.report.problem("slot %s: counted none, found %+v", from, seen)
 	}
 	for lane, t := range c.lanes {

@@ -14,6 +14,7 @@
 //	space  key                value                    holds
 //	m      due seq            record                   rows: the truth of what is pending
 //	p      lane due seq       claimed record           parked rows
+//	q      due seq            lane                     where a key is parked
 //	k      id                 identity and outcome     what an id names
 //	a      due seq            progress                 attempts of unfinished rows
 //	d      due seq            progress record          dead letters, expired ones too
@@ -29,7 +30,10 @@
 // All writing is by batches. A batch changes rows and, with them, the ledger: how many messages
 // and bytes each slot of the future holds. Reading never waits for writing.
 //
-//	NewBatch -> PutRow, Park, PutID ... -> Apply -> visible -> Pending.Wait -> Synced
+//	NewBatch --> PutRow, Park, PutID, ... --> Apply --> Pending.Wait --> Synced
+//	             rows and ledger together     |         on disk          |
+//	                                          v                          v
+//	                                          visible to reads           replies; witness
 //
 // # Invariants
 //
@@ -54,9 +58,11 @@
 //
 // A crash at any line leaves a prefix of the applied batches that holds all synced ones. An error
 // of the log, the manifest or the witness is the end of the process (Options.Fatal): after a
-// failed sync the kernel may claim that lost pages are clean. A damaged block is an
+// failed sync the kernel may claim that lost pages are clean. A damaged block is a
 // delay.ErrCorrupt of the read that met it, or a missing row in ReadRows; the caller has the tier.
 // Damage found while opening refuses the store.
+//
+// Packages below: codec (values), ledger (counts), witness, bloom (the filter over ids).
 //
 // See also docs/format/localstore.md.
 package localstore

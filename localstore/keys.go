@@ -13,6 +13,7 @@ import (
 const (
 	spaceRow      = 'm'
 	spaceParked   = 'p'
+	spaceWhere    = 'q' // the lane that a key is parked in
 	spaceID       = 'k'
 	spaceAttempts = 'a'
 	spaceDead     = 'd'

@@ -73,12 +73,10 @@ func (s *Store) Metrics() Metrics {
 		IDReads:           s.stats.idReads.Load(),
 	}
 	if set := s.filter.current.Load(); set != nil {
-		out.IDFilterBytes = set.bytes()
+		out.IDFilterBytes = set.Bytes()
 	}
-	s.ledger.mu.RLock()
-	out.Batches = s.ledger.batch
-	s.ledger.mu.RUnlock()
-	if w := s.witness.written.Load(); w < out.Batches {
+	out.Batches = s.ledger.Base().Batch
+	if w := s.witness.Written(); w < out.Batches {
 		out.WitnessBehindBatch = out.Batches - w
 	}
 	return out

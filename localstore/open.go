@@ -16,6 +16,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/codec"
+	"github.com/cicadamq/cicada/localstore/ledger"
+	"github.com/cicadamq/cicada/localstore/witness"
 )
 
 // The names within a store's directory.
@@ -47,7 +50,7 @@ func Open(fs vfs.FS, dir string, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
 	s := &Store{
 		opts: opts, fs: fs, dir: dir, log: opts.Logger,
-		ledger: newLedger(), filter: newIDFilter(), timers: &timerFloor{},
+		ledger: ledger.New(), filter: newIDFilter(), timers: &timerFloor{},
 		stats: &stats{}, turn: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	if err := s.open(); err != nil {
@@ -62,7 +65,7 @@ func (s *Store) open() error {
 		return err
 	}
 	s.disk = newDisk(s)
-	w, err := openWitness(s.fs, s.path(witnessName), s.opts.ReadOnly)
+	w, err := s.openWitness()
 	if err != nil {
 		return err
 	}
@@ -76,13 +79,29 @@ func (s *Store) open() error {
 	if s.opts.ReadOnly {
 		return nil
 	}
-	if err := w.begin(s.id, s.ledger.batch, s.ledger.lastSeq); err != nil {
+	base := s.ledger.Base()
+	if err := w.Begin(s.id, base.Batch, base.LastSeq); err != nil {
 		return err
 	}
 	s.loadFilter()
-	s.workers.Go(func() { w.run(s) })
+	s.workers.Go(func() {
+		if err := w.Run(s.stop); err != nil {
+			// fail tells the one who can act; here nobody waits for the error.
+			_ = s.fail(err)
+		}
+	})
 	s.disk.start(s)
 	return nil
+}
+
+// openWitness reads the witness. Looking at a store whose witness is damaged is allowed.
+func (s *Store) openWitness() (*witness.Witness, error) {
+	w, err := witness.Open(s.fs, s.path(witnessName))
+	if errors.Is(err, delay.ErrCorrupt) && s.opts.ReadOnly {
+		s.log.Warn("witness not readable", errField(err))
+		return &witness.Witness{}, nil
+	}
+	return w, err
 }
 
 // abandon lets go of what a refused open had taken.
@@ -92,7 +111,7 @@ func (s *Store) abandon() {
 		_ = s.db.Close()
 	}
 	if s.witness != nil {
-		_ = s.witness.close()
+		_ = s.witness.Close()
 	}
 	if s.lock != nil {
 		_ = s.lock.Close()
@@ -142,20 +161,20 @@ func isLocked(err error) bool {
 func (s *Store) openOrCreate() error {
 	_, err := s.fs.Stat(s.path(dbName))
 	exists := err == nil
-	w := s.witness.last
+	w := s.witness.State()
 	switch {
 	case s.opts.ReadOnly && !exists:
 		return fmt.Errorf("%s: %w", s.path(dbName), delay.ErrNotFound)
 	case s.opts.ReadOnly:
 		return s.openDB(true)
-	case w.phase == phaseNone && exists:
+	case w.Phase == witness.None && exists:
 		return fmt.Errorf("%w: %s is missing beside a store: what was acknowledged is unknown",
 			delay.ErrCorrupt, s.path(witnessName))
-	case w.phase == phaseNone, w.phase == phaseCreating:
+	case w.Phase == witness.None, w.Phase == witness.Creating:
 		return s.create()
 	case !exists:
 		return fmt.Errorf("%w: %s is missing: batches 1 to %d, seq up to %s, were acknowledged",
-			delay.ErrCorrupt, s.path(dbName), w.batch, seqText(w.lastSeq))
+			delay.ErrCorrupt, s.path(dbName), w.Batch, seqText(w.LastSeq))
 	}
 	return s.openDB(true)
 }
@@ -167,8 +186,8 @@ func (s *Store) create() error {
 	if _, err := rand.Read(s.id[:]); err != nil {
 		return err
 	}
-	if err := s.witness.create(s.id); err != nil {
-		return fmt.Errorf("write witness: %w", err)
+	if err := s.witness.Create(s.id); err != nil {
+		return fmt.Errorf("create witness: %w", err)
 	}
 	if err := syncDir(s.fs, s.dir); err != nil {
 		return err
@@ -253,7 +272,7 @@ func (s *Store) recover() error {
 	if err := s.loadMeta(); err != nil {
 		return err
 	}
-	s.timers.low = s.ledger.timerLow
+	s.timers.low = s.ledger.Base().TimerLow
 	err := s.compareWitness()
 	if err != nil && s.opts.ReadOnly {
 		s.log.Warn("store opened for reading in spite of damage", errField(err))
@@ -300,17 +319,16 @@ func (s *Store) noVersion() error {
 }
 
 func (s *Store) loadMeta() error {
-	l := s.ledger
 	v, ok, err := s.get(s.metaKey(metaMeta))
 	if err == nil && ok {
-		l.meta, err = decodeMeta(v)
+		s.mu.meta, err = codec.DecodeMeta(v)
 	}
 	if err != nil {
 		return err
 	}
 	v, ok, err = s.get(s.metaKey(metaBooks))
 	if err == nil && ok {
-		l.books, err = decodeBooks(v)
+		s.mu.books, err = codec.DecodeBooks(v)
 	}
 	if err != nil {
 		return err
@@ -323,17 +341,17 @@ func (s *Store) loadMeta() error {
 }
 
 func (s *Store) compareWitness() error {
-	w := s.witness.last
-	if w.phase == phaseNone {
+	w := s.witness.State()
+	if w.Phase == witness.None {
 		return fmt.Errorf("%w: witness is missing", delay.ErrCorrupt)
 	}
-	if w.id != s.id {
-		return fmt.Errorf("%w: witness of store %x, this is %x", delay.ErrCorrupt, w.id, s.id)
+	if w.ID != s.id {
+		return fmt.Errorf("%w: witness of store %x, this is %x", delay.ErrCorrupt, w.ID, s.id)
 	}
-	if s.ledger.batch < w.batch {
+	if base := s.ledger.Base(); base.Batch < w.Batch {
 		return fmt.Errorf("%w: batches %d to %d, seq up to %s, were acknowledged and are missing: "+
-			"found seq up to %s", delay.ErrCorrupt, s.ledger.batch+1, w.batch,
-			seqText(w.lastSeq), seqText(s.ledger.lastSeq))
+			"found seq up to %s", delay.ErrCorrupt, base.Batch+1, w.Batch,
+			seqText(w.LastSeq), seqText(base.LastSeq))
 	}
 	return nil
 }

@@ -4,13 +4,16 @@ package localstore
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/codec"
 )
 
 // iterator is a Pebble iterator over [lower, upper).
@@ -165,7 +168,7 @@ func (s *Store) ScanParked(
 		if err != nil {
 			return false, err
 		}
-		claimed, rec, err := splitParked(v)
+		claimed, rec, err := codec.SplitParked(v)
 		if err != nil {
 			return false, err
 		}
@@ -180,7 +183,7 @@ func (s *Store) Parked(lane uint64, key delay.Key) (rec []byte, claimed bool, er
 		err = delay.ErrNotFound
 	}
 	if err == nil {
-		claimed, rec, err = splitParked(v)
+		claimed, rec, err = codec.SplitParked(v)
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("parked %s: %w", key, err)
@@ -197,7 +200,7 @@ func (s *Store) ReadParked(
 			fn(i, false, nil)
 			return
 		}
-		claimed, rec, err := splitParked(v)
+		claimed, rec, err := codec.SplitParked(v)
 		if err != nil {
 			s.log.Error("row not readable", zap.Stringer("key", keys[i]), errField(err))
 			rec = nil
@@ -206,31 +209,41 @@ func (s *Store) ReadParked(
 	})
 }
 
-// Lane is one lane's parked rows.
-type Lane struct {
-	Lane   uint64
-	Target delay.Target // of its first row
-	Parked Tally
-}
-
-// ParkedLanes calls fn for every lane that has parked rows, in the order of lanes.
-func (s *Store) ParkedLanes(fn func(Lane) bool) error {
-	for _, l := range s.ledger.copyLanes() {
+// ParkedLanes calls fn for every lane that has parked rows, in the order of lanes, with the target
+// of its first row, until it returns false.
+func (s *Store) ParkedLanes(fn func(lane uint64, target delay.Target, count int64) bool) error {
+	for _, l := range s.ledger.Lanes() {
+		var target delay.Target
 		err := s.ScanParked(l.Lane, delay.Key{}, func(_ delay.Key, _ bool, rec []byte) bool {
 			t, _, err := delay.RecordTarget(rec)
 			if err != nil {
 				s.log.Error("record not readable", errField(err))
 				return true
 			}
-			l.Target = delay.Target(string(append([]byte(nil), t...)))
+			target = delay.Target(strings.Clone(string(t)))
 			return false
 		})
 		if err != nil {
 			return fmt.Errorf("lane %016x: %w", l.Lane, err)
 		}
-		if !fn(l) {
+		if !fn(l.Lane, target, l.Messages) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// ParkedLane is the lane that a key is parked in.
+func (s *Store) ParkedLane(key delay.Key) (lane uint64, ok bool, err error) {
+	v, ok, err := s.get(s.key(spaceWhere, key))
+	if err == nil && ok && len(v) != laneLen {
+		err = fmt.Errorf("%w: %d bytes", delay.ErrCorrupt, len(v))
+	}
+	if err != nil || !ok {
+		if err != nil {
+			err = fmt.Errorf("lane of %s: %w", key, err)
+		}
+		return 0, false, err
+	}
+	return binary.BigEndian.Uint64(v), true, nil
 }

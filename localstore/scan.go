@@ -5,27 +5,12 @@ package localstore
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/codec"
+	"github.com/cicadamq/cicada/localstore/ledger"
 )
-
-func (l *ledger) copyLanes() []Lane {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	out := make([]Lane, 0, len(l.lanes))
-	for lane, t := range l.lanes {
-		out = append(out, Lane{Lane: lane, Parked: t})
-	}
-	slices.SortFunc(out, func(a, b Lane) int {
-		if a.Lane < b.Lane {
-			return -1
-		}
-		return 1
-	})
-	return out
-}
 
 // LookupID is what is remembered of an id. A fresh id is usually answered from memory.
 func (s *Store) LookupID(id string) (IDRecord, bool, error) {
@@ -37,7 +22,7 @@ func (s *Store) LookupID(id string) (IDRecord, bool, error) {
 	if err != nil || !ok {
 		return IDRecord{}, false, err
 	}
-	rec, err := decodeIDRecord(v)
+	rec, err := codec.DecodeIDRecord(v)
 	if err != nil {
 		return IDRecord{}, false, fmt.Errorf("id %q: %w", id, err)
 	}
@@ -51,7 +36,7 @@ func (s *Store) IDsKnown() bool { return s.filter.current.Load() != nil }
 // ScanIDs calls fn for the ids that start with prefix, in order, until it returns false.
 func (s *Store) ScanIDs(prefix string, fn func(id string, rec IDRecord) bool) error {
 	return s.scan(s.textKey(spaceID, prefix), nil, func(k, v []byte) (bool, error) {
-		rec, err := decodeIDRecord(v)
+		rec, err := codec.DecodeIDRecord(v)
 		if err != nil {
 			return false, fmt.Errorf("id %q: %w", k[prefixLen:], err)
 		}
@@ -145,7 +130,7 @@ func (s *Store) ScanLeases(fn func(Lease) bool) error {
 		if err != nil {
 			return false, err
 		}
-		l, err := decodeLease(no, v)
+		l, err := codec.DecodeLease(no, v)
 		if err != nil {
 			return false, fmt.Errorf("lease %d: %w", no, err)
 		}
@@ -216,7 +201,7 @@ func (f *timerFloor) begin() delay.Due {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.scans++; f.scans == 1 {
-		f.earliest = noTimer
+		f.earliest = ledger.NoTimer
 	}
 	return f.low
 }
@@ -273,7 +258,7 @@ func (s *Store) Cursor(source string) ([]byte, bool, error) {
 // ScanTargets calls fn for every target that has a state, until it returns false.
 func (s *Store) ScanTargets(fn func(delay.Target, TargetState) bool) error {
 	return s.scan(s.prefix(spaceTarget), nil, func(k, v []byte) (bool, error) {
-		t, err := decodeTargetState(v)
+		t, err := codec.DecodeTargetState(v)
 		if err != nil {
 			return false, fmt.Errorf("target %q: %w", k[prefixLen:], err)
 		}

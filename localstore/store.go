@@ -14,6 +14,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/ledger"
+	"github.com/cicadamq/cicada/localstore/witness"
 )
 
 // The kinds of errors of Open that package delay does not know.
@@ -41,9 +43,9 @@ type Store struct {
 
 	lock    io.Closer
 	db      *pebble.DB
-	id      storeID
-	witness *witness
-	ledger  *ledger
+	id      witness.StoreID
+	witness *witness.Witness
+	ledger  *ledger.Ledger
 	filter  *idFilter
 	timers  *timerFloor
 	disk    *disk
@@ -55,6 +57,12 @@ type Store struct {
 	turn      chan struct{}
 	outboxLow uint64 // marks below it have left the outbox; belongs to the turn
 
+	mu struct {
+		sync.RWMutex
+		meta  Meta
+		books delay.Books
+	}
+
 	failed atomic.Pointer[failure]
 	wedged atomic.Bool // Pebble panicked while it held its locks
 	closed atomic.Bool
@@ -63,36 +71,18 @@ type Store struct {
 	workers sync.WaitGroup
 }
 
-// storeID tells stores apart, so that a witness is never compared with another store.
-type storeID [16]byte
-
 // Meta is what the last applied SetMeta stored.
 func (s *Store) Meta() Meta {
-	s.ledger.mu.RLock()
-	defer s.ledger.mu.RUnlock()
-	return s.ledger.meta
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.meta
 }
 
 // Books is what the last applied SetBooks stored.
 func (s *Store) Books() delay.Books {
-	s.ledger.mu.RLock()
-	defer s.ledger.mu.RUnlock()
-	return s.ledger.books
-}
-
-// Counts is how much the store holds, as of the last applied batch.
-func (s *Store) Counts() Counts {
-	s.ledger.mu.RLock()
-	defer s.ledger.mu.RUnlock()
-	return s.ledger.sum
-}
-
-// LastSeq is the highest seq ever put in a row, parked or not, as of the last applied batch
-// (invariant L4).
-func (s *Store) LastSeq() delay.Seq {
-	s.ledger.mu.RLock()
-	defer s.ledger.mu.RUnlock()
-	return s.ledger.lastSeq
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.books
 }
 
 // Close syncs everything and leaves an exact witness. All other calls must have returned. After a
@@ -110,9 +100,10 @@ func (s *Store) Close() error {
 	errs = append(errs, s.closeDB())
 	if s.witness != nil {
 		if s.failed.Load() == nil && !s.opts.ReadOnly && errors.Join(errs...) == nil {
-			errs = append(errs, s.witness.finish(s.ledger.batch, s.ledger.lastSeq))
+			base := s.ledger.Base()
+			errs = append(errs, s.witness.Finish(base.Batch, base.LastSeq))
 		}
-		errs = append(errs, s.witness.close())
+		errs = append(errs, s.witness.Close())
 	}
 	errs = append(errs, s.lock.Close())
 	if err := errors.Join(errs...); err != nil {

@@ -68,7 +68,7 @@ func TestReopen(t *testing.T) {
 		})
 	}
 	counts := s.Counts()
-	require.Equal(t, Tally{600, 600 * int64(len(rec))}, counts.Warm)
+	require.Equal(t, Tally{Messages: 600, Bytes: 600 * int64(len(rec))}, counts.Warm)
 	check(t, s)
 	require.NoError(t, s.Close())
 	s = open(t, fs)

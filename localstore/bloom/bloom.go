@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package localstore
+// Package bloom is a growing filter over strings that can be saved: it never denies what was added,
+// and may doubt what was not.
+package bloom
 
 import (
 	"encoding/binary"
@@ -63,21 +65,24 @@ func (b *bloom) has(h uint64) bool {
 	return true
 }
 
-// bloomSet is a filter that grows: each layer doubles what all before it hold. Adding takes a
-// lock, asking does not.
-type bloomSet struct {
-	layers atomic.Pointer[[]*bloom]
-	mu     sync.Mutex
-	ids    atomic.Int64
+// Set is a filter that grows: each layer doubles what all before it hold. It is safe for concurrent
+// use; adding takes a lock, asking does not.
+type Set struct {
+	layers    atomic.Pointer[[]*bloom]
+	mu        sync.Mutex
+	ids       atomic.Int64
+	forgotten atomic.Int64
 }
 
-func newBloomSet(capacity int64) *bloomSet {
-	set := &bloomSet{}
+// New is an empty set that expects so many ids.
+func New(capacity int64) *Set {
+	set := &Set{}
 	set.layers.Store(&[]*bloom{newBloom(max(capacity, firstLayerIDs))})
 	return set
 }
 
-func (set *bloomSet) add(hashes []uint64) {
+// Add adds hashes of ids.
+func (set *Set) Add(hashes []uint64) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	layers := *set.layers.Load()
@@ -100,8 +105,8 @@ func (set *bloomSet) add(hashes []uint64) {
 	}
 }
 
-// has is false only when h was never added.
-func (set *bloomSet) has(h uint64) bool {
+// Has is false only when h was never added.
+func (set *Set) Has(h uint64) bool {
 	layers := *set.layers.Load()
 	for i := len(layers) - 1; i >= 0; i-- {
 		if layers[i].has(h) {
@@ -111,7 +116,23 @@ func (set *bloomSet) has(h uint64) bool {
 	return false
 }
 
-func (set *bloomSet) bytes() int64 {
+// IDs is how many distinct ids were added, as far as the set can tell.
+func (set *Set) IDs() int64 { return set.ids.Load() }
+
+// Forget notes that n ids were deleted, which the set cannot unlearn.
+func (set *Set) Forget(n int) { set.forgotten.Add(int64(n)) }
+
+// Left is how many ids are in the set and not deleted.
+func (set *Set) Left() int64 { return max(set.ids.Load()-set.forgotten.Load(), 0) }
+
+// Stale reports whether so much was deleted that a new set pays.
+func (set *Set) Stale() bool {
+	gone := set.forgotten.Load()
+	return gone >= firstLayerIDs && gone >= set.ids.Load()/2
+}
+
+// Bytes is the memory of the set.
+func (set *Set) Bytes() int64 {
 	n := int64(0)
 	for _, l := range *set.layers.Load() {
 		n += int64(len(l.words)) * 8
@@ -119,14 +140,14 @@ func (set *bloomSet) bytes() int64 {
 	return n
 }
 
-// The multipliers of hashID: odd, with as many ones as zeros.
+// The multipliers of Hash: odd, with as many ones as zeros.
 const (
 	hashSalt  = 0xa0761d6478bd642f
 	hashSalt2 = 0xe7037ed1a0b428db
 )
 
-// hashID mixes an id eight bytes at a time. It is part of the format of the filter's file.
-func hashID(id string) uint64 {
+// Hash mixes an id eight bytes at a time. It is part of the format of the filter's file.
+func Hash(id string) uint64 {
 	h := uint64(len(id)) ^ hashSalt
 	for len(id) >= 8 {
 		h = mix(h^word(id), hashSalt2)
@@ -136,6 +157,9 @@ func hashID(id string) uint64 {
 	copy(tail[:], id)
 	return mix(mix(h^binary.LittleEndian.Uint64(tail[:]), hashSalt2), hashSalt)
 }
+
+// HashPair mixes two numbers.
+func HashPair(a, b uint64) uint64 { return mix(mix(a^hashSalt, hashSalt2)^b, hashSalt) }
 
 func word(s string) uint64 {
 	_ = s[7]

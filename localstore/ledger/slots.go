@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package localstore
+package ledger
 
 import (
 	"slices"
@@ -12,7 +12,8 @@ import (
 // Tally counts messages and the bytes of their records.
 type Tally struct{ Messages, Bytes int64 }
 
-func (t *Tally) add(o Tally) {
+// Add adds o, which may be negative.
+func (t *Tally) Add(o Tally) {
 	t.Messages += o.Messages
 	t.Bytes += o.Bytes
 }
@@ -46,7 +47,8 @@ const (
 	firstYear = firstDay + uint32(int64(yearsFrom-daysFrom)/dayMillis)
 )
 
-func slotOf(due delay.Due) uint32 {
+// SlotOf is the number of the slot that holds due.
+func SlotOf(due delay.Due) uint32 {
 	switch {
 	case due < 0:
 		return 0
@@ -59,33 +61,22 @@ func slotOf(due delay.Due) uint32 {
 	}
 }
 
-// slotSpan is the inverse of slotOf.
-func slotSpan(n uint32) (from delay.Due, width time.Duration) {
+// Span is the stretch of a slot: the inverse of SlotOf.
+func Span(slot uint32) (from delay.Due, width time.Duration) {
 	switch {
-	case n < firstDay:
-		return delay.Due(int64(n) * hourMillis), time.Hour
-	case n < firstYear:
-		return daysFrom + delay.Due(int64(n-firstDay)*dayMillis), 24 * time.Hour
+	case slot < firstDay:
+		return delay.Due(int64(slot) * hourMillis), time.Hour
+	case slot < firstYear:
+		return daysFrom + delay.Due(int64(slot-firstDay)*dayMillis), 24 * time.Hour
 	default:
-		return yearsFrom + delay.Due(int64(n-firstYear)*yearMillis), 365 * 24 * time.Hour
+		return yearsFrom + delay.Due(int64(slot-firstYear)*yearMillis), 365 * 24 * time.Hour
 	}
 }
 
-// Slots calls fn for every slot that holds messages, in the order of time, until it returns false.
-// It sees one state between two batches.
-func (s *Store) Slots(fn func(Slot) bool) {
-	for _, n := range s.ledger.copySlots() {
-		if !fn(n) {
-			return
-		}
-	}
-}
-
-// slotTally is the content of one slot.
-type slotTally struct{ warm, cold Tally }
-
-func (l *ledger) copySlots() []Slot {
+// Slots is a copy of every slot that holds messages, in the order of time.
+func (l *Ledger) Slots() []Slot {
 	l.mu.RLock()
+	defer l.mu.RUnlock()
 	numbers := make([]uint32, 0, len(l.slots))
 	for n := range l.slots {
 		numbers = append(numbers, n)
@@ -94,9 +85,8 @@ func (l *ledger) copySlots() []Slot {
 	out := make([]Slot, len(numbers))
 	for i, n := range numbers {
 		t := l.slots[n]
-		out[i].From, out[i].Width = slotSpan(n)
-		out[i].Warm, out[i].Cold = t.warm, t.cold
+		out[i].From, out[i].Width = Span(n)
+		out[i].Warm, out[i].Cold = t.Warm, t.Cold
 	}
-	l.mu.RUnlock()
 	return out
 }
