@@ -192,9 +192,12 @@ func decodeAll(b []byte) {
 			panic(err) // not an ErrCorrupt that says where
 		}
 	}
-	DecodeKey(b)
-	NewIDMaker("cluster-1").Parse(ID(b))
-	LooksServerMade(ID(b))
+	if k, ok := DecodeKey(b); ok && k.Due < 0 {
+		panic("negative instant: " + k.String())
+	}
+	if kind, _, _ := NewIDMaker("cluster-1").Parse(ID(b)); kind != ClientID && !LooksServerMade(ID(b)) {
+		panic("an id that is recognised does not look server-made")
+	}
 }
 
 // Each message of an error must name what disagreed: it is all an operator has.

@@ -11,10 +11,10 @@ import (
 
 // ref is what the scheduler keeps of a message in memory.
 type ref struct {
-	due  int64
-	seq  uint64
-	lane uint32
-	size uint32
+	due int64
+	seq uint64
+	_   uint32 // lane
+	_   uint32 // size
 }
 
 func compareRefs(a, b ref) int { return cmp.Compare(a.seq, b.seq) }

@@ -100,8 +100,8 @@ func (w *Wheel[T]) Cancel(h Handle) (v T, ok bool) {
 	return v, true
 }
 
-// Advance makes now the current tick and appends at most most entries whose tick is not after now
-// to dst, in the order of W2. Fewer than most means there are no more; otherwise call it again.
+// Advance makes now the current tick and appends entries whose tick is not after now to dst, in the
+// order of W2. Fewer than most means there are no more; otherwise call it again.
 // Going back is harmless: the current tick stays, and no entry is handed out before its tick.
 func (w *Wheel[T]) Advance(now int64, dst []T, most int) []T {
 	now = min(now, MaxTick)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+
+GO            ?= go
+BIN           ?= bin
+SEEDS         ?= 50
+FUZZTIME      ?= 30s
+# Packages with goroutines: what the race detector is for.
+RACE          ?= ./scheduler/... ./tiered/... ./broker/... ./localstore/... ./internal/server/... ./internal/daemon/...
+GOLANGCI_LINT ?= $(BIN)/golangci-lint
+# The same version as in .ci/run.
+LINT_VERSION  ?= v2.15.0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/cicada, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/cicada ./cmd/cicada
+
+.PHONY: test
+test: ## run every test of the product
+	$(GO) vet ./...
+	$(GO) test ./...
+
+.PHONY: race
+race: ## run the packages with goroutines under the race detector
+	$(GO) test -race -short $(RACE)
+
+.PHONY: sim
+sim: ## run SEEDS simulated histories with faults
+	$(GO) run ./internal/sim/cmd -seeds $(SEEDS)
+
+.PHONY: exam
+exam: ## all of .ci/run: tests, lint, race, simulation, fuzzing, integration
+	.ci/run
+
+.PHONY: fuzz
+fuzz: ## run every fuzz function for FUZZTIME
+	FUZZTIME=$(FUZZTIME) .ci/run fuzz
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## run golangci-lint and the house rules
+	$(GOLANGCI_LINT) run ./...
+	$(GO) test ./internal/tidy
+
+$(GOLANGCI_LINT):
+	GOBIN=$(abspath $(BIN)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+.PHONY: generate
+generate: ## write generated code and documents again
+	$(GO) generate ./...
+
+.PHONY: verify
+verify: ## check that formats, modules and generated files are as committed
+	test -z "$$(gofmt -l .)"
+	$(GO) mod verify
+	$(GO) generate ./...
+	git diff --exit-code
+
+.PHONY: bench
+bench: ## run the benchmarks of the hot paths, short
+	$(GO) test -run '^$$' -bench . -benchtime 0.3s -short ./timewheel ./delay ./localstore ./tiered/... ./scheduler ./internal/server/...
+
+.PHONY: demo
+demo: build ## show the whole story in a minute, in an empty directory
+	dir=$$(mktemp -d) && cd "$$dir" && $(abspath $(BIN))/cicada demo; rm -rf "$$dir"
+
+.PHONY: e2e
+e2e: build ## run the end-to-end tests of the module integration/
+	cd integration && $(GO) test ./...
+
+.PHONY: clean
+clean: ## remove what the targets above made
+	rm -rf $(BIN)
+	$(GO) clean -testcache
