@@ -19,23 +19,59 @@ type sortItem[T any] struct {
 	order uint32 // of insertion
 }
 
-// sorted marks the entries of l as ready and brings them into the order of W2. Lists that are in
-// order already, the usual case, cost one walk.
+// maxRuns is the most ascending runs that are merged; with more, sorting copies is faster.
+const maxRuns = 4
+
+// sorted marks the entries of l as ready and brings them into the order of W2. Lists in order cost
+// one walk. Lists of few runs cost a merge: that is a slot that was loaded from disk after newer
+// messages had come for it.
 func (w *Wheel[T]) sorted(l list) list {
-	inOrder := true
+	var heads, tails [maxRuns]uint32
+	runs := 0
 	var last *node[T]
 	for i := l.head; i != none; {
 		n := w.node(i)
 		n.setPlace(inReady)
-		if last != nil && inOrder && w.after(last, n) {
-			inOrder = false
+		if last == nil || w.after(last, n) {
+			if runs < maxRuns {
+				heads[runs] = i
+			}
+			runs++
+		}
+		if runs <= maxRuns {
+			tails[runs-1] = i
 		}
 		last, i = n, n.next
 	}
-	if inOrder {
+	if runs <= 1 {
 		return l
 	}
-	return w.sort(l)
+	if runs > maxRuns {
+		return w.sort(l)
+	}
+	for _, i := range tails[:runs] {
+		w.node(i).next = none
+	}
+	for _, head := range heads[1:runs] {
+		l = w.merge(l.head, head)
+	}
+	return l
+}
+
+// merge joins two sorted chains of nodes; of equal entries those of a come first.
+func (w *Wheel[T]) merge(a, b uint32) list {
+	out := emptyList
+	for a != none || b != none {
+		from := &a
+		if a == none || b != none && w.after(w.node(a), w.node(b)) {
+			from = &b
+		}
+		i := *from
+		n := w.node(i)
+		*from = n.next
+		w.push(&out, i, n)
+	}
+	return out
 }
 
 func (w *Wheel[T]) sort(l list) list {
@@ -106,17 +142,5 @@ func (w *Wheel[T]) mergeReady(run list) {
 		w.ready.bytes += run.bytes
 		return
 	}
-	out := emptyList
-	a, b := w.ready.head, run.head
-	for a != none || b != none {
-		from := &a
-		if a == none || b != none && w.after(w.node(a), w.node(b)) {
-			from = &b
-		}
-		i := *from
-		n := w.node(i)
-		*from = n.next
-		w.push(&out, i, n)
-	}
-	w.ready = out
+	w.ready = w.merge(w.ready.head, run.head)
 }

@@ -226,6 +226,25 @@ func TestBurstOfOneTick(t *testing.T) {
 	require.Zero(t, w.Bytes())
 }
 
+// A slot in few runs is merged, in many sorted: both must give the same order, and entries that
+// compare equal must keep the order of insertion.
+func TestRuns(t *testing.T) {
+	for runs := 1; runs <= 2*maxRuns; runs++ {
+		w, m := New(Config[item]{Compare: byRank}), &model{compare: byRank}
+		for i := range 40 {
+			e := modelEntry{at: 5, size: int64(i), v: item{i / 2 % (40/runs + 1), i}}
+			e.h = w.Add(e.at, e.size, e.v)
+			m.entries = append(m.entries, e)
+		}
+		require.Equal(t, int64(39*40/2), w.Bytes())
+		for w.Len() > 0 {
+			want, _ := m.advance(9, 7)
+			require.Equal(t, want, w.Advance(9, nil, 7), "%d runs", runs)
+			check(t, w, m)
+		}
+	}
+}
+
 func ranks(items []item) (out []int) {
 	for _, i := range items {
 		out = append(out, i.rank)

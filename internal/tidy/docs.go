@@ -156,12 +156,15 @@ func checkMainDocs(r *Repo) (out []Problem) {
 	return out
 }
 
-// cited reports whether a file in or below dir names the invariant, outside the package comment.
+// cited reports whether a file in or below dir names the invariant, or one elsewhere with the name
+// of the package, as in "objstore O1"; the package comment itself does not count.
 func (r *Repo) cited(dir, number string, in *File, doc string) bool {
-	form := regexp.MustCompile(`\b` + number + `\b`)
+	near := regexp.MustCompile(`\b` + number + `\b`)
+	far := regexp.MustCompile(`\b` + in.AST.Name.Name + `'?s? ` + number + `\b`)
 	for _, p := range r.Packages {
-		if !within(p.Dir, dir) {
-			continue
+		form := far
+		if within(p.Dir, dir) {
+			form = near
 		}
 		for _, f := range p.Files {
 			n := len(form.FindAll(f.Source, -1))

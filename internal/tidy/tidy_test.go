@@ -70,6 +70,14 @@ var planted = []struct {
 		map[string]string{"newcomer/a.go": "package newcomer\n"},
 		map[string]string{"integration/a.go": "package integration\n"},
 	},
+	{ // packages below one row may import each other and be imported by it, but not import it
+		"floors",
+		map[string]string{"internal/ctl/client/a.go": "package client\nimport _ \"" + Module + "/internal/ctl\"\n"},
+		map[string]string{
+			"internal/ctl/a.go":       "package ctl\nimport _ \"" + Module + "/internal/ctl/client\"\n",
+			"internal/ctl/bench/a.go": "package bench\nimport _ \"" + Module + "/internal/ctl/client\"\n",
+		},
+	},
 	{
 		"modules",
 		one("package scheduler\nimport _ \"github.com/cockroachdb/pebble/v2\"\n"),
@@ -295,6 +303,17 @@ var planted = []struct {
 		"invariants",
 		map[string]string{"broker/doc.go": "// Package broker x.\n//\n//\tB1  One.\npackage broker\n"},
 		map[string]string{"broker/doc.go": "// Package broker x.\n//\n//\tB1  One.\npackage broker\n\n// B1\nvar x = 1\n"},
+	},
+	{ // another package must name the one whose invariant it cites
+		"invariants",
+		map[string]string{
+			"broker/doc.go": "// Package broker x.\n//\n//\tB1  One.\npackage broker\n",
+			"delay/a.go":    "package delay\n\n// Keeps B1.\n",
+		},
+		map[string]string{
+			"broker/doc.go": "// Package broker x.\n//\n//\tB1  One.\npackage broker\n",
+			"tiered/a.go":   "package tiered\n\n// Keeps broker B1.\nvar x = 1\n",
+		},
 	},
 	{
 		"todo",
