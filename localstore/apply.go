@@ -72,10 +72,9 @@ func (s *Store) seal(b *Batch) {
 		b.scratch = codec.AppendBooks(b.scratch[:0], &b.books)
 		b.set(s.metaKey(metaBooks), b.scratch)
 	}
-	if b.outbox >= s.outboxLow {
-		b.deleteRange(s.numberKey(spaceOutbox, s.outboxLow),
-			s.numberKey(spaceOutbox, b.outbox+1))
-		s.outboxLow = b.outbox + 1
+	if b.outbox > s.outboxLow {
+		b.deleteRange(s.numberKey(spaceOutbox, s.outboxLow), s.numberKey(spaceOutbox, b.outbox))
+		s.outboxLow = b.outbox
 	}
 	s.filter.add(b.hashes)
 	s.ledger.Absorb(d)

@@ -26,7 +26,7 @@ type Batch struct {
 	meta    Meta
 	books   delay.Books
 	sets    uint8  // which of meta and books are set
-	outbox  uint64 // marks up to it leave the outbox
+	outbox  uint64 // marks below it leave the outbox
 	scratch []byte
 }
 
@@ -260,7 +260,7 @@ func (b *Batch) PutOutbox(n uint64, m *delay.Mark) {
 }
 
 // DeleteOutboxThrough removes the marks up to the nth, which are in the tier.
-func (b *Batch) DeleteOutboxThrough(n uint64) { b.outbox = max(b.outbox, n) }
+func (b *Batch) DeleteOutboxThrough(n uint64) { b.outbox = max(b.outbox, n+1) }
 
 // PutTimer stores something to be done at an instant.
 func (b *Batch) PutTimer(at delay.Due, kind byte, payload []byte) {

@@ -232,7 +232,7 @@ func asDamage(err error) error {
 
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
-		FS:                          s.disk.wrap(s.fs),
+		FS:                          s.disk.wrap(markerFS{s.fs}),
 		CacheSize:                   s.opts.CacheBytes,
 		FormatMajorVersion:          formatMajorVersion,
 		MemTableSize:                s.opts.MemTableBytes,

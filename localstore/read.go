@@ -124,7 +124,8 @@ func (s *Store) ReadRows(keys []delay.Key, fn func(i int, rec []byte)) error {
 	return s.readMany(s.prefix(spaceRow), keys, fn)
 }
 
-// readMany reads a run with one iterator. Neighbours are stepped to, others are sought.
+// readMany reads a run with one iterator. Neighbours are stepped to, others
+// are sought.
 func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byte)) error {
 	if len(keys) == 0 {
 		return nil
@@ -136,18 +137,8 @@ func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byt
 	want := append(make([]byte, 0, len(prefix)+delay.KeySize), prefix...)
 	for i, key := range keys {
 		want = delay.AppendKey(want[:len(prefix)], key)
-		ok := i > 0 && it.Valid() && it.Next()
-		if !ok || !bytes.Equal(it.Key(), want) {
-			ok = it.SeekGE(want)
-		}
-		var v []byte
-		if ok && bytes.Equal(it.Key(), want) {
-			v, err = it.ValueAndErr()
-		} else {
-			err = it.Error()
-		}
+		v, err := stepTo(it, want)
 		if err != nil {
-			v = nil
 			s.log.Error("row not readable", zap.Stringer("key", key),
 				errField(s.readError("read", err)))
 		}
@@ -156,6 +147,21 @@ func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byt
 	// An error of the last key was told above.
 	_ = it.Close()
 	return nil
+}
+
+// stepTo moves it to key and returns the value, or nil when there is none. It asks for ascending
+// keys: what it already passed is not there.
+func stepTo(it iterator, key []byte) ([]byte, error) {
+	if it.Valid() && bytes.Compare(it.Key(), key) < 0 {
+		it.Next()
+	}
+	if !it.Valid() || bytes.Compare(it.Key(), key) < 0 {
+		it.SeekGE(key)
+	}
+	if !it.Valid() || !bytes.Equal(it.Key(), key) {
+		return nil, it.Error()
+	}
+	return it.ValueAndErr()
 }
 
 // ScanParked calls fn for the parked rows of a lane from a key on, until it returns false.

@@ -23,6 +23,7 @@ type Meta struct {
 	ClusterID       string
 	Epoch           delay.Epoch
 	Nonce           [16]byte // of the manifest's writer (rule R10)
+	NextNonce       [16]byte // of the owner that is about to take the shard (rule R10)
 	ManifestVersion uint64
 	Watermark       delay.Key // everything below is finished or parked
 	ClaimHorizon    delay.Due // nothing later was ever claimed (rule R8)
@@ -82,6 +83,7 @@ func AppendMeta(dst []byte, m *Meta) []byte {
 	dst = append(dst, Version, flags)
 	dst = appendString(dst, m.ClusterID)
 	dst = append(dst, m.Nonce[:]...)
+	dst = append(dst, m.NextNonce[:]...)
 	dst = delay.AppendKey(dst, m.Watermark)
 	dst = delay.AppendKey(dst, m.Boundary)
 	for _, v := range [...]uint64{
@@ -104,6 +106,7 @@ func DecodeMeta(b []byte) (Meta, error) {
 	m := Meta{IDsComplete: flags&1 != 0, Clean: flags&2 != 0, Adopted: flags&4 != 0}
 	m.ClusterID = r.Str()
 	copy(m.Nonce[:], r.Bytes(len(m.Nonce)))
+	copy(m.NextNonce[:], r.Bytes(len(m.NextNonce)))
 	m.Watermark, m.Boundary = r.Key(), r.Key()
 	m.Epoch = delay.Epoch(r.Bounded(uint64(delay.MaxEpoch)))
 	m.ManifestVersion = r.Uvarint()
