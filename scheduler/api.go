@@ -17,6 +17,8 @@ type Receipt struct {
 	Generation uint32
 	State      delay.State
 	Err        error // nil, or wraps one of delay's kinds
+
+	seq delay.Seq
 }
 
 // Change is the kind of a change to a pending message.
@@ -158,8 +160,9 @@ type SettleRequest struct {
 type TargetStatus struct {
 	Target    delay.Target
 	InFlight  int
-	Backlog   int64 // due and waiting: in memory and parked
-	Rate      float64
+	Backlog   int64   // due and waiting: in memory and parked
+	Delivered int64   // since the start
+	Rate      float64 // delivered per second, between the last two looks
 	LastError string
 	Paused    bool
 	Open      bool // the breaker is open

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"sync"
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// maxStep is the largest forward step of the wall clock that is simply followed (rule R21).
+const maxStep = 2 * time.Second
+
+// guardedClock is the one clock that decides what is due (rule R21): the wall clock, held back
+// after a forward step against the boot clock until an independent source agrees, somebody
+// confirms it or the hold has lasted long enough. It never goes back: after a backward step it
+// stands still until the wall clock has caught up.
+type guardedClock struct {
+	wall    func() time.Time
+	boot    func() time.Duration // time since boot, suspend included
+	maxHold time.Duration
+	events  func(step time.Duration)
+
+	mu struct {
+		sync.Mutex
+		last     time.Time     // as given last
+		lastBoot time.Duration // when that was
+		seen     time.Time     // wall clock at the last look
+		holding  bool
+		since    time.Duration // boot clock when the hold began
+		step     time.Duration
+		steps    int64
+		back     bool
+	}
+}
+
+func newGuardedClock(
+	wall func() time.Time, boot func() time.Duration, hold time.Duration, ev func(time.Duration),
+) *guardedClock {
+	g := &guardedClock{wall: wall, boot: boot, maxHold: hold, events: ev}
+	g.mu.last, g.mu.lastBoot = wall().Round(0), boot()
+	g.mu.seen = g.mu.last
+	return g
+}
+
+// now is the guarded instant.
+func (g *guardedClock) now() delay.Due {
+	wall, boot := g.wall().Round(0), g.boot()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	elapsed := boot - g.mu.lastBoot
+	if elapsed < 0 {
+		elapsed = 0
+	}
+	expected := g.mu.last.Add(elapsed)
+	ahead := wall.Sub(expected)
+	switch {
+	case g.mu.holding && (ahead <= maxStep || boot-g.mu.since > g.maxHold):
+		g.mu.holding = false
+	case !g.mu.holding && !g.mu.back && ahead > maxStep:
+		g.mu.holding, g.mu.since, g.mu.step = true, boot, ahead
+		g.mu.steps++
+		if g.events != nil {
+			g.events(ahead)
+		}
+	}
+	if wall.Sub(g.mu.seen)-elapsed < -maxStep {
+		g.mu.steps++
+		if g.events != nil {
+			g.events(wall.Sub(g.mu.seen) - elapsed)
+		}
+	}
+	g.mu.seen = wall
+	next := wall
+	if g.mu.holding {
+		next = expected
+	}
+	g.mu.back = next.Before(g.mu.last)
+	if g.mu.back {
+		next = g.mu.last
+	}
+	g.mu.last, g.mu.lastBoot = next, boot
+	return delay.InstantOf(next)
+}
+
+// confirm ends a hold.
+func (g *guardedClock) confirm() {
+	wall, boot := g.wall().Round(0), g.boot()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mu.holding = false
+	if wall.After(g.mu.last) {
+		g.mu.last, g.mu.lastBoot = wall, boot
+	}
+}
+
+func (g *guardedClock) status() ClockStatus {
+	now := g.now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	st := ClockStatus{Now: now, Held: g.mu.holding || g.mu.back, Steps: g.mu.steps}
+	switch {
+	case g.mu.holding:
+		st.Reason = "the wall clock stepped forward by " + g.mu.step.Round(time.Second).String() +
+			"; waiting for confirmation"
+	case g.mu.back:
+		st.Reason = "the wall clock stepped back; time stands still until it has caught up"
+	}
+	return st
+}

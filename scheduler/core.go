@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/timewheel"
+)
+
+// Bounds of the core. They are constants because no operator could judge them.
+const (
+	fireChunk     = 1000             // references taken from the wheel in one step
+	deliverChunk  = 256              // messages in one call of a sink
+	loadChunk     = 10_000           // rows read in one load
+	parkChunk     = 1000             // rows moved in one park
+	parkedLoad    = 1000             // parked rows read ahead per lane
+	finishChunk   = 1000             // outcomes in one commit
+	maxReady      = 256 << 10        // due references waiting in memory, all lanes together
+	maxHot        = 4 << 20          // references in the wheel
+	maxRetrying   = 1000             // messages of one push lane between attempts
+	breakerTrips  = 10               // consecutive failures that open a lane's breaker
+	finishDelay   = 20               // ms: outcomes of push lanes wait this long for company
+	parkAfter     = 10_000           // ms: an open reference this old is parked
+	horizonAhead  = 10_000           // ms: how far ahead the claim horizon is written
+	horizonRenew  = 5_000            // ms: renew it when less than this is left
+	watermarkStep = 1_000            // ms between proposals of the watermark
+	watermarkIdle = 10_000           // ms between them when nothing finished
+	breakerBase   = time.Second      // first pause of an open breaker
+	breakerMax    = 60 * time.Second // longest
+)
+
+// ref is a reference to a message: what the wheel and the queues hold instead of it.
+type ref struct {
+	key  delay.Key
+	lane uint32
+	meta uint32 // size of the record in the low 24 bits, flags above
+}
+
+const (
+	sizeMask = 1<<24 - 1
+	refCold  = 1 << 24 // a segment may hold it: finishing needs a mark
+	refID    = 1 << 25 // its record names an id: finishing updates the id index
+	refOnce  = 1 << 26 // at most once: finished before it is handed over
+)
+
+func (r ref) size() int { return int(r.meta & sizeMask) }
+
+// event is something that happened; apply lets the core take note and append actions.
+type event interface{ apply(c *core) }
+
+// action is something the runner has to do; one of the act types.
+type action any
+
+// core is the state machine of one shard. It is confined to one goroutine.
+type core struct {
+	opts  Options
+	lanes laneTable
+	rng   *rand.Rand // jitter only
+
+	now     delay.Due
+	epoch   delay.Epoch
+	actions []action
+
+	wheel        *timewheel.Wheel[ref]
+	timers       *timewheel.Wheel[timer]
+	due          []ref // scratch of fire
+	fired        []timer
+	touched      []*lane // lanes to dispatch at the end of the step
+	moreDue      bool
+	firedThrough delay.Due // every loaded reference due up to here left the wheel
+
+	boundary  delay.Key // L: loads stay below it (rule R1)
+	loadedTo  delay.Key // every row below it has been loaded or was added
+	load      *loadState
+	lastSeq   delay.Seq // highest seq that the committer has announced
+	withdrawn map[delay.Key]withdrawal
+	sweeping  []delay.Key // withdrawn keys to forget when the running loads are done
+	loads     int         // loads and parked loads under way
+
+	live    []*lane // by lane number; nil for a lane that is idle
+	ready   int     // references in ready queues, all lanes
+	flights map[delay.Key]flight
+	leases  map[uint64]*leaseState
+	leaseNo uint64
+	open    openSet
+
+	finishes   []finishItem
+	finishBy   delay.Due // when to commit finishes; 0 when there are none
+	parking    int       // references in park commits under way
+	claimFrom  delay.Due // no claim before this instant (rule R11)
+	horizon    delay.Due // durable claim horizon H
+	horizonReq delay.Due // H being written
+	pushed     bool      // a push lane had something to claim since the last renewal
+
+	watermark   delay.Key // as proposed last
+	watermarkAt delay.Due // when to look again
+	finished    bool      // something finished since the last proposal
+	draining    bool
+}
+
+func newCore(opts Options, lanes laneTable, rng *rand.Rand, now delay.Due) *core {
+	c := &core{
+		opts: opts, lanes: lanes, rng: rng, now: now,
+		wheel: timewheel.New(timewheel.Config[ref]{
+			Start:   int64(now),
+			Compare: func(a, b ref) int { return a.key.Compare(b.key) },
+		}),
+		timers:    timewheel.New(timewheel.Config[timer]{Start: int64(now)}),
+		withdrawn: make(map[delay.Key]withdrawal),
+		flights:   make(map[delay.Key]flight),
+		leases:    make(map[uint64]*leaseState),
+		boundary:  delay.MaxKey,
+	}
+	return c
+}
+
+// step applies one event at instant now and returns what is to be done. The slice is valid until
+// the next step. now never goes back: the guarded clock sees to that.
+func (c *core) step(now delay.Due, ev event) []action {
+	if now > c.now {
+		c.now = now
+	}
+	c.actions = c.actions[:0]
+	if ev != nil {
+		ev.apply(c)
+	}
+	c.fireTimers()
+	c.fire()
+	for i := 0; i < len(c.touched); i++ {
+		l := c.touched[i]
+		l.touched = false
+		c.dispatch(l)
+	}
+	c.touched = c.touched[:0]
+	c.wantLoad()
+	c.wantHorizon()
+	c.wantFinish()
+	c.wantWatermark()
+	return c.actions
+}
+
+func (c *core) do(a action) { c.actions = append(c.actions, a) }
+
+// touch has l dispatched at the end of the step.
+func (c *core) touch(l *lane) {
+	if !l.touched {
+		l.touched = true
+		c.touched = append(c.touched, l)
+	}
+}
+
+// nextWake is the instant at which a step without an event is due. The runner looks at the wall
+// clock at least every 100 ms anyway.
+func (c *core) nextWake() delay.Due {
+	if c.moreDue {
+		return c.now
+	}
+	wake := c.watermarkAt
+	earlier := func(at delay.Due) {
+		if at != 0 && (wake == 0 || at < wake) {
+			wake = at
+		}
+	}
+	if at, ok := c.wheel.Next(); ok {
+		earlier(delay.Due(at))
+	}
+	if at, ok := c.timers.Next(); ok {
+		earlier(delay.Due(at))
+	}
+	earlier(c.finishBy)
+	return wake
+}
+
+// fire moves what is due from the wheel to the ready queues, at most fireChunk references a step,
+// so that other events get their turn in between.
+func (c *core) fire() {
+	if c.ready >= maxReady {
+		c.moreDue = false // parking makes room
+		return
+	}
+	c.due = c.wheel.Advance(int64(c.now), c.due[:0], fireChunk)
+	c.moreDue = len(c.due) == fireChunk
+	for _, r := range c.due {
+		if c.skip(r.key) {
+			continue
+		}
+		l := c.lane(r.lane)
+		l.ready.push(waiting{ref: r, pos: c.open.add(r, c.now)})
+		c.ready++
+		c.touch(l)
+	}
+	if !c.moreDue {
+		c.firedThrough = c.now
+	}
+}
+
+// timer is what the core wants to be reminded of.
+type timer struct {
+	kind  timerKind
+	lane  uint32
+	key   delay.Key // timerRetry
+	lease uint64    // timerLease
+}
+
+type timerKind uint8
+
+const (
+	timerRetry timerKind = iota
+	timerLease
+	timerLane // look at the lane again: breaker, start of claims
+)
+
+func (c *core) fireTimers() {
+	for {
+		c.fired = c.timers.Advance(int64(c.now), c.fired[:0], fireChunk)
+		for _, t := range c.fired {
+			switch t.kind {
+			case timerRetry:
+				c.retryDue(t.key)
+			case timerLease:
+				c.leaseOver(t.lease)
+			case timerLane:
+				l := c.lane(t.lane)
+				l.timer = false
+				c.touch(l)
+			}
+		}
+		if len(c.fired) < fireChunk {
+			return
+		}
+	}
+}
+
+// remindLane has l looked at again at the instant at.
+func (c *core) remindLane(l *lane, at delay.Due) {
+	if !l.timer {
+		l.timer = true
+		c.timers.Add(int64(at), 0, timer{kind: timerLane, lane: l.no})
+	}
+}
+
+// actHorizon asks for the claim horizon to be written; evHorizon answers.
+type actHorizon struct{ horizon delay.Due }
+
+type evHorizon struct{ horizon delay.Due }
+
+func (e evHorizon) apply(c *core) {
+	c.horizon = max(c.horizon, e.horizon)
+	c.horizonReq = 0
+	for _, l := range c.live {
+		if l != nil && !l.pull {
+			c.touch(l)
+		}
+	}
+}
+
+// wantHorizon keeps H ahead of now while push lanes are claiming (rule R8).
+func (c *core) wantHorizon() {
+	if c.pushed && c.horizonReq == 0 && c.horizon < c.now+horizonRenew {
+		c.horizonReq = c.now + horizonAhead
+		c.pushed = false
+		c.do(actHorizon{horizon: c.horizonReq})
+	}
+}
+
+// evNothing only lets time pass.
+type evNothing struct{}
+
+func (evNothing) apply(*core) {}
+
+// evDrain stops all claims.
+type evDrain struct{}
+
+func (evDrain) apply(c *core) {
+	c.draining = true
+	for _, l := range c.live {
+		if l == nil {
+			continue
+		}
+		for l.waiters.len() > 0 {
+			c.do(actGrant{waiter: l.waiters.pop()})
+		}
+	}
+}
+
+// evBoundary says that every cold message below the boundary is a local row now (rule R1).
+type evBoundary struct{ boundary delay.Key }
+
+func (e evBoundary) apply(c *core) {
+	if c.boundary.Less(e.boundary) {
+		c.boundary = e.boundary
+	}
+}

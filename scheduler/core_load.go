@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// loadState is the load under way (rule R7): rows of [lower, upper) with seq <= cut. What is
+// accepted into the range meanwhile waits in added until the load says how far it came.
+type loadState struct {
+	lower, upper delay.Key
+	cut          delay.Seq
+	added        []ref
+}
+
+// actLoad asks for the references of at most loadChunk rows of [lower, upper) with seq <= cut.
+type actLoad struct {
+	lower, upper delay.Key
+	cut          delay.Seq
+}
+
+// evLoaded answers: every row of the range below next was returned.
+type evLoaded struct {
+	refs []ref
+	next delay.Key
+}
+
+func (e evLoaded) apply(c *core) {
+	ld := c.load
+	c.load = nil
+	c.loads--
+	for _, r := range e.refs {
+		c.enter(r)
+	}
+	for _, r := range ld.added {
+		if r.key.Less(e.next) {
+			c.enter(r)
+		}
+	}
+	c.loadedTo = e.next
+	c.sweep()
+}
+
+// evLoadFailed lets the load be asked for again after a pause.
+type evLoadFailed struct{}
+
+func (evLoadFailed) apply(c *core) {
+	c.load = nil
+	c.loads--
+	c.watermarkAt = c.now.Add(100 * time.Millisecond)
+	c.sweep()
+}
+
+// enter puts a row into the wheel, unless it is known already: withdrawn, or in flight since
+// before a restart.
+func (c *core) enter(r ref) {
+	if w, ok := c.withdrawn[r.key]; ok {
+		w.entered = false
+		c.withdrawn[r.key] = w
+		return
+	}
+	if len(c.flights) > 0 {
+		if f, ok := c.flights[r.key]; ok {
+			f.ref = r
+			f.pos = c.open.add(r, c.now)
+			c.flights[r.key] = f
+			return
+		}
+	}
+	c.wheel.Add(int64(r.key.Due), int64(r.size()), r)
+}
+
+// wantLoad keeps the wheel filled for the hot window, below the boundary and within the bounds.
+func (c *core) wantLoad() {
+	if c.load != nil || c.wheel.Len() > maxHot || c.ready >= maxReady {
+		return
+	}
+	want := delay.Key{Due: c.now.Add(c.opts.HotWindow)}
+	if c.boundary.Less(want) {
+		want = c.boundary
+	}
+	// Loading in steps of a quarter of the window saves loads; what is due now is always loaded.
+	slack := delay.Key{Due: c.now.Add(c.opts.HotWindow * 3 / 4)}
+	if !c.loadedTo.Less(want) || slack.Less(c.loadedTo) && want != c.boundary {
+		return
+	}
+	c.load = &loadState{lower: c.loadedTo, upper: want, cut: c.lastSeq}
+	c.loads++
+	c.do(actLoad{lower: c.loadedTo, upper: want, cut: c.lastSeq})
+}
+
+// evAccepted announces committed and synced rows, in the order of their seqs. Rows that are due
+// beyond what has been loaded are none of the core's business yet.
+type evAccepted struct {
+	refs []ref
+	last delay.Seq
+}
+
+func (e evAccepted) apply(c *core) {
+	c.lastSeq = max(c.lastSeq, e.last)
+	for _, r := range e.refs {
+		switch {
+		case r.key.Less(c.loadedTo):
+			c.enter(r)
+		case c.load != nil && r.key.Less(c.load.upper):
+			c.load.added = append(c.load.added, r)
+		}
+	}
+}
+
+// withdrawal remembers a key that was taken away by a change, until it cannot come up any more:
+// the change is committed, no load can still return the row, and the wheel let go of it.
+type withdrawal struct {
+	entered   bool // in the wheel or a ready queue
+	committed bool
+}
+
+// withdraw takes key away from delivery for a change. It reports false when the message is
+// claimed. Every granted key is followed by an evWithdrawn. lane is set for a parked row.
+func (c *core) withdraw(key delay.Key, parked *lane) bool {
+	if _, claimed := c.flights[key]; claimed {
+		return false
+	}
+	if parked != nil {
+		before := parked.parked.len()
+		parked.parked.filter(func(r ref) bool { return r.key != key })
+		c.withdrawn[key] = withdrawal{}
+		parked.backlog -= int64(before - parked.parked.len())
+		return true
+	}
+	c.withdrawn[key] = withdrawal{entered: key.Less(c.loadedTo) && key.Seq <= c.lastSeq}
+	return true
+}
+
+// evWithdrawn says that the change of a granted key is committed (or was given up: then the row
+// still lives and must be taken back in).
+type evWithdrawn struct {
+	keys []delay.Key
+	back []ref // not parked
+}
+
+func (e evWithdrawn) apply(c *core) {
+	for _, k := range e.keys {
+		w, ok := c.withdrawn[k]
+		if !ok {
+			continue
+		}
+		w.committed = true
+		switch {
+		case w.entered:
+			c.withdrawn[k] = w
+		case c.loads > 0 || k.Seq > c.lastSeq:
+			c.withdrawn[k] = w
+			c.sweeping = append(c.sweeping, k)
+		default:
+			delete(c.withdrawn, k)
+		}
+	}
+	for _, r := range e.back {
+		if w, ok := c.withdrawn[r.key]; ok {
+			delete(c.withdrawn, r.key)
+			if !w.entered && r.key.Less(c.loadedTo) {
+				c.enter(r)
+			}
+		}
+	}
+}
+
+// sweep forgets withdrawn keys that the finished loads could have returned.
+func (c *core) sweep() {
+	if c.loads > 0 {
+		return
+	}
+	left := c.sweeping[:0]
+	for _, k := range c.sweeping {
+		switch w, ok := c.withdrawn[k]; {
+		case !ok || w.entered:
+		case k.Seq > c.lastSeq:
+			left = append(left, k)
+		default:
+			delete(c.withdrawn, k)
+		}
+	}
+	c.sweeping = left
+}
+
+// skip reports whether a reference that comes up was withdrawn, and forgets it.
+func (c *core) skip(key delay.Key) bool {
+	if len(c.withdrawn) == 0 {
+		return false
+	}
+	w, ok := c.withdrawn[key]
+	if !ok {
+		return false
+	}
+	if w.committed {
+		delete(c.withdrawn, key)
+	} else {
+		w.entered = false
+		c.withdrawn[key] = w
+	}
+	return true
+}

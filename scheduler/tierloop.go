@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered"
+)
+
+// Bounds of the tier's loops.
+const (
+	tierSoon      = 50 * time.Millisecond // a flush asked for waits this long for company (S3)
+	tierPatience  = 30 * time.Second      // a request of durability tier waits this long (S3)
+	flushTimeout  = 60 * time.Second
+	keptPerFlush  = 20_000      // kept messages uploaded in one flush
+	keptBytes     = 32 << 20    //
+	marksPerFlush = 100_000     //
+	backlogBytes  = 16 << 20    // rows read back from the store in one flush
+	hydrateBytes  = 1 << 20     // rows brought back in one commit
+	hydrateRows   = 1000        //
+	dropRows      = 1000        // rows dropped in one commit
+	hydrateRetry  = time.Second //
+	minStep       = time.Second // hydrate at least this much at once
+	maxStepAhead  = time.Hour   // and at most
+	tierLookEvery = 200 * time.Millisecond
+)
+
+// tierState is what the tier's loops share with the requests that wait for them.
+type tierState struct {
+	mu struct {
+		sync.Mutex
+		waiters  []tierWaiter
+		uploaded delay.Seq // every row up to here is in a committed segment, where it belongs
+		outbox   uint64    // every mark below is in the bucket
+		lastAt   time.Time // of the last flush that succeeded
+		lastErr  error
+		oldest   delay.Due // since when something waits to be uploaded; 0 is nothing
+		history  []uploadedAt
+		pausedAt map[delay.Target]bool
+		restored bool
+	}
+	flush   chan struct{} // holds one token: who has it may use what follows
+	pending uploadPart    // taken from the buffer and not yet in the bucket
+	pass    delay.Seq     // the backlog being read ends here; 0 is none
+	resume  delay.Key     // where it is read on
+}
+
+// uploadedAt remembers when a prefix of the seqs was in the bucket, for drop_lag.
+type uploadedAt struct {
+	at  delay.Due
+	seq delay.Seq
+}
+
+// tierWaiter waits for seq and for the marks below outbox to be in the bucket.
+type tierWaiter struct {
+	seq    delay.Seq
+	outbox uint64
+	done   chan struct{}
+}
+
+func (t *tierState) paused(target delay.Target) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.pausedAt[target]
+}
+
+// waitFor waits until the bucket holds everything up to seq and outbox.
+func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error {
+	t := &s.tier
+	t.mu.Lock()
+	if seq <= t.mu.uploaded && outbox <= t.mu.outbox {
+		t.mu.Unlock()
+		return nil
+	}
+	w := tierWaiter{seq: seq, outbox: outbox, done: make(chan struct{})}
+	t.mu.waiters = append(t.mu.waiters, w)
+	t.mu.Unlock()
+	s.upload.flushSoon()
+	timer := time.NewTimer(tierPatience)
+	defer timer.Stop()
+	select {
+	case <-w.done:
+		return nil
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-s.closed:
+	}
+	return fmt.Errorf("%w: the bucket did not confirm within %v; the outcome is unknown",
+		delay.ErrUnavailable, tierPatience)
+}
+
+// waitTier holds the reply to an accept until its tier messages are in the bucket (S3).
+func (s *Shard) waitTier(ctx context.Context, receipts []Receipt) error {
+	var last delay.Seq
+	for i := range receipts {
+		if r := &receipts[i]; r.Err == nil && r.Durability == delay.Tier {
+			last = max(last, r.seq)
+		}
+	}
+	return s.waitFor(ctx, last, 0)
+}
+
+// waitTierChanges holds the reply to changes of tier messages (rule R13).
+func (s *Shard) waitTierChanges(ctx context.Context, outbox uint64, results []ChangeResult) error {
+	if s.parts.Tier == nil || !slices.ContainsFunc(results, func(r ChangeResult) bool {
+		return r.Err == nil && r.Durability == delay.Tier
+	}) {
+		return nil
+	}
+	return s.waitFor(ctx, s.parts.Store.LastSeq(), outbox)
+}
+
+// runFlush uploads at every interval, and sooner when asked to (R11: it also notices another
+// owner).
+func (s *Shard) runFlush(ctx context.Context) error {
+	timer := time.NewTimer(s.opts.FlushInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-s.upload.wake:
+			select { // company
+			case <-ctx.Done():
+				return nil
+			case <-time.After(tierSoon):
+			}
+		}
+		if s.draining.Load() {
+			return nil // the last flush is Drain's
+		}
+		next := s.opts.FlushInterval
+		if err := s.flushOnce(ctx, false); err != nil {
+			if errors.Is(err, delay.ErrFenced) {
+				return err
+			}
+			if ctx.Err() == nil {
+				s.log.Warn("flush failed, will be repeated", zap.Error(err))
+			}
+			next = min(next, time.Second)
+		} else if s.tier.pending.behind > 0 {
+			next = 0
+		}
+		timer.Reset(next)
+	}
+}
+
+// lastFlush uploads what is left and releases the manifest.
+func (s *Shard) lastFlush(ctx context.Context) error {
+	return s.flushOnce(ctx, true)
+}
+
+// flushOnce uploads one cut: new rows, kept messages, marks, and the shard's scalars.
+func (s *Shard) flushOnce(ctx context.Context, released bool) error {
+	s.tier.flush <- struct{}{} // one at a time
+	defer func() { <-s.tier.flush }()
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	part := &s.tier.pending
+	part.merge(s.upload.take())
+	cut, left, err := s.cut(part)
+	if err != nil {
+		return fmt.Errorf("cut: %w", err)
+	}
+	cut.Released = released
+	start := s.parts.Now()
+	st, err := s.parts.Tier.Commit(ctx, cut)
+	if s.parts.Events.Offload != nil && (len(cut.Rows) > 0 || err != nil) {
+		s.parts.Events.Offload(s.parts.Now().Sub(start), len(cut.Rows), err)
+	}
+	s.noteFlush(cut, err)
+	if err != nil {
+		return err
+	}
+	s.advanceBacklog(part, left)
+	outbox := left.outbox
+	done := make(chan error, 1)
+	s.enqueue(&metaOp{done: done, change: func(c *committer) {
+		c.meta.Uploaded = max(c.meta.Uploaded, cut.Uploaded)
+		c.meta.ManifestVersion = st.Version
+		if outbox > c.meta.OutboxDone {
+			c.batch.DeleteOutboxThrough(outbox - 1)
+			c.meta.OutboxDone = outbox
+		}
+		c.retireMarks()
+	}})
+	if err := <-done; err != nil {
+		return err
+	}
+	s.confirmed(cut.Uploaded, outbox)
+	return nil
+}
+
+// advanceBacklog takes over what is left after a flush that succeeded.
+func (s *Shard) advanceBacklog(part *uploadPart, left uploadPart) {
+	if part.behind > 0 {
+		s.tier.resume = left.resume
+		if left.resume == delay.MaxKey {
+			s.tier.pass = 0
+		}
+	}
+	*part = left
+}
+
+// retireMarks drops local marks that no hydrate can ask for any more (rule R6): the boundary has
+// passed them.
+func (c *committer) retireMarks() {
+	if c.retired.Less(c.meta.Boundary) && c.meta.Boundary != delay.MaxKey {
+		c.batch.DeleteMarks(c.retired, c.meta.Boundary)
+		c.retired = c.meta.Boundary
+	}
+}
+
+// cut makes the next cut of part and what is left of part after it.
+func (s *Shard) cut(part *uploadPart) (tiered.Cut, uploadPart, error) {
+	meta, left := s.parts.Store.Meta(), part.rest()
+	cut := tiered.Cut{
+		Watermark: part.mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.last,
+		Books: part.books, NotUploaded: part.uncold,
+	}
+	if part.behind > 0 {
+		left.rows, left.bytes, left.behind = part.rows, part.bytes, part.behind
+		if err := s.backlog(&cut, meta.Uploaded, &left); err != nil {
+			return cut, left, err
+		}
+		cut.NotUploaded += int64(len(left.rows))
+	} else {
+		cut.Rows = make([]tiered.Row, len(part.rows))
+		for i, r := range part.rows {
+			cut.Rows[i] = tiered.Row{Key: r.key, Record: r.rec}
+		}
+	}
+	slices.SortFunc(cut.Rows, func(a, b tiered.Row) int { return a.Key.Compare(b.Key) })
+	if err := s.cutKept(&cut, part, &left); err != nil {
+		return cut, left, err
+	}
+	return cut, left, s.cutMarks(&cut, part, &left)
+}
+
+// backlog reads rows that overflowed the buffer back from the store, a part in each flush: those
+// above from that qualify, up to where the buffer overflowed when the pass began.
+func (s *Shard) backlog(cut *tiered.Cut, from delay.Seq, left *uploadPart) error {
+	t := &s.tier
+	if t.pass == 0 {
+		t.pass, t.resume = left.behind, delay.Key{}
+	}
+	bytes, next := 0, delay.MaxKey
+	err := s.parts.Store.ScanRows(t.resume, delay.MaxKey, func(k delay.Key, rec []byte) bool {
+		if bytes >= backlogBytes {
+			next = k
+			return false
+		}
+		if k.Seq <= from || k.Seq > t.pass {
+			return true
+		}
+		if _, cold, err := delay.RecordTarget(rec); err == nil && cold {
+			bytes += len(rec)
+			cut.Rows = append(cut.Rows, tiered.Row{Key: k, Record: slices.Clone(rec)})
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	cut.Uploaded, left.resume = from, next
+	if next == delay.MaxKey {
+		cut.Uploaded = t.pass
+		if left.behind == t.pass {
+			left.behind = 0
+		}
+	}
+	return nil
+}
+
+// cutKept adds what is behind the watermark and unfinished (rule R5). What does not fit holds the
+// manifest's watermark back.
+func (s *Shard) cutKept(cut *tiered.Cut, part *uploadPart, left *uploadPart) error {
+	bytes := 0
+	for i, ref := range part.kept {
+		if len(cut.Kept) >= keptPerFlush || bytes >= keptBytes {
+			left.kept = append(left.kept, part.kept[i:]...)
+			break
+		}
+		kept, err := s.kept(ref)
+		if errors.Is(err, delay.ErrNotFound) {
+			continue // finished since; its mark follows
+		}
+		if err != nil {
+			return err
+		}
+		bytes += len(kept.Record)
+		cut.Kept = append(cut.Kept, kept)
+	}
+	for _, ref := range left.kept {
+		if ref.key.Less(cut.Watermark) {
+			cut.Watermark = ref.key
+		}
+	}
+	slices.SortStableFunc(cut.Kept, func(a, b delay.Kept) int { return a.Key.Compare(b.Key) })
+	cut.Kept = slices.CompactFunc(cut.Kept, func(a, b delay.Kept) bool { return a.Key == b.Key })
+	return nil
+}
+
+func (s *Shard) kept(r keptRef) (delay.Kept, error) {
+	if r.dead {
+		p, rec, err := s.parts.Store.Dead(r.key)
+		return delay.Kept{Key: r.key, Progress: p, Record: rec}, err
+	}
+	rec, claimed, err := s.parts.Store.Parked(r.lane, r.key)
+	if err != nil {
+		return delay.Kept{}, err
+	}
+	p, _, err := s.parts.Store.Progress(r.key)
+	if claimed && p.State == delay.Scheduled {
+		p.State = delay.Claimed
+	}
+	return delay.Kept{Key: r.key, Progress: p, Record: rec}, err
+}
+
+// cutMarks adds the outbox, and the plain deliveries that the manifest's watermark does not cover.
+func (s *Shard) cutMarks(cut *tiered.Cut, part *uploadPart, left *uploadPart) error {
+	meta := s.parts.Store.Meta()
+	err := s.parts.Store.ScanOutbox(meta.OutboxDone, func(n uint64, m delay.Mark) bool {
+		if n >= part.outbox {
+			return false
+		}
+		if len(cut.Marks) >= marksPerFlush {
+			left.outbox = n
+			return false
+		}
+		cut.Marks = append(cut.Marks, m)
+		return true
+	})
+	now := s.Now()
+	for _, k := range part.done {
+		if !k.Less(cut.Watermark) {
+			cut.Marks = append(cut.Marks, delay.Mark{Key: k, State: delay.Delivered, At: now})
+		}
+	}
+	slices.SortStableFunc(cut.Marks, func(a, b delay.Mark) int { return a.Key.Compare(b.Key) })
+	return err
+}
+
+// noteFlush keeps what status and metrics tell.
+func (s *Shard) noteFlush(cut tiered.Cut, err error) {
+	t := &s.tier
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.lastErr = err
+	now := s.clock.now()
+	if err != nil {
+		if t.mu.oldest == 0 {
+			t.mu.oldest = now
+		}
+		return
+	}
+	t.mu.lastAt, t.mu.oldest = s.parts.Now(), 0
+	if len(cut.Rows) > 0 {
+		t.mu.history = append(t.mu.history, uploadedAt{at: now, seq: cut.Uploaded})
+	}
+}
+
+// confirmed answers who waits for the bucket.
+func (s *Shard) confirmed(uploaded delay.Seq, outbox uint64) {
+	t := &s.tier
+	t.mu.Lock()
+	t.mu.uploaded = max(t.mu.uploaded, uploaded)
+	t.mu.outbox = max(t.mu.outbox, outbox)
+	waiting := t.mu.waiters[:0]
+	var ready []tierWaiter
+	for _, w := range t.mu.waiters {
+		if w.seq <= t.mu.uploaded && w.outbox <= t.mu.outbox {
+			ready = append(ready, w)
+		} else {
+			waiting = append(waiting, w)
+		}
+	}
+	t.mu.waiters = waiting
+	t.mu.Unlock()
+	for _, w := range ready {
+		close(w.done)
+	}
+}
