@@ -220,7 +220,7 @@ func TestHostileAnswers(t *testing.T) {
 		{"999", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n") },
 			broker.Unknown, "http 999: not a final answer"},
 		{"slow body", func(c net.Conn) {
-			io.WriteString(c, ok+"Content-Length: 1000\r\n\r\n")
+			io.WriteString(c, ok+"Content-Length: 100000\r\n\r\n")
 			drip(c)
 		}, broker.Delivered, ""},
 		{"endless body", func(c net.Conn) { io.WriteString(c, ok+"\r\n"); forever(c, "aaaaaaaa") },
@@ -248,8 +248,10 @@ func TestHostileAnswers(t *testing.T) {
 				opts.Timeout = time.Second
 			}
 			s := newSink(t, opts)
+			start := time.Now()
 			r := one(t, s, sample("http://"+addr))
 			require.Equal(t, c.want, r.Outcome, r.Reason)
+			require.Less(t, time.Since(start), 10*time.Second, "only the time limit ended it")
 			require.Equal(t, c.reason, r.Reason)
 		})
 	}
@@ -327,6 +329,26 @@ func TestBodyTakenBack(t *testing.T) {
 	require.NotEqual(t, broker.Delivered, one(t, s, d).Outcome)
 	for i := range d.Body {
 		d.Body[i] = 1
+	}
+}
+
+// A receiver that answers before it has read the body: the answer counts, and what is still being
+// sent must not be the caller's next message.
+func TestEarlyAnswer(t *testing.T) {
+	addr := rawServer(t, func(c net.Conn, r *bufio.Reader) {
+		if _, err := r.ReadString('\n'); err == nil {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+			_, _ = io.Copy(io.Discard, r)
+		}
+	})
+	s := newSink(t, Options{AllowPrivate: true})
+	d := sample("http://" + addr)
+	d.Body = make([]byte, delay.MaxBodyBytes)
+	for i := range 8 {
+		require.Equal(t, broker.Delivered, one(t, s, d).Outcome)
+		for j := range d.Body {
+			d.Body[j] = byte(i)
+		}
 	}
 }
 
@@ -409,6 +431,22 @@ func TestParallel(t *testing.T) {
 		require.Equal(t, broker.Delivered, r.Outcome, r.Reason)
 	}
 	require.Equal(t, maxParallel, most)
+}
+
+// Throughput of one Deliver against a receiver on the same machine.
+func BenchmarkDeliver(b *testing.B) {
+	srv := serve(b, func(http.ResponseWriter, *http.Request) {})
+	s := newSink(b, Options{AllowPrivate: true})
+	batch := make([]broker.Delivery, 100)
+	for i := range batch {
+		batch[i] = sample(srv.URL)
+	}
+	results := make([]broker.Result, len(batch))
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Deliver(b.Context(), batch, results)
+	}
+	b.ReportMetric(float64(b.N*len(batch))/b.Elapsed().Seconds(), "messages/s")
 }
 
 // Options that cannot be meant must stop the start.

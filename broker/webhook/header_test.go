@@ -178,8 +178,10 @@ func TestVerify(t *testing.T) {
 	}
 	one := sign(testSecrets[:1], id, now.Unix(), body)
 	require.Error(t, Verify(one, id, body, testSecrets[1].Key, now, window))
-	for _, bad := range []string{"", "t=", "t=1800000000", "t=1800000000,v1=", "v1=00", "t=+1800000000",
-		"t=-9223372036854775808,v1=00", "t=9223372036854775807,v1=00"} {
+	for _, bad := range []string{
+		"", "t=", "t=1800000000", "t=1800000000,v1=", "v1=00",
+		"t=+1800000000", "t=-9223372036854775808,v1=00", "t=9223372036854775807,v1=00",
+	} {
 		require.ErrorIs(t, Verify(bad, id, body, testSecrets[0].Key, now, window), delay.ErrInvalid)
 	}
 }

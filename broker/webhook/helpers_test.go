@@ -131,30 +131,33 @@ func resolver(t testing.TB, answer func(n int) []string) *net.Resolver {
 		cancel()
 		wg.Wait()
 	})
-	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+	dial := func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()
 		stop := context.AfterFunc(ctx, func() { server.Close() })
 		wg.Go(func() {
 			defer stop()
 			defer server.Close()
-			for {
-				var size [2]byte
-				if _, err := io.ReadFull(server, size[:]); err != nil {
-					return
-				}
-				query := make([]byte, binary.BigEndian.Uint16(size[:]))
-				if _, err := io.ReadFull(server, query); err != nil {
-					return
-				}
-				reply := dnsReply(query, answer(int(n.Add(1))-1))
-				out := binary.BigEndian.AppendUint16(nil, uint16(len(reply)))
-				if _, err := server.Write(append(out, reply...)); err != nil {
-					return
-				}
+			for answerQuery(server, func() []string { return answer(int(n.Add(1)) - 1) }) == nil {
 			}
 		})
 		return client, nil
-	}}
+	}
+	return &net.Resolver{PreferGo: true, Dial: dial}
+}
+
+// answerQuery reads a query framed as on TCP and answers it.
+func answerQuery(conn net.Conn, answer func() []string) error {
+	var size [2]byte
+	if _, err := io.ReadFull(conn, size[:]); err != nil {
+		return err
+	}
+	query := make([]byte, binary.BigEndian.Uint16(size[:]))
+	if _, err := io.ReadFull(conn, query); err != nil {
+		return err
+	}
+	reply := dnsReply(query, answer())
+	_, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(reply))), reply...))
+	return err
 }
 
 func dnsReply(query []byte, addrs []string) []byte {

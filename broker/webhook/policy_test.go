@@ -3,12 +3,17 @@
 package webhook
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -113,13 +118,55 @@ func TestRebinding(t *testing.T) {
 		s := newSink(t, Options{Resolver: resolver(t, always(inside))})
 		target := fmt.Sprintf("http://rebind.example:%d/", c.port)
 		require.NoError(t, s.Check(delay.Target(target)))
-		for range 3 { // once per lookup
+		for range 2 {
 			r := one(t, s, sample(target))
 			require.Equal(t, broker.Rejected, r.Outcome, "%s: %s", inside, r.Reason)
 			require.Contains(t, r.Reason, "not allowed")
 		}
 		require.Zero(t, c.conns.Load(), "%s was connected to", inside)
 	}
+}
+
+// The resolver changes its mind between two lookups: an earlier good answer must not be remembered
+// as a licence for the name.
+func TestRebindingLater(t *testing.T) {
+	c := newCanary(t)
+	var answers atomic.Int64
+	s := newSink(t, Options{
+		Resolver: resolver(t, func(int) []string {
+			if answers.Add(1) <= 2 { // A and AAAA of the first lookup
+				return []string{"8.8.8.8"}
+			}
+			return []string{"127.0.0.1"}
+		}),
+	})
+	s.dialer.ControlContext = func(ctx context.Context, n, addr string, r syscall.RawConn) error {
+		if err := control(ctx, n, addr, r); err != nil {
+			return err
+		}
+		return errors.New("the test does not connect to " + addr)
+	}
+	target := fmt.Sprintf("http://rebind.example:%d/", c.port)
+	require.Equal(t, broker.Retry, one(t, s, sample(target)).Outcome)
+	require.Equal(t, broker.Rejected, one(t, s, sample(target)).Outcome)
+	require.Zero(t, c.conns.Load())
+}
+
+// A name in the list is trusted with the operator's networks but never with a cloud's credentials:
+// who runs the name may not be the operator.
+func TestNameNeverReachesMetadata(t *testing.T) {
+	s := newSink(t, Options{
+		Allow:        []string{"partner.example", "*.example", "metadata.google.internal"},
+		AllowPrivate: true, Timeout: time.Second,
+		Resolver: resolver(t, always("169.254.169.254", "fd00:ec2::254")),
+	})
+	for _, target := range []string{"http://partner.example/", "http://a.example/"} {
+		require.Equal(t, broker.Result{
+			Outcome: broker.Rejected,
+			Reason:  "address is a cloud metadata address, which is not allowed",
+		}, one(t, s, sample(target)))
+	}
+	require.Error(t, s.Check("http://metadata.google.internal/"))
 }
 
 // Both answers of one lookup are tried: the good address must not open the way to the bad one, and
@@ -171,7 +218,10 @@ func TestAllow(t *testing.T) {
 		{"*.hook.example", true, "http://a.b.hook.example:%d/", reach},
 		{"*.hook.example", true, "http://hook.example:%d/", closed},
 		{"*.hook.example", true, "http://evilhook.example:%d/", closed},
-		{"*.hook.example", false, "http://a.hook.example:%d/", "address is loopback, which is not allowed"},
+		{
+			"*.hook.example", false, "http://a.hook.example:%d/",
+			"address is loopback, which is not allowed",
+		},
 	} {
 		opts := Options{AllowPrivate: c.private, Resolver: resolver(t, always("127.0.0.1"))}
 		if c.allow != "" {
