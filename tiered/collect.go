@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/tiered/manifest"
 )
 
 // collectKeys bounds the keys of kept messages that one pass over the marks compares.
@@ -73,7 +72,7 @@ func (t *Tier) collect(
 		return c, err
 	}
 	c.retire(&state, covered, now, window)
-	expired, err := expiredDeletes(&state, now)
+	expired, err := expiredDeletes(&snap.State, now)
 	if err != nil {
 		return c, err
 	}
@@ -150,22 +149,21 @@ func (c *Collected) apply(base *State, now, notBefore delay.Due) State {
 	next := base.Clone()
 	next.WrittenAt = now
 	gone := make(map[string]bool)
-	for _, name := range c.Deleted {
-		gone[name] = true
+	for _, names := range [...][]string{c.Deleted, c.Segments, c.Kept, c.Marks} {
+		for _, name := range names {
+			gone[name] = true
+		}
 	}
-	next.Deletes = slices.DeleteFunc(next.Deletes, func(d manifest.PendingDelete) bool {
+	next.Deletes = slices.DeleteFunc(next.Deletes, func(d PendingDelete) bool {
 		return gone[d.Name]
 	})
-	for _, p := range [...]struct {
-		list  *[]SegmentInfo
-		names []string
-	}{{&next.Segments, c.Segments}, {&next.Kept, c.Kept}, {&next.Marks, c.Marks}} {
-		*p.list = slices.DeleteFunc(*p.list, func(i SegmentInfo) bool {
-			if !slices.Contains(p.names, i.Name) {
+	for _, list := range [...]*[]SegmentInfo{&next.Segments, &next.Kept, &next.Marks} {
+		*list = slices.DeleteFunc(*list, func(i SegmentInfo) bool {
+			if !gone[i.Name] {
 				return false
 			}
 			next.Deletes = append(next.Deletes,
-				manifest.PendingDelete{Name: i.Name, NotBefore: notBefore})
+				PendingDelete{Name: i.Name, NotBefore: notBefore})
 			return true
 		})
 	}

@@ -123,7 +123,7 @@ func (t *Tier) readKeys(ctx context.Context, info *SegmentInfo) (keys []delay.Ke
 	if err != nil {
 		return nil, err
 	}
-	err = t.again(info, func() error {
+	err = t.again(ctx, info, func() error {
 		keys = make([]delay.Key, 0, info.Count)
 		r := segment.NewReader(t.z, x, t.ranged(info))
 		return r.Scan(ctx, delay.Key{}, delay.MaxKey, func(it segment.Item) bool {

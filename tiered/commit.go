@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/segment"
 )
 
@@ -275,15 +275,30 @@ func (t *Tier) stage(
 	if err := t.client.Put(ctx, key, body); err != nil {
 		return stagedObject{}, err
 	}
-	at := int64(len(body) - footer)
-	stored, err := t.client.GetRange(ctx, key, at, int64(footer))
-	if err != nil {
-		return stagedObject{}, fmt.Errorf("verify: %w", err)
+	if err := t.verifyStored(ctx, key, body[len(body)-footer:], int64(len(body)-footer)); err != nil {
+		return stagedObject{}, err
 	}
-	if !bytes.Equal(stored, body[at:]) {
-		return stagedObject{}, fmt.Errorf("verify %s: %w: the footer is not the one written", key,
-			errors.Join(delay.ErrUnavailable, delay.ErrCorrupt))
+	if len(t.staged) == maxStaged {
+		t.staged = t.staged[:copy(t.staged, t.staged[1:])] // the oldest becomes an orphan
 	}
 	t.staged = append(t.staged, o)
 	return o, nil
+}
+
+// maxStaged bounds the uploads that a failed Commit leaves to the next.
+const maxStaged = 256
+
+// verifyStored reads the end of a new object back (T1): it holds the checksum of the rest. One
+// answer may be spoilt on its way.
+func (t *Tier) verifyStored(ctx context.Context, key string, end []byte, at int64) error {
+	for range 2 {
+		stored, err := t.client.GetRange(ctx, key, at, int64(len(end)))
+		switch {
+		case err == nil && bytes.Equal(stored, end):
+			return nil
+		case err != nil && !objio.Certain(err):
+			return fmt.Errorf("verify: %w", err)
+		}
+	}
+	return fmt.Errorf("verify %s: %w: it is not what was written", key, delay.ErrUnavailable)
 }

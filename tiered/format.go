@@ -37,6 +37,20 @@ func decodeFormat(body []byte) (clusterID string, err error) {
 	return id, nil
 }
 
+// readFormat reads once more when the bytes are wrong, in case they were spoilt on the way.
+func readFormat(ctx context.Context, client *objio.Client) (id string, err error) {
+	for range 2 {
+		var body []byte
+		if body, _, err = client.Get(ctx, formatKey, 0); err != nil {
+			return "", err
+		}
+		if id, err = decodeFormat(body); err == nil {
+			return id, nil
+		}
+	}
+	return "", err
+}
+
 const maxClusterID = 64
 
 func checkClusterID(id string) error {
@@ -57,10 +71,9 @@ func claimBucket(
 	}
 	tried := false
 	for n := 1; ; n++ {
-		body, _, err := client.Get(ctx, formatKey, 0)
+		id, err := readFormat(ctx, client)
 		if err == nil {
-			id, err = decodeFormat(body)
-			if err == nil && wanted != "" && id != wanted {
+			if wanted != "" && id != wanted {
 				err = fmt.Errorf("%w: the bucket belongs to cluster %s, this is cluster %s",
 					delay.ErrInvalid, id, wanted)
 			}
@@ -79,7 +92,7 @@ func claimBucket(
 			return fresh, true, nil
 		case errors.Is(err, objstore.ErrRefused):
 			return "", false, fmt.Errorf("create %s: %w", formatKey, err)
-		case n == client.Attempts():
+		case n >= client.Attempts() && !errors.Is(err, objstore.ErrPrecondition):
 			return "", false, fmt.Errorf("create %s: %w: %w", formatKey, delay.ErrUnavailable, err)
 		}
 		if err := client.Pause(ctx, n); err != nil {

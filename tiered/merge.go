@@ -127,7 +127,7 @@ func (m *merge) load(s *source) loaded {
 	span := s.spans[s.next]
 	s.next++
 	l := loaded{span: span, last: s.next == len(s.spans)}
-	l.err = m.t.again(s.info, func() (err error) {
+	l.err = m.t.again(m.ctx, s.info, func() (err error) {
 		l.data, err = m.t.ranged(s.info)(m.ctx, span.Offset, span.Length)
 		return err
 	})

@@ -45,7 +45,8 @@ func shardPrefix(shard delay.Shard) string {
 // objectID is the unique part of a name: 48 bits of milliseconds, 80 random bits.
 type objectID = [16]byte
 
-var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").
+	WithPadding(base32.NoPadding)
 
 func objectName(folder string, epoch delay.Epoch, id objectID) string {
 	return fmt.Sprintf("%s%07d-%s%s", folder, epoch, idEncoding.EncodeToString(id[:]),

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/segment"
 )
@@ -22,19 +23,25 @@ type blockKey struct {
 	block int
 }
 
-// again calls read, and once more when what it read was corrupt or missing: the first answer may
-// have been spoilt on its way. What is wrong twice is an error (T5).
-func (t *Tier) again(info *SegmentInfo, read func() error) error {
+// again calls read, and once more when what it read was corrupt, missing or too short: the first
+// answer may have been spoilt on its way. What is wrong twice is an error (T5).
+func (t *Tier) again(ctx context.Context, info *SegmentInfo, read func() error) error {
 	err := read()
-	if !errors.Is(err, delay.ErrCorrupt) && !errors.Is(err, objstore.ErrNotFound) {
+	if err == nil || !errors.Is(err, delay.ErrCorrupt) && !objio.Certain(err) {
 		return err
 	}
 	t.opts.Logger.Warn("tier read wrong, reading again", zap.String("object", info.Name),
 		zap.Error(err))
 	err = read()
 	switch {
-	case errors.Is(err, objstore.ErrNotFound), errors.Is(err, objstore.ErrRefused):
+	case errors.Is(err, objstore.ErrNotFound):
 		return fmt.Errorf("object %s is listed: %w: %w", info.Name, delay.ErrCorrupt, err)
+	case errors.Is(err, objstore.ErrRefused):
+		// A range beyond the end, or a store that refuses everything: only the first is corrupt.
+		if _, probe := t.ranged(info)(ctx, 0, 1); probe == nil {
+			return fmt.Errorf("object %s is cut short: %w: %w", info.Name, delay.ErrCorrupt, err)
+		}
+		return fmt.Errorf("object %s: %w: %w", info.Name, delay.ErrUnavailable, err)
 	case err != nil:
 		return fmt.Errorf("object %s: %w", info.Name, err)
 	}
@@ -52,7 +59,7 @@ func (t *Tier) ranged(info *SegmentInfo) segment.ReadFunc {
 // index gives the index of a listed segment, from memory or from the end of the object.
 func (t *Tier) index(ctx context.Context, info *SegmentInfo) (*segment.Index, error) {
 	return t.indexes.get(ctx, info.Name, func(ctx context.Context) (x *segment.Index, err error) {
-		err = t.again(info, func() error {
+		err = t.again(ctx, info, func() error {
 			x, err = segment.ReadIndex(ctx, t.ranged(info), info.Stored, info.TailOffset)
 			if err != nil {
 				return err
@@ -88,7 +95,7 @@ func (t *Tier) block(
 			return raw, nil
 		}
 	}
-	err = t.again(info, func() error {
+	err = t.again(ctx, info, func() error {
 		b := &x.Blocks[i]
 		stored, err := t.ranged(info)(ctx, b.Offset, int64(b.Stored))
 		if err != nil {

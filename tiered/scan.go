@@ -79,7 +79,7 @@ func (t *Tier) scanMarks(
 
 // readMarks reads and checks one marks object.
 func (t *Tier) readMarks(ctx context.Context, info *SegmentInfo) (marks []delay.Mark, err error) {
-	err = t.again(info, func() error {
+	err = t.again(ctx, info, func() error {
 		body, _, err := t.client.Get(ctx, t.prefix+info.Name, info.Stored)
 		if err != nil {
 			return err
@@ -158,7 +158,7 @@ func (t *Tier) readIDs(ctx context.Context, info *SegmentInfo) (entries []idEntr
 	if err != nil {
 		return nil, err
 	}
-	err = t.again(info, func() error {
+	err = t.again(ctx, info, func() error {
 		entries = entries[:0]
 		r := segment.NewReader(t.z, x, t.ranged(info))
 		return r.IDs(ctx, func(id string, ident delay.Identity) bool {
@@ -199,7 +199,7 @@ func (t *Tier) findID(
 	if err != nil || !x.MayHaveID(id) {
 		return delay.Identity{}, false, err
 	}
-	err = t.again(info, func() error {
+	err = t.again(ctx, info, func() error {
 		ident, ok, err = segment.NewReader(t.z, x, t.ranged(info)).FindID(ctx, id)
 		return err
 	})

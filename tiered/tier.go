@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +39,8 @@ type Tier struct {
 	cluster string
 	hash    uint64 // of the cluster id, as segments carry it
 	created bool
-	dice    dice
+	dice    dice // names and ids
+	jitter  dice // pauses: apart, so that they do not change the names
 	meter   meter
 	indexes *cache[string, *segment.Index]
 	blocks  *cache[blockKey, []byte]
@@ -72,10 +74,11 @@ func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, err
 		turn:    make(chan struct{}, 1),
 	}
 	t.dice.rng = opts.Rand
+	t.jitter.rng = rand.New(rand.NewPCG(opts.Rand.Uint64(), opts.Rand.Uint64()))
 	t.writer = segment.NewWriter(t.z)
 	t.client = objio.New(bucket, objio.Policy{
 		Base: opts.RetryBase, Max: opts.RetryMax, Attempts: opts.Attempts,
-		Jitter: t.dice.float, Observe: t.observe, Now: opts.Now,
+		Jitter: t.jitter.float, Observe: t.observe, Now: opts.Now,
 	})
 	t.store = manifest.NewStore(t.client, t.z, t.prefix+manifestKey)
 	id := t.dice.id(t.now())

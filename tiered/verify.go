@@ -75,7 +75,7 @@ func (t *Tier) verifyObject(ctx context.Context, info *SegmentInfo, marks bool) 
 		_, err := t.readMarks(ctx, info)
 		return err
 	}
-	return t.again(info, func() error {
+	return t.again(ctx, info, func() error {
 		body, _, err := t.client.Get(ctx, t.prefix+info.Name, info.Stored)
 		if err != nil {
 			return err

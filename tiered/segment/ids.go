@@ -72,7 +72,9 @@ func parseIDIndex(b []byte, f *Footer) ([]idBlock, error) {
 }
 
 // walkIDs calls fn for every entry of a decoded id block.
-func walkIDs(raw []byte, count uint32, fn func(id string, ident delay.Identity) bool) (bool, error) {
+func walkIDs(
+	raw []byte, count uint32, fn func(id string, ident delay.Identity) bool,
+) (bool, error) {
 	r := codec.Reader{B: raw}
 	for range count {
 		id := r.String(delay.MaxIDBytes)
