@@ -245,7 +245,7 @@ func TestHostileAnswers(t *testing.T) {
 			})
 			opts := Options{AllowPrivate: true}
 			if c.reason == "no answer in time" {
-				opts.Timeout = time.Second
+				opts.Timeout = 2 * time.Second
 			}
 			s := newSink(t, opts)
 			start := time.Now()
