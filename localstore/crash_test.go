@@ -122,7 +122,7 @@ func crashRun(t *testing.T, seed uint64, batches, oneIn int) {
 	fs.around.Store(nil)
 	t.Logf("%d crashes", len(c.taken))
 	for i, snap := range c.taken {
-		verifyCrash(t, snap, states, i%10 == 0)
+		verifyCrash(t, snap, states, i%30 == 0)
 	}
 }
 
