@@ -121,6 +121,17 @@ func TestDelays(t *testing.T) {
 	})
 }
 
+// A script looks at the sink it belongs to: a lock held around it would deadlock (M3).
+func TestScriptUsesSink(t *testing.T) {
+	var s *Sink
+	s = New(Options{Script: func(n int, _ broker.Delivery) Answer {
+		return Answer{Taken: s.Reached() == n && len(s.Taken()) == n}
+	}})
+	batch, results := batchOf(3)
+	s.Deliver(t.Context(), batch, results)
+	require.Len(t, s.Taken(), 3)
+}
+
 // Delivers of several lanes run at once: every one must be counted once.
 func TestConcurrent(t *testing.T) {
 	s := New(Options{})
