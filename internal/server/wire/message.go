@@ -434,7 +434,7 @@ func (s *scanner) instant(name string) (delay.Due, error) {
 	var due delay.Due
 	var err error
 	if s.isNumber() {
-		due, err = instantOfMillis(millis(s.number()))
+		due, err = InstantOfMillis(millis(s.number()))
 	} else {
 		var v string
 		if v, err = s.text(name); err != nil {
@@ -443,7 +443,7 @@ func (s *scanner) instant(name string) (delay.Due, error) {
 		due, err = ParseInstant(v)
 	}
 	if err != nil {
-		return 0, delay.Invalid(name, "%v", err)
+		return 0, Reason(name, err)
 	}
 	return due, nil
 }
@@ -461,15 +461,19 @@ func (s *scanner) millis(name string) (int64, error) {
 		}
 		ms, err = ParseMillis(v)
 	}
-	switch {
-	case err != nil:
-	case ms < 0:
-		err = errNegative
-	case ms > int64(delay.MaxDue):
-		err = errTooFar
-	}
 	if err != nil {
-		return 0, delay.Invalid(name, "%v", err)
+		return 0, Reason(name, err)
+	}
+	return Delay(name, ms)
+}
+
+// Delay checks a delay in milliseconds: not negative, and at most as far as dues reach.
+func Delay(name string, ms int64) (int64, error) {
+	switch {
+	case ms < 0:
+		return 0, Reason(name, errNegative)
+	case ms > int64(delay.MaxDue):
+		return 0, Reason(name, errTooFar)
 	}
 	return ms, nil
 }
@@ -495,3 +499,6 @@ func Duration(name string, ms, least int64) (time.Duration, error) {
 	}
 	return time.Duration(ms) * time.Millisecond, nil
 }
+
+// Reason is err, which says what is wrong with the value of a field, as the field's error.
+func Reason(field string, err error) error { return delay.Invalid(field, "%v", err) }

@@ -17,7 +17,7 @@ import (
 func AppendReceipt(dst []byte, r *scheduler.Receipt) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = AppendString(dst, string(r.ID))
-	dst = appendDues(dst, r.Due)
+	dst = AppendDues(dst, r.Due)
 	dst = append(dst, `,"durability":"`...)
 	dst = append(dst, r.Durability.String()...)
 	dst = append(dst, `","duplicate":`...)
@@ -56,7 +56,7 @@ func AppendLeases(dst []byte, leases []scheduler.Lease) []byte {
 		dst = AppendString(dst, l.Receipt)
 		dst = append(dst, `,"attempt":`...)
 		dst = strconv.AppendUint(dst, uint64(l.Attempt), 10)
-		dst = appendDues(dst, l.Due)
+		dst = AppendDues(dst, l.Due)
 		dst = append(dst, `,"fired_at_ms":`...)
 		dst = strconv.AppendInt(dst, int64(l.FiredAt), 10)
 		dst = append(dst, `,"key":`...)
@@ -96,7 +96,7 @@ func AppendInfo(dst []byte, m *scheduler.Info, body, dead bool) []byte {
 	if !m.Known {
 		return append(dst, '}')
 	}
-	dst = appendDues(dst, m.Due)
+	dst = AppendDues(dst, m.Due)
 	dst = append(dst, `,"attempts":`...)
 	dst = strconv.AppendUint(dst, uint64(m.Attempts), 10)
 	dst = append(dst, `,"tier":"`...)
@@ -128,8 +128,8 @@ func AppendInfo(dst []byte, m *scheduler.Info, body, dead bool) []byte {
 	return append(dst, '}')
 }
 
-// appendDues appends the due in both forms, with the commas before them.
-func appendDues(dst []byte, due delay.Due) []byte {
+// AppendDues appends the members of a due in both forms, with the commas before them.
+func AppendDues(dst []byte, due delay.Due) []byte {
 	dst = append(dst, `,"due":"`...)
 	dst = AppendDue(dst, due)
 	dst = append(dst, `","due_ms":`...)

@@ -16,7 +16,6 @@ import (
 	"github.com/cicadamq/cicada/scheduler"
 )
 
-
 // Replies written by hand must hold every field, under its name, in JSON that others read.
 func TestReplies(t *testing.T) {
 	r := scheduler.Receipt{ID: "a\"b", Due: 1893553445001, Durability: delay.Tier, Duplicate: true,

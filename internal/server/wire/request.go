@@ -274,7 +274,7 @@ func SetFilter(f *scheduler.Filter, name, v string) (err error) {
 		return unknownField(name)
 	}
 	if err != nil {
-		return delay.Invalid(name, "%v", err)
+		return Reason(name, err)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ const maxDepth = 32
 
 // scanner walks one JSON text (RFC 8259, nothing looser) in place: strings it returns alias the
 // text, and escapes are resolved where they stand, which is possible because no escape is shorter
-// than what it stands for. The first syntax error sticks: after it every method returns zero values.
+// than what it stands for. The first syntax error sticks: after it every method returns zeros.
 type scanner struct {
 	b   []byte
 	at  int

@@ -38,7 +38,7 @@ func ParseInstant(s string) (delay.Due, error) {
 		if err != nil {
 			return 0, errTooFar
 		}
-		return instantOfMillis(ms)
+		return InstantOfMillis(ms)
 	}
 	if !rfc3339Shape(s) {
 		return 0, errInstantForm
@@ -57,7 +57,8 @@ func ParseInstant(s string) (delay.Due, error) {
 	return due, nil
 }
 
-func instantOfMillis(ms int64) (delay.Due, error) {
+// InstantOfMillis checks epoch milliseconds.
+func InstantOfMillis(ms int64) (delay.Due, error) {
 	switch {
 	case ms < 0:
 		return 0, errNegative

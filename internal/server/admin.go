@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/wire"
+	"github.com/cicadamq/cicada/scheduler"
+)
+
+// histogramRequest asks for the histogram of the future.
+type histogramRequest struct {
+	bucket   time.Duration
+	from, to delay.Due // 0 is no bound
+}
+
+func (h histogramRequest) check() error {
+	if h.to == 0 {
+		return nil
+	}
+	if h.to <= h.from {
+		return delay.Invalid("to", "must be after from")
+	}
+	if h.from > 0 && h.to.Sub(h.from)/h.bucket >= maxBuckets {
+		return delay.Invalid("bucket", "more than %d buckets", maxBuckets)
+	}
+	return nil
+}
+
+func appendCount(out []byte, n int64) []byte {
+	out = append(out, `{"count":`...)
+	out = strconv.AppendInt(out, n, 10)
+	return append(out, '}')
+}
+
+func appendBars(out []byte, bars []scheduler.Bar) []byte {
+	out = append(out, `{"buckets":[`...)
+	for i, b := range bars {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, `{"from":"`...)
+		out = wire.AppendDue(out, b.From)
+		out = append(out, `","from_ms":`...)
+		out = strconv.AppendInt(out, int64(b.From), 10)
+		for _, v := range [...]struct {
+			name  string
+			value int64
+		}{{"count", b.Count}, {"bytes", b.Bytes}, {"hot", b.Hot}, {"warm", b.Warm},
+			{"cold", b.Cold}} {
+			out = append(out, `,"`...)
+			out = append(out, v.name...)
+			out = append(out, `":`...)
+			out = strconv.AppendInt(out, v.value, 10)
+		}
+		out = append(out, '}')
+	}
+	return append(out, `]}`...)
+}
+
+func (s *Server) deadLetters(c *call) error { return s.page(c, s.shard.DeadLetters, true) }
+
+func (s *Server) retryDead(c *call) error {
+	id, err := c.id()
+	if err != nil {
+		return err
+	}
+	if err := c.nothing(); err != nil {
+		return err
+	}
+	receipt, err := s.shard.RetryDead(c.lasting(), id)
+	if err == nil {
+		err = receipt.Err
+	}
+	if err != nil {
+		return err
+	}
+	c.reply(wire.AppendReceipt(c.memory().out[:0], &receipt))
+	return nil
+}
+
+func (s *Server) deleteDead(c *call) error {
+	id, err := c.id()
+	if err != nil {
+		return err
+	}
+	if err := c.nothing(); err != nil {
+		return err
+	}
+	if err := s.shard.DeleteDead(c.lasting(), id); err != nil {
+		return err
+	}
+	return c.answer(deleted{ID: id, Result: "DELETED"})
+}
+
+type deleted struct {
+	ID     delay.ID `json:"id"`
+	Result string   `json:"result"`
+}
+
+// answer replies 200 with a value that is small and rare enough for encoding/json.
+func (c *call) answer(v any) error {
+	out, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode reply: %w", err)
+	}
+	writeJSON(c.w, http.StatusOK, out)
+	return nil
+}
+
+type targetList struct {
+	Targets []targetStatus `json:"targets"`
+}
+
+type targetStatus struct {
+	Target    delay.Target `json:"target"`
+	InFlight  int          `json:"in_flight"`
+	Backlog   int64        `json:"backlog"` // due and waiting
+	Rate      float64      `json:"rate"`    // attempts per second
+	LastError string       `json:"last_error"`
+	Paused    bool         `json:"paused"`
+	Open      bool         `json:"open"` // the breaker is open
+}
+
+func (s *Server) targets(c *call) error {
+	list, err := s.shard.Targets(c.Context())
+	if err != nil {
+		return err
+	}
+	out := targetList{Targets: make([]targetStatus, 0, len(list))}
+	for _, t := range list {
+		out.Targets = append(out.Targets, targetStatus(t))
+	}
+	return c.answer(out)
+}
+
+type pauseReply struct {
+	Target delay.Target `json:"target"`
+	Paused bool         `json:"paused"`
+}
+
+func (s *Server) pause(c *call) error  { return s.setPaused(c, true) }
+func (s *Server) resume(c *call) error { return s.setPaused(c, false) }
+
+func (s *Server) setPaused(c *call, paused bool) error {
+	body, err := c.body(maxSmallBytes)
+	if err != nil {
+		return err
+	}
+	target, err := wire.DecodeTarget(body)
+	if err != nil {
+		return err
+	}
+	if err := s.pauseTarget(c.lasting(), target, paused); err != nil {
+		return err
+	}
+	return c.answer(pauseReply{target, paused})
+}
+
+// pauseTarget checks the form only: a target that is no longer allowed may still have messages.
+func (s *Server) pauseTarget(ctx context.Context, target delay.Target, paused bool) error {
+	form := wire.Rules{HasBroker: func(string, string) bool { return true }}
+	if err := form.Target(target); err != nil {
+		return err
+	}
+	return s.shard.SetPaused(ctx, target, paused)
+}
+
+// statusReply is GET /v1/status.
+type statusReply struct {
+	Version           string      `json:"version"`
+	Cluster           string      `json:"cluster"`
+	Shard             delay.Shard `json:"shard"`
+	Epoch             delay.Epoch `json:"epoch"`
+	Watermark         string      `json:"watermark"`
+	WatermarkMS       delay.Due   `json:"watermark_ms"`
+	ClaimHorizonMS    delay.Due   `json:"claim_horizon_ms"`
+	BoundaryMS        delay.Due   `json:"boundary_ms"`
+	Tiers             tiersReply  `json:"tiers"`
+	OldestNotUploaded float64     `json:"oldest_not_uploaded_seconds"`
+	LastFlush         string      `json:"last_flush"` // empty: never
+	LastFlushError    string      `json:"last_flush_error"`
+	Disk              diskReply   `json:"disk"`
+	Clock             clockReply  `json:"clock"`
+	Books             booksReply  `json:"books"`
+	Accepting         bool        `json:"accepting"`
+	Restoring         bool        `json:"restoring"`
+	Draining          bool        `json:"draining"`
+}
+
+type tiersReply struct {
+	Hot  levelReply `json:"hot"`
+	Warm levelReply `json:"warm"`
+	Cold levelReply `json:"cold"`
+}
+
+type levelReply struct {
+	Messages int64 `json:"messages"`
+	Bytes    int64 `json:"bytes"`
+}
+
+type diskReply struct {
+	FreeBytes int64 `json:"free_bytes"`
+}
+
+type clockReply struct {
+	Now    string    `json:"now"`
+	NowMS  delay.Due `json:"now_ms"`
+	Held   bool      `json:"held"`
+	Reason string    `json:"reason"`
+	Steps  int64     `json:"steps"`
+}
+
+type booksReply struct {
+	Accepted     int64 `json:"accepted"`
+	Pending      int64 `json:"pending"`
+	Delivered    int64 `json:"delivered"`
+	Cancelled    int64 `json:"cancelled"`
+	Expired      int64 `json:"expired"`
+	Dead         int64 `json:"dead"`
+	LostWithDisk int64 `json:"lost_with_disk"`
+}
+
+func (s *Server) status(c *call) error {
+	st := s.shard.Status()
+	reply := statusReply{
+		Version: s.opts.Version, Cluster: st.ClusterID, Shard: st.Shard, Epoch: st.Epoch,
+		Watermark: st.Watermark.Due.String(), WatermarkMS: st.Watermark.Due,
+		ClaimHorizonMS: st.ClaimHorizon, BoundaryMS: st.Boundary.Due,
+		Tiers:             tiersReply{levelReply(st.Hot), levelReply(st.Warm), levelReply(st.Cold)},
+		OldestNotUploaded: st.OldestNotUploaded.Seconds(), LastFlushError: st.LastFlushError,
+		Disk: diskReply{st.DiskFreeBytes}, Clock: clockReplyOf(st.Clock), Books: booksReply(st.Books),
+		Accepting: st.Accepting, Restoring: st.Restoring, Draining: s.Draining(),
+	}
+	if !st.LastFlush.IsZero() {
+		reply.LastFlush = delay.InstantOf(st.LastFlush).String()
+	}
+	return c.answer(reply)
+}
+
+func clockReplyOf(c scheduler.ClockStatus) clockReply {
+	return clockReply{c.Now.String(), c.Now, c.Held, c.Reason, c.Steps}
+}
+
+func (s *Server) confirmClock(c *call) error {
+	if err := c.nothing(); err != nil {
+		return err
+	}
+	s.shard.ConfirmClock()
+	return c.answer(clockReplyOf(s.shard.Status().Clock))
+}
+
+type healthReply struct {
+	Status string `json:"status"`
+}
+
+// health says that the process is alive.
+func (s *Server) health(c *call) error { return c.answer(healthReply{"ok"}) }
+
+// ready says that sends are accepted. Overload and a full disk do not change it: another instance
+// would not have more room for this shard.
+func (s *Server) ready(c *call) error {
+	if s.Draining() {
+		return errDraining
+	}
+	if !s.shard.Status().Accepting {
+		return fmt.Errorf("%w: not accepting yet", delay.ErrUnavailable)
+	}
+	return c.answer(healthReply{"ready"})
+}
+
+func (s *Server) metrics(c *call) error {
+	if s.opts.Metrics == nil {
+		return fmt.Errorf("%w: no metrics here", delay.ErrNotFound)
+	}
+	s.opts.Metrics.ServeHTTP(c.w, c.Request)
+	return nil
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net/http"
+
+	"connectrpc.com/connect"
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/wire"
+)
+
+// Kinds of errors that only the front end knows.
+var (
+	errUnauthenticated  = errors.New("unauthenticated")
+	errPermissionDenied = errors.New("permission denied")
+	errMethod           = errors.New("method not allowed")
+	errInternal         = errors.New("internal error")
+)
+
+// kind is what an error is to the outside.
+type kind struct {
+	err    error
+	code   connect.Code
+	status int
+}
+
+// kinds is the only place that maps errors to codes and statuses. The statuses are Connect's, but
+// for what the contract says otherwise: TOO_LATE is 409, a full disk 503, a wrong method 405.
+// The first that matches decides.
+var kinds = [...]kind{
+	{delay.ErrInvalid, connect.CodeInvalidArgument, http.StatusBadRequest},
+	{delay.ErrNotFound, connect.CodeNotFound, http.StatusNotFound},
+	{delay.ErrExists, connect.CodeAlreadyExists, http.StatusConflict},
+	{delay.ErrTooLate, connect.CodeFailedPrecondition, http.StatusConflict},
+	{delay.ErrUnimplemented, connect.CodeUnimplemented, http.StatusNotImplemented},
+	{delay.ErrOverloaded, connect.CodeResourceExhausted, http.StatusTooManyRequests},
+	{delay.ErrDiskFull, connect.CodeUnavailable, http.StatusServiceUnavailable},
+	{delay.ErrUnavailable, connect.CodeUnavailable, http.StatusServiceUnavailable},
+	{delay.ErrClosed, connect.CodeUnavailable, http.StatusServiceUnavailable},
+	{delay.ErrFenced, connect.CodeUnavailable, http.StatusServiceUnavailable},
+	{delay.ErrCorrupt, connect.CodeDataLoss, http.StatusInternalServerError},
+	{errUnauthenticated, connect.CodeUnauthenticated, http.StatusUnauthorized},
+	{errPermissionDenied, connect.CodePermissionDenied, http.StatusForbidden},
+	{errMethod, connect.CodeUnimplemented, http.StatusMethodNotAllowed},
+	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, http.StatusGatewayTimeout},
+	{context.Canceled, connect.CodeCanceled, 499},
+}
+
+func kindOf(err error) kind {
+	for _, k := range kinds {
+		if errors.Is(err, k.err) {
+			return k
+		}
+	}
+	return kind{errInternal, connect.CodeInternal, http.StatusInternalServerError}
+}
+
+// fault is an error as the outside sees it.
+type fault struct {
+	kind
+	message, field string
+}
+
+// faultOf describes err. The text of an unknown error stays inside: it is logged, because the
+// answer does not tell it.
+func (s *Server) faultOf(err error) fault {
+	f := fault{kind: kindOf(err), message: err.Error()}
+	var fe *delay.FieldError
+	var un *wire.Unimplemented
+	switch {
+	case errors.As(err, &fe):
+		f.field = fe.Field
+	case errors.As(err, &un):
+		f.field = un.Field
+	}
+	if f.err == errInternal {
+		s.log.Error("request went wrong", zap.Error(err))
+		f.message = errInternal.Error()
+	}
+	return f
+}
+
+// retryAfter is the pause in seconds that an overloaded server asks for.
+const retryAfter = "1"
+
+// writeError answers with err.
+func (s *Server) writeError(w http.ResponseWriter, err error) {
+	f := s.faultOf(err)
+	switch f.status {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", retryAfter)
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	writeJSON(w, f.status, wire.AppendError(nil, f.code.String(), f.message, f.field))
+}
+
+// writeJSON answers with body. A client that is gone is nobody's error.
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["X-Content-Type-Options"] = noSniff
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+var (
+	jsonType   = []string{"application/json"}
+	ndjsonType = []string{"application/x-ndjson"}
+	noSniff    = []string{"nosniff"}
+)
+
+// errorLog takes what net/http has to say: broken handshakes, mostly.
+func errorLog(logger *zap.Logger) *log.Logger {
+	l, err := zap.NewStdLogAt(logger, zap.DebugLevel)
+	if err != nil {
+		return nil // not possible for a level that exists; net/http then logs by itself
+	}
+	return l
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	cicadav1 "github.com/cicadamq/cicada/api/cicada/v1"
+	"github.com/cicadamq/cicada/api/cicada/v1/cicadav1connect"
+	"github.com/cicadamq/cicada/delay"
+)
+
+// procedure is what guards one method of the service.
+type procedure struct {
+	scope  Scope
+	intake bool // refused while draining (W7)
+}
+
+// procedures is every method of the service. A test compares it with the proto.
+func procedures() map[string]procedure {
+	return map[string]procedure{
+		cicadav1connect.SchedulerSendProcedure:             {ScopeSend, true},
+		cicadav1connect.SchedulerReserveProcedure:          {ScopeSend, true},
+		cicadav1connect.SchedulerGetProcedure:              {ScopeRead, false},
+		cicadav1connect.SchedulerListProcedure:             {ScopeRead, false},
+		cicadav1connect.SchedulerCancelProcedure:           {ScopeSend, false},
+		cicadav1connect.SchedulerRescheduleProcedure:       {ScopeSend, true},
+		cicadav1connect.SchedulerFireProcedure:             {ScopeSend, true},
+		cicadav1connect.SchedulerCountProcedure:            {ScopeRead, false},
+		cicadav1connect.SchedulerHistogramProcedure:        {ScopeRead, false},
+		cicadav1connect.SchedulerNextProcedure:             {ScopeRead, false},
+		cicadav1connect.SchedulerPurgeProcedure:            {ScopeAdmin, true},
+		cicadav1connect.SchedulerPullProcedure:             {ScopeSend, false},
+		cicadav1connect.SchedulerAckProcedure:              {ScopeSend, false},
+		cicadav1connect.SchedulerNackProcedure:             {ScopeSend, false},
+		cicadav1connect.SchedulerExtendProcedure:           {ScopeSend, false},
+		cicadav1connect.SchedulerListDeadLettersProcedure:  {ScopeRead, false},
+		cicadav1connect.SchedulerRetryDeadLetterProcedure:  {ScopeAdmin, true},
+		cicadav1connect.SchedulerDeleteDeadLetterProcedure: {ScopeAdmin, false},
+		cicadav1connect.SchedulerListTargetsProcedure:      {ScopeRead, false},
+		cicadav1connect.SchedulerPauseProcedure:            {ScopeAdmin, false},
+		cicadav1connect.SchedulerResumeProcedure:           {ScopeAdmin, false},
+		cicadav1connect.SchedulerStatusProcedure:           {ScopeRead, false},
+	}
+}
+
+// unsizedBytes is what a procedure's request without a length counts in flight.
+const unsizedBytes = maxSmallBytes
+
+// mountRPC serves Connect, gRPC and gRPC-Web.
+func (s *Server) mountRPC(mux *http.ServeMux) {
+	opts := []connect.HandlerOption{
+		connect.WithReadMaxBytes(maxRequestBytes),
+		connect.WithCodec(strictJSON{"json"}),
+		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
+		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.intercept)),
+	}
+	table := procedures()
+	refuse := connect.NewErrorWriter(opts...)
+	path, handler := cicadav1connect.NewSchedulerHandler(&rpc{s: s}, opts...)
+	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		p, known := table[r.URL.Path]
+		if !known {
+			s.writeError(w, fmt.Errorf("%w: no such procedure", delay.ErrUnimplemented))
+			return
+		}
+		c := &call{Request: r, w: w, server: s}
+		defer c.release()
+		err := s.authorize(r, p.scope)
+		if err == nil && p.intake && s.Draining() {
+			err = errDraining
+		}
+		if err == nil {
+			size := r.ContentLength
+			if size < 0 {
+				size = unsizedBytes
+			}
+			err = c.claim(min(size, maxRequestBytes))
+		}
+		switch {
+		case err == nil:
+			handler.ServeHTTP(w, r)
+		case refuse.IsSupported(r):
+			_ = refuse.Write(w, r, s.connectError(err)) // the client is gone: nobody's error
+		default:
+			s.writeError(w, err)
+		}
+	})
+}
+
+// intercept refuses unknown fields (W3) and describes errors.
+func (s *Server) intercept(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if m, ok := req.Any().(proto.Message); ok && hasUnknown(m.ProtoReflect()) {
+			return nil, s.connectError(fmt.Errorf("%w: unknown field", delay.ErrInvalid))
+		}
+		res, err := next(ctx, req)
+		if err != nil {
+			return nil, s.connectError(err)
+		}
+		return res, nil
+	}
+}
+
+func (s *Server) connectError(err error) error {
+	f := s.faultOf(err)
+	out := connect.NewError(f.code, errors.New(f.message))
+	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
+		out.Meta().Set("Retry-After", retryAfter)
+	}
+	if f.field != "" {
+		out.Meta().Set("Cicada-Field", fmt.Sprintf("%+q", f.field))
+	}
+	return out
+}
+
+// hasUnknown reports whether m or a message in it has fields that this version does not know.
+func hasUnknown(m protoreflect.Message) bool {
+	if len(m.GetUnknown()) > 0 {
+		return true
+	}
+	if send, ok := m.Interface().(*cicadav1.SendRequest); ok { // the hot path, without reflection
+		for _, item := range send.GetMessages() {
+			if len(item.ProtoReflect().GetUnknown()) > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	found := false
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.Kind() == protoreflect.MessageKind && !fd.IsList() && !fd.IsMap() {
+			found = hasUnknown(v.Message())
+		}
+		return !found
+	})
+	return found
+}
+
+// strictJSON is protobuf's JSON mapping without the tolerance for unknown fields that Connect's own
+// codec has.
+type strictJSON struct{ name string }
+
+// Name is the name of the content type that the codec serves.
+func (c strictJSON) Name() string { return c.name }
+
+// Marshal encodes a message.
+func (c strictJSON) Marshal(v any) ([]byte, error) {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("encode %T: not a protobuf message", v)
+	}
+	return protojson.Marshal(m)
+}
+
+// Unmarshal decodes a message; no bytes are an empty one.
+func (c strictJSON) Unmarshal(b []byte, v any) error {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("decode %T: not a protobuf message", v)
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	return protojson.Unmarshal(b, m)
+}
