@@ -98,6 +98,7 @@ func checkModules(r *Repo) (out []Problem) {
 				case o == nil:
 					out = append(out, r.problem(f, spec.Pos(),
 						"%s has no owner: add it to houseOwners with a reason", what))
+				case f.Test && o.tests:
 				case o.dirs != nil && !slices.ContainsFunc(o.dirs, func(dir string) bool {
 					return within(p.Dir, dir)
 				}):

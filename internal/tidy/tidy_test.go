@@ -86,7 +86,10 @@ var planted = []struct {
 	{ // the longest prefix decides
 		"modules",
 		map[string]string{"internal/sim/a.go": "package sim\nimport _ \"github.com/cockroachdb/pebble/v2\"\n"},
-		map[string]string{"internal/sim/a.go": "package sim\nimport _ \"github.com/cockroachdb/pebble/v2/vfs\"\n"},
+		map[string]string{
+			"internal/sim/a.go":   "package sim\nimport _ \"github.com/cockroachdb/pebble/v2/vfs\"\n",
+			"scheduler/a_test.go": "package scheduler\nimport _ \"github.com/cockroachdb/pebble/v2/vfs\"\n",
+		},
 	},
 	{ // nobody's module
 		"modules",
