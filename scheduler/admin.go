@@ -130,20 +130,14 @@ func (o *deadOp) finish(_ localstore.Synced, err error) { o.done <- errors.Join(
 // there is none.
 func (s *Shard) RetryDead(_ context.Context, id delay.ID) (Receipt, error) {
 	o := &deadOp{id: id, retry: true, done: make(chan error, 1)}
-	if err := s.commit.inbox.put(o, 0); err != nil {
-		return Receipt{}, err
-	}
-	err := <-o.done
+	err := s.do(o, 0, o.done)
 	return o.receipt, err
 }
 
 // DeleteDead deletes a dead letter for good. ErrNotFound when there is none.
 func (s *Shard) DeleteDead(_ context.Context, id delay.ID) error {
 	o := &deadOp{id: id, done: make(chan error, 1)}
-	if err := s.commit.inbox.put(o, 0); err != nil {
-		return err
-	}
-	return <-o.done
+	return s.do(o, 0, o.done)
 }
 
 // SetPaused pauses or resumes a target, durably: a paused target keeps its due messages scheduled.
@@ -159,10 +153,7 @@ func (s *Shard) SetPaused(_ context.Context, target delay.Target, paused bool) e
 		})
 		c.then(evPause{lane: lane, paused: paused})
 	}}
-	if err := s.commit.inbox.put(o, 0); err != nil {
-		return err
-	}
-	return <-done
+	return s.do(o, 0, done)
 }
 
 // evTargets asks the core for its lanes.
@@ -196,16 +187,12 @@ func (e evTargets) apply(c *core) {
 }
 
 // Targets describes every lane that has been used since the start, by name.
-func (s *Shard) Targets(ctx context.Context) ([]TargetStatus, error) {
+func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
 	ev := evTargets{done: make(chan []TargetStatus, 1)}
 	s.post(ev)
-	var out []TargetStatus
-	select {
-	case out = <-ev.done:
-	case <-s.closed:
+	out, ok := wait(s, ev.done)
+	if !ok {
 		return nil, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
 	slices.SortFunc(out, func(a, b TargetStatus) int {
 		if a.Target < b.Target {
@@ -263,12 +250,8 @@ func (e evGlance) apply(c *core) {
 func (s *Shard) glance() glance {
 	ev := evGlance{done: make(chan glance, 1)}
 	s.post(ev)
-	select {
-	case g := <-ev.done:
-		return g
-	case <-s.closed:
-		return glance{}
-	}
+	g, _ := wait(s, ev.done)
+	return g
 }
 
 // Status tells how the shard is.

@@ -311,10 +311,7 @@ func (s *Shard) Change(
 		if o.records, err = s.fetchCold(ctx, requests); err != nil {
 			return err
 		}
-		if err := s.commit.inbox.put(o, 0); err != nil {
-			return err
-		}
-		if err := <-o.done; err != nil {
+		if err := s.do(o, 0, o.done); err != nil {
 			return err
 		}
 		if try > 0 || !anyRefetch(results) {
@@ -356,7 +353,7 @@ func (s *Shard) stopRetrying(requests []ChangeRequest, results []ChangeResult) e
 		}
 		done := make(chan bool, 1)
 		s.post(evStop{key: loc.key, done: done})
-		if <-done {
+		if claimed, _ := wait(s, done); claimed {
 			*r = ChangeResult{Verdict: Stopped, State: delay.Dead}
 		}
 	}

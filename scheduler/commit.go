@@ -231,25 +231,14 @@ func (c *committer) fail(err error) {
 func (c *committer) runSyncs() error {
 	var failed error
 	for f := range c.synced {
-		token, err := f.pending.Wait()
-		if err != nil && failed == nil {
-			failed = fmt.Errorf("sync: %w", err)
-		}
-		if failed != nil {
-			for _, o := range f.ops {
-				o.finish(localstore.Synced{}, failed)
+		if failed == nil {
+			if failed = c.settle(f); failed != nil {
+				c.broken(failed)
 			}
 			continue
 		}
-		c.upload.add(&f)
-		if len(f.refs) > 0 {
-			c.post(evAccepted{refs: f.refs, last: f.last})
-		}
-		for _, ev := range f.events {
-			c.post(ev)
-		}
 		for _, o := range f.ops {
-			o.finish(token, nil)
+			o.finish(localstore.Synced{}, failed)
 		}
 	}
 	return failed
@@ -461,10 +450,7 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 		}
 	}
 	a := &acceptOp{drafts: drafts, receipts: receipts, done: make(chan error, 1)}
-	if err := s.commit.inbox.put(a, weight); err != nil {
-		return err
-	}
-	if err := <-a.done; err != nil {
+	if err := s.do(a, weight, a.done); err != nil {
 		return err
 	}
 	s.countAccepted(receipts)
@@ -525,10 +511,7 @@ func (s *Shard) Reserve(ctx context.Context, n int) ([]delay.ID, error) {
 		return nil, err
 	}
 	o := &reserveOp{n: n, done: make(chan error, 1)}
-	if err := s.commit.inbox.put(o, 1); err != nil {
-		return nil, err
-	}
-	err := <-o.done
+	err := s.do(o, 1, o.done)
 	return o.ids, err
 }
 

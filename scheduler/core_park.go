@@ -9,6 +9,7 @@ import (
 // parkItem is one row to be moved to its lane's parked rows.
 type parkItem struct {
 	ref     ref
+	pos     uint64 // in the open set
 	claimed bool
 }
 
@@ -22,10 +23,9 @@ func (e evParked) apply(c *core) {
 	for _, it := range e.items {
 		key := it.ref.key
 		l := c.lane(it.ref.lane)
+		c.open.finish(it.pos)
 		if f, ok := c.flights[key]; ok {
-			f.parked = true
-			c.open.finish(f.pos)
-			f.pos = 0
+			f.parked, f.pos = true, 0
 			c.flights[key] = f
 			continue
 		}
@@ -106,7 +106,9 @@ func (c *core) parkOld(crowded bool) {
 			taken[key] = struct{}{}
 		}
 		it.asked = true
-		items = append(items, parkItem{ref: it.ref, claimed: claimed})
+		items = append(items, parkItem{
+			ref: it.ref, pos: c.open.base + uint64(i) + 1, claimed: claimed,
+		})
 	}
 	if len(items) == 0 {
 		return

@@ -128,7 +128,6 @@ func (s *Shard) coldParcels(ctx context.Context, out []parcel) {
 
 // deliver makes one attempt at each claim of a push lane.
 func (s *Shard) deliver(ctx context.Context, a actDeliver) {
-	defer s.flying.Done()
 	target := s.lanes.target(a.lane)
 	parcels := s.parcels(ctx, a.lane, a.claims)
 	outcomes := make([]outcome, len(parcels))
@@ -209,8 +208,7 @@ func (s *Shard) commitOnce(items []finishItem) error {
 		actFinish: actFinish{items: items}, report: s.reportFinished, quiet: true,
 		done: make(chan error, 1),
 	}
-	s.enqueue(o)
-	return <-o.done
+	return s.do(o, 0, o.done)
 }
 
 // measure reports attempts and the lateness of first ones.
@@ -241,10 +239,10 @@ func (s *Shard) measure(
 }
 
 // Pull leases up to most due messages of a queue for the time lease. It waits until there is one,
-// wait has passed, or ctx is done; then it returns none and no error. The lease is durable when it
+// patience is over, or ctx is done; then it returns none and no error. The lease is durable when it
 // returns (rule R8).
 func (s *Shard) Pull(
-	ctx context.Context, queue string, most int, wait, lease time.Duration,
+	ctx context.Context, queue string, most int, patience, lease time.Duration,
 ) ([]Lease, error) {
 	target, err := pull.ParseQueue(queue)
 	if err != nil {
@@ -254,7 +252,21 @@ func (s *Shard) Pull(
 		lane: s.lanes.number(target), max: most, lease: lease, grant: make(chan grant, 1),
 	}
 	s.post(evPull{w: w})
-	timer := time.NewTimer(wait)
+	var g grant
+	if s.drive != nil {
+		g = s.takeBack(w)
+	} else if g, err = s.awaitGrant(ctx, w, patience); err != nil {
+		return nil, err
+	}
+	if len(g.claims) == 0 {
+		return nil, nil
+	}
+	return s.lease(ctx, w.lane, target, g)
+}
+
+// awaitGrant waits for messages.
+func (s *Shard) awaitGrant(ctx context.Context, w *waiter, d time.Duration) (grant, error) {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	var g grant
 	select {
@@ -264,23 +276,16 @@ func (s *Shard) Pull(
 	case <-ctx.Done():
 		g = s.takeBack(w)
 	case <-s.closed:
-		return nil, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
+		return g, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
 	}
-	if len(g.claims) == 0 {
-		return nil, nil
-	}
-	return s.lease(ctx, w.lane, target, g)
+	return g, nil
 }
 
 // takeBack ends the wait: with what was granted in the last moment, or with nothing.
 func (s *Shard) takeBack(w *waiter) grant {
 	s.post(evPullGone{w: w})
-	select {
-	case g := <-w.grant:
-		return g
-	case <-s.closed:
-		return grant{}
-	}
+	g, _ := wait(s, w.grant)
+	return g
 }
 
 // lease makes a grant durable and reads its messages meanwhile.
@@ -386,9 +391,8 @@ func (s *Shard) Settle(ctx context.Context, req SettleRequest, results []SettleR
 	}
 	st.results = make([]SettleResult, len(at))
 	s.post(evSettle{s: st})
-	select {
-	case err = <-st.done:
-	case <-s.closed:
+	err, ok := wait(s, st.done)
+	if !ok {
 		err = delay.ErrClosed
 	}
 	if err != nil {

@@ -135,6 +135,12 @@ func (c *committer) finishItem(it *finishItem, rec []byte) {
 		c.books.Dead++
 	}
 	if rec == nil || it.state == delay.Delivered && it.ref.meta&refID == 0 {
+		if it.attempts > 1 {
+			// Only then can a receipt of an earlier attempt turn up: tell it from the last one.
+			c.outcome(c.ids.Make(c.shard, key), localstore.IDRecord{
+				Identity: delay.Identity{Key: key, Generation: 1}, Attempts: it.attempts,
+			}, it.state)
+		}
 		switch {
 		case it.parked: // a kept segment may hold it (rule R5)
 			c.mark(&delay.Mark{Key: key, State: it.state, At: c.now()}, true)

@@ -74,10 +74,7 @@ func (s *Shard) hydrate(ctx context.Context, from, to delay.Key, n *int) error {
 	bytes := 0
 	commit := func(boundary delay.Key) error {
 		o.boundary = boundary
-		if err := s.commit.inbox.put(o, 0); err != nil {
-			return err
-		}
-		err := <-o.done
+		err := s.do(o, 0, o.done)
 		*n += len(o.keys)
 		o, bytes = &hydrateOp{done: make(chan error, 1)}, 0
 		return err
@@ -143,10 +140,7 @@ func (s *Shard) dropFar(ctx context.Context, now delay.Due) error {
 	from := delay.Key{Due: now.Add(s.opts.Horizon + 2*s.step())}
 	o := &dropOp{seq: seq, done: make(chan error, 1)}
 	commit := func() error {
-		if err := s.commit.inbox.put(o, 0); err != nil {
-			return err
-		}
-		err := <-o.done
+		err := s.do(o, 0, o.done)
 		o = &dropOp{seq: seq, done: make(chan error, 1)}
 		return err
 	}

@@ -29,6 +29,12 @@ const takeoverWait = 3
 // store is new, and takes a new epoch. Nothing runs until Run. ErrOldDisk leaves everything as it
 // was.
 func Open(ctx context.Context, parts Parts, opts Options) (*Shard, error) {
+	return open(ctx, parts, opts, nil, 0)
+}
+
+func open(
+	ctx context.Context, parts Parts, opts Options, drive *driver, seed uint64,
+) (*Shard, error) {
 	opts = opts.withDefaults()
 	if err := opts.Validate(); err != nil {
 		return nil, err
@@ -38,7 +44,7 @@ func Open(ctx context.Context, parts Parts, opts Options) (*Shard, error) {
 		parts.Boot = func() time.Duration { return parts.Now().Sub(start) }
 	}
 	s := &Shard{
-		parts: parts, opts: opts, log: parts.Logger, lanes: newLaneNames(),
+		parts: parts, opts: opts, log: parts.Logger, lanes: newLaneNames(), drive: drive,
 		reads: make(chan action, loadsInFlight), closed: make(chan struct{}),
 		upload: newUploadBuffer(parts.Tier == nil),
 	}
@@ -51,7 +57,7 @@ func Open(ctx context.Context, parts Parts, opts Options) (*Shard, error) {
 		return nil, fmt.Errorf("open shard: %w", err)
 	}
 	s.ids = delay.NewIDMaker(own.meta.ClusterID)
-	s.build(own)
+	s.build(own, seed)
 	if own.restore != nil {
 		if err := s.restore(ctx, own.restore); err != nil {
 			return nil, fmt.Errorf("restore: %w", err)
@@ -200,17 +206,20 @@ func (s *Shard) apply(b *localstore.Batch) error {
 }
 
 // build makes the core and the committer.
-func (s *Shard) build(own ownership) {
-	var seed [32]byte
-	_, _ = rand.Read(seed[:])
+func (s *Shard) build(own ownership, seed uint64) {
+	rng := mathrand.New(mathrand.NewPCG(mathrand.Uint64(), 0))
+	syncs := syncsInFlight
+	if s.drive != nil {
+		rng, syncs = mathrand.New(mathrand.NewPCG(seed, 1)), steppedSyncs
+	}
 	now := s.clock.now()
-	s.core = newCore(s.opts, s.lanes, mathrand.New(mathrand.NewChaCha8(seed)), now)
+	s.core = newCore(s.opts, s.lanes, rng, now)
 	s.core.epoch = own.meta.Epoch
 	s.commit = &committer{
 		store: s.parts.Store, ids: s.ids, opts: s.opts, log: s.log, events: s.parts.Events,
 		lanes: s.lanes, tiered: s.parts.Tier != nil, shard: s.shard, now: s.Now, post: s.post,
 		ask: s.askCore, upload: s.upload, inbox: newInbox(s.opts.MaxPending),
-		synced:  make(chan flushed, syncsInFlight),
+		synced:  make(chan flushed, syncs),
 		batch:   s.parts.Store.NewBatch(),
 		touched: make(map[string]struct{}),
 		cursors: make(map[delay.Target]delay.Key),
@@ -233,7 +242,11 @@ func (s *Shard) askCore(key delay.Key, parked *uint32) bool {
 		ev.parked, ev.lane = true, *parked
 	}
 	s.post(ev)
-	return <-ev.granted
+	if s.drive != nil { // the committer is inside its own task: answer without others
+		s.stepCore(context.TODO())
+	}
+	granted, _ := wait(s, ev.granted)
+	return granted
 }
 
 // evWithdraw is the committer's question.

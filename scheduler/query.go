@@ -41,12 +41,10 @@ func (e evInspect) apply(c *core) {
 func (s *Shard) inspect(keys []delay.Key) []sight {
 	ev := evInspect{keys: keys, done: make(chan []sight, 1)}
 	s.post(ev)
-	select {
-	case out := <-ev.done:
+	if out, ok := wait(s, ev.done); ok {
 		return out
-	case <-s.closed:
-		return make([]sight, len(keys))
 	}
+	return make([]sight, len(keys))
 }
 
 // Get returns what is known of a message; ErrNotFound when nothing is.

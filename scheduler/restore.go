@@ -4,6 +4,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -178,28 +179,9 @@ const idChunk = 1000
 // runIDs brings back the ids that segments name, while the shard serves; until it is done,
 // requests with client ids are answered "unavailable" (rule R14).
 func (s *Shard) runIDs(ctx context.Context) error {
-	o := &idsOp{done: make(chan error, 1)}
-	var failed error
-	put := func() bool {
-		if failed = s.commit.inbox.put(o, 0); failed == nil {
-			failed = <-o.done
-		}
-		o = &idsOp{done: make(chan error, 1)}
-		return failed == nil
-	}
 	for {
-		err := s.parts.Tier.ScanIDs(ctx, func(id string, ident delay.Identity) bool {
-			o.ids = append(o.ids, id)
-			o.idents = append(o.idents, ident)
-			return len(o.ids) < idChunk || put()
-		})
-		switch {
-		case ctx.Err() != nil || failed != nil:
-			return nil // the shard is ending
-		case err == nil:
-			o.complete = true
-			put()
-			s.log.Info("ids restored")
+		err := s.restoreIDs(ctx)
+		if err == nil || ctx.Err() != nil || errors.Is(err, delay.ErrClosed) {
 			return nil
 		}
 		s.log.Error("ids could not be restored yet", zap.Error(err))
@@ -209,6 +191,29 @@ func (s *Shard) runIDs(ctx context.Context) error {
 		case <-time.After(hydrateRetry):
 		}
 	}
+}
+
+func (s *Shard) restoreIDs(ctx context.Context) error {
+	o := &idsOp{done: make(chan error, 1)}
+	var failed error
+	put := func() bool {
+		failed = s.do(o, 0, o.done)
+		o = &idsOp{done: make(chan error, 1)}
+		return failed == nil
+	}
+	err := s.parts.Tier.ScanIDs(ctx, func(id string, ident delay.Identity) bool {
+		o.ids = append(o.ids, id)
+		o.idents = append(o.idents, ident)
+		return len(o.ids) < idChunk || put()
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return err
+	}
+	o.complete = true
+	if put() {
+		s.log.Info("ids restored")
+	}
+	return failed
 }
 
 // idsOp stores ids of pending messages, unless something newer is known of them.

@@ -49,6 +49,7 @@ type Shard struct {
 	draining atomic.Bool
 	closed   chan struct{} // the core's loop has ended
 	stop     context.CancelCauseFunc
+	drive    *driver // set in a simulation: there are no goroutines then
 	firsts   []event // what Open found, for the first steps of Run
 }
 
@@ -175,8 +176,12 @@ func (s *Shard) execute(ctx context.Context, actions []action) {
 		case actGrant:
 			a.waiter.grant <- a.grant
 		case actDeliver:
+			if s.drive != nil {
+				s.drive.deliveries = append(s.drive.deliveries, a)
+				continue
+			}
 			s.flying.Add(1)
-			go s.deliver(ctx, a)
+			go func() { defer s.flying.Done(); s.deliver(ctx, a) }()
 		case actLoad, actReadParked:
 			s.reads <- a
 		case actFinish:
@@ -241,13 +246,19 @@ func (s *Shard) runReads(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case a := <-s.reads:
-			switch a := a.(type) {
-			case actLoad:
-				s.post(s.loadRows(a))
-			case actReadParked:
-				s.post(s.readParked(a))
-			}
+			s.post(s.read(a))
 		}
+	}
+}
+
+func (s *Shard) read(a action) event {
+	switch a := a.(type) {
+	case actLoad:
+		return s.loadRows(a)
+	case actReadParked:
+		return s.readParked(a)
+	default:
+		panic(fmt.Sprintf("BUG: unknown read %T", a))
 	}
 }
 
@@ -315,21 +326,20 @@ func (s *Shard) runTimers(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		now := s.Now()
-		if !s.timersDue(now) {
-			continue
+		if now := s.Now(); s.timersDue(now) {
+			s.workTimers(now)
 		}
-		for n := timersChunk; n == timersChunk; {
-			o := &timersOp{upTo: now, done: make(chan int, 1)}
-			if err := s.commit.inbox.put(o, 0); err != nil {
-				return nil
-			}
-			select {
-			case n = <-o.done:
-			case <-ctx.Done():
-				return nil
-			}
+	}
+}
+
+// workTimers works off what is due.
+func (s *Shard) workTimers(now delay.Due) {
+	for n := timersChunk; n == timersChunk; {
+		o := &timersOp{upTo: now, done: make(chan int, 1)}
+		if err := s.commit.inbox.put(o, 0); err != nil {
+			return
 		}
+		n, _ = wait(s, o.done)
 	}
 }
 
@@ -366,7 +376,8 @@ func (s *Shard) Drain(ctx context.Context) error {
 	}
 	done := make(chan error, 1)
 	s.enqueue(&metaOp{done: done, change: func(c *committer) { c.meta.Clean = clean }})
-	errs = append(errs, <-done)
+	werr, _ := wait(s, done)
+	errs = append(errs, werr)
 	s.stop(errDrained)
 	return errors.Join(errs...)
 }
@@ -383,7 +394,7 @@ func (s *Shard) settleDown(ctx context.Context) {
 		}
 		fence := make(chan error, 1)
 		s.enqueue(&metaOp{done: fence, change: func(*committer) {}})
-		<-fence
+		_, _ = wait(s, fence)
 	}
 }
 

@@ -85,6 +85,12 @@ func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error
 	t.mu.waiters = append(t.mu.waiters, w)
 	t.mu.Unlock()
 	s.upload.flushSoon()
+	if s.drive != nil {
+		for !closedNow(w.done) {
+			s.drive.yield()
+		}
+		return nil
+	}
 	timer := time.NewTimer(tierPatience)
 	defer timer.Stop()
 	select {
@@ -185,7 +191,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) error {
 	s.advanceBacklog(part, left)
 	outbox := left.outbox
 	done := make(chan error, 1)
-	s.enqueue(&metaOp{done: done, change: func(c *committer) {
+	err = s.do(&metaOp{done: done, change: func(c *committer) {
 		c.meta.Uploaded = max(c.meta.Uploaded, cut.Uploaded)
 		c.meta.ManifestVersion = st.Version
 		if outbox > c.meta.OutboxDone {
@@ -193,8 +199,8 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) error {
 			c.meta.OutboxDone = outbox
 		}
 		c.retireMarks()
-	}})
-	if err := <-done; err != nil {
+	}}, 0, done)
+	if err != nil {
 		return err
 	}
 	s.confirmed(cut.Uploaded, outbox)

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+)
+
+// Stepped is a shard without goroutines, for simulation: whoever drives it decides what happens
+// next, so one seed gives one history. Everything that would run beside the caller is a Task; a
+// method of Shard that waits calls yield until its answer is there, and yield does a task. It is
+// confined to one goroutine. A crash is a panic through yield: the Stepped is then abandoned and
+// its disk opened again.
+type Stepped struct {
+	*Shard
+	flushing, hydrating, restoring bool
+}
+
+// driver is what a stepped shard has instead of goroutines.
+type driver struct {
+	yield      func()
+	deliveries []actDeliver
+}
+
+// Task is one thing that can be done now.
+type Task struct {
+	Kind TaskKind
+	At   int // which delivery
+}
+
+// TaskKind says what a task does.
+type TaskKind uint8
+
+// The tasks.
+const (
+	TaskCore    TaskKind = iota // step the core: events that wait, and the passing of time
+	TaskCommit                  // apply what waits for the committer
+	TaskSync                    // sync the oldest applied batch and tell everyone
+	TaskRead                    // one load or read-ahead
+	TaskDeliver                 // one batch to a sink
+	TaskTimers                  // durable timers
+	TaskFlush                   // upload to the tier
+	TaskHydrate                 // bring back what comes near
+	TaskDrop                    // drop what is far
+	TaskIDs                     // restore ids from segments
+)
+
+// String is the word of a trace.
+func (k TaskKind) String() string {
+	return [...]string{"core", "commit", "sync", "read", "deliver", "timers", "flush", "hydrate",
+		"drop", "ids"}[k]
+}
+
+// OpenStepped opens a shard to be driven by tasks. seed makes its choices repeatable.
+func OpenStepped(
+	ctx context.Context, parts Parts, opts Options, seed uint64, yield func(),
+) (*Stepped, error) {
+	s, err := open(ctx, parts, opts, &driver{yield: yield}, seed)
+	if err != nil {
+		return nil, err
+	}
+	for _, ev := range s.firsts {
+		s.execute(ctx, s.core.step(s.clock.now(), ev))
+	}
+	s.firsts = nil
+	return &Stepped{Shard: s}, nil
+}
+
+// Tasks appends what can be done now, in an order that depends on the history alone. Background
+// work (timers, flush, hydrate, drop, ids) can always be done unless it is under way.
+func (s *Stepped) Tasks(dst []Task) []Task {
+	add := func(on bool, k TaskKind) {
+		if on {
+			dst = append(dst, Task{Kind: k})
+		}
+	}
+	s.events.mu.Lock()
+	waiting := len(s.events.evs) > 0
+	s.events.mu.Unlock()
+	s.commit.inbox.mu.Lock()
+	ops := len(s.commit.inbox.mu.ops) > 0
+	s.commit.inbox.mu.Unlock()
+	add(waiting || s.core.nextWake() <= s.clock.now(), TaskCore)
+	add(ops, TaskCommit)
+	add(len(s.commit.synced) > 0, TaskSync)
+	add(len(s.reads) > 0, TaskRead)
+	for i := range s.drive.deliveries {
+		dst = append(dst, Task{Kind: TaskDeliver, At: i})
+	}
+	add(s.timersDue(s.Now()), TaskTimers)
+	if s.parts.Tier != nil {
+		add(!s.flushing, TaskFlush)
+		add(!s.hydrating, TaskHydrate)
+		add(!s.hydrating, TaskDrop)
+		add(!s.restoring && !s.parts.Store.Meta().IDsComplete, TaskIDs)
+	}
+	return dst
+}
+
+// NextWake is the instant at which time alone gives the core something to do.
+func (s *Stepped) NextWake() delay.Due { return s.core.nextWake() }
+
+// Do does one task. Only fatal errors are returned: a store that failed, or delay.ErrFenced.
+func (s *Stepped) Do(ctx context.Context, t Task) error {
+	switch t.Kind {
+	case TaskCore:
+		s.stepCore(ctx)
+	case TaskCommit:
+		ops, _ := s.commit.inbox.take(nil)
+		s.commit.work(ops)
+		return s.commit.failed
+	case TaskSync:
+		return s.commit.settle(<-s.commit.synced)
+	case TaskRead:
+		s.post(s.read(<-s.reads))
+	case TaskDeliver:
+		a := s.drive.deliveries[t.At]
+		s.drive.deliveries = append(s.drive.deliveries[:t.At:t.At],
+			s.drive.deliveries[t.At+1:]...)
+		s.deliver(ctx, a)
+	case TaskTimers:
+		s.workTimers(s.Now())
+	default:
+		return s.background(ctx, t.Kind)
+	}
+	return nil
+}
+
+// background does the tasks that may be under way only once.
+func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
+	guard := func(flag *bool, f func() error) error {
+		*flag = true
+		defer func() { *flag = false }()
+		return f()
+	}
+	switch kind {
+	case TaskFlush:
+		return fencedOnly(guard(&s.flushing, func() error { return s.flushOnce(ctx, false) }))
+	case TaskHydrate:
+		return fencedOnly(guard(&s.hydrating, func() error { return s.hydrateAhead(ctx) }))
+	case TaskDrop:
+		return fencedOnly(guard(&s.hydrating, func() error { return s.dropFar(ctx, s.Now()) }))
+	case TaskIDs:
+		return fencedOnly(guard(&s.restoring, func() error { return s.restoreIDs(ctx) }))
+	default:
+		panic(fmt.Sprintf("BUG: unknown task %d", kind))
+	}
+}
+
+// stepCore gives the core its events.
+func (s *Shard) stepCore(ctx context.Context) {
+	now := s.clock.now()
+	evs := s.events.take(nil)
+	for _, ev := range evs {
+		s.execute(ctx, s.core.step(now, ev))
+	}
+	if len(evs) == 0 {
+		s.execute(ctx, s.core.step(now, evNothing{}))
+	}
+}
+
+// Poll is Pull without waiting: it leases what is due and waiting now. The tasks that are needed
+// to answer are done through yield.
+func (s *Stepped) Poll(
+	ctx context.Context, queue string, most int, lease time.Duration,
+) ([]Lease, error) {
+	return s.Pull(ctx, queue, most, 0, lease)
+}
+
+// wait receives from an answer channel of capacity 1. ok is false when the shard's loop ended and
+// no answer will come.
+func wait[T any](s *Shard, answer chan T) (v T, ok bool) {
+	if s.drive != nil {
+		for len(answer) == 0 {
+			s.drive.yield()
+		}
+	}
+	select {
+	case v = <-answer:
+		return v, true
+	case <-s.closed:
+	}
+	select { // answered in the last moment
+	case v = <-answer:
+		return v, true
+	default:
+		return v, false
+	}
+}
+
+// do hands o to the committer and waits for its outcome.
+func (s *Shard) do(o op, weight int64, done chan error) error {
+	if err := s.commit.inbox.put(o, weight); err != nil {
+		return err
+	}
+	err, ok := wait(s, done)
+	if !ok {
+		return delay.ErrClosed
+	}
+	return err
+}
+
+// settle waits for the sync of one batch and tells everyone who waits for it.
+func (c *committer) settle(f flushed) error {
+	token, err := f.pending.Wait()
+	if err != nil {
+		err = fmt.Errorf("sync: %w", err)
+		for _, o := range f.ops {
+			o.finish(localstore.Synced{}, err)
+		}
+		return err
+	}
+	c.upload.add(&f)
+	if len(f.refs) > 0 {
+		c.post(evAccepted{refs: f.refs, last: f.last})
+	}
+	for _, ev := range f.events {
+		c.post(ev)
+	}
+	for _, o := range f.ops {
+		o.finish(token, nil)
+	}
+	return nil
+}
+
+// steppedSyncs is how many applied batches may wait for their sync in a simulation.
+const steppedSyncs = 4096
+
+func closedNow(done chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
+// fencedOnly keeps the error that ends a shard; the others are repeated by their loops.
+func fencedOnly(err error) error {
+	if errors.Is(err, delay.ErrFenced) || errors.Is(err, delay.ErrClosed) {
+		return err
+	}
+	return nil
+}
