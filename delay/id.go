@@ -101,7 +101,11 @@ func (m IDMaker) check(kind IDKind, shard Shard, key Key) uint32 {
 	binary.BigEndian.PutUint64(b[:], uint64(key.Due))
 	binary.BigEndian.PutUint64(b[8:], uint64(key.Seq))
 	b[16], b[17] = byte(shard), byte(kind)
-	sum := crc32.Update(m.cluster, castagnoli, b[:])
+	sum := ^m.cluster
+	for _, v := range b { // crc32.Update would move b to the heap
+		sum = castagnoli[byte(sum)^v] ^ sum>>8
+	}
+	sum = ^sum
 	return (sum ^ sum>>idCheckBits) & checkMask
 }
 

@@ -82,9 +82,9 @@ func (m Mode) String() string {
 // alias the record's bytes.
 type Message struct {
 	ID         ID     // the client's, or made by the server
-	Target     Target //
+	Target     Target // where it goes
 	Due        Due    // resolved, spread included
-	AcceptedAt Due    //
+	AcceptedAt Due    // by the guarded clock
 	Generation uint32 // from 1; replace adds one
 	Durability Durability
 	Mode       Mode

@@ -2,6 +2,8 @@
 
 package delay
 
+import "slices"
+
 // State is where a message is in its life; docs/state-machine.md draws it.
 type State uint8
 
@@ -51,12 +53,7 @@ var transitions = [...][]State{
 
 // CanFollow reports whether a message in state s may become next.
 func (s State) CanFollow(next State) bool {
-	for _, t := range transitions[s] {
-		if t == next {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(transitions[s], next)
 }
 
 // Level is the storage level a message is found in, as GET /v1/messages/{id} names it.

@@ -39,7 +39,6 @@ type finder struct {
 	store  *localstore.Store
 	ids    delay.IDMaker
 	shard  delay.Shard
-	epoch  delay.Epoch
 	issued func(delay.Seq) bool
 }
 
@@ -112,7 +111,7 @@ func (c *committer) locate(id delay.ID) (located, error) {
 }
 
 // claimable reports whether loc may be changed, and if so takes it away from delivery: the core is
-// asked last (S5). Everything granted must be followed by remove or giveBack.
+// asked last (C5). Everything granted must be followed by remove or giveBack.
 func (c *committer) claimable(loc located) bool {
 	if loc.place == placeCold {
 		return true

@@ -22,7 +22,7 @@ const (
 	syncsInFlight = 8       // batches applied and not yet synced
 )
 
-// op is one request to the committer: the only writer of ids, keys and rows (S5).
+// op is one request to the committer: the only writer of ids, keys and rows (C5).
 type op interface {
 	// stage adds the op's writes to the batch, flushing it where it must.
 	stage(c *committer)
@@ -43,9 +43,9 @@ type committer struct {
 	tiered bool
 	shard  delay.Shard
 	now    func() delay.Due
-	post   func(event)                              // to the core
-	ask    func(key delay.Key, parked *uint32) bool // core.withdraw, answered at once
-	broken func(error)                              // ends the shard
+	post   func(event)                   // to the core
+	ask    func(delay.Key, *uint32) bool // core.withdraw, answered at once; lane if parked
+	broken func(error)                   // ends the shard
 	upload *uploadBuffer
 	inbox  *inbox
 	synced chan flushed // to the syncer

@@ -58,7 +58,6 @@ type waiter struct {
 	max   int
 	lease time.Duration
 	grant chan grant // capacity 1
-	gone  bool
 }
 
 // grant is what a pull gets: claims under one lease.
@@ -188,19 +187,19 @@ func (c *core) claim(l *lane, n int) []claim {
 			r := l.parked.pop()
 			l.backlog--
 			l.drain = false
-			claims = c.claimOne(l, claims, waiting{ref: r})
+			claims = c.claimOne(claims, waiting{ref: r})
 			continue
 		}
 		w := l.ready.pop()
 		c.ready--
 		l.drain = true
-		claims = c.claimOne(l, claims, w)
+		claims = c.claimOne(claims, w)
 	}
 	c.readAhead(l)
 	return claims
 }
 
-func (c *core) claimOne(l *lane, claims []claim, w waiting) []claim {
+func (c *core) claimOne(claims []claim, w waiting) []claim {
 	key := w.ref.key
 	f, flying := c.flights[key]
 	switch {

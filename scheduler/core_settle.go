@@ -172,7 +172,7 @@ func (e evExpire) apply(c *core) {
 				l = c.lane(x.ref.lane)
 			}
 			if c.withdraw(x.ref.key, l) {
-				c.do(actExpire{ref: x.ref, parked: x.parked})
+				c.do(actExpire(x))
 			}
 		}
 	}

@@ -9,9 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	sink "github.com/cicadamq/cicada/broker/memory"
-
 	"github.com/cicadamq/cicada/broker"
+	sink "github.com/cicadamq/cicada/broker/memory"
 	"github.com/cicadamq/cicada/delay"
 )
 
@@ -47,7 +46,7 @@ func TestCrashKeepsAccepted(t *testing.T) {
 		for i := range 100 {
 			want[w.send(w.draft("pull:q", time.Duration(i)*100*time.Millisecond, "x")).ID] = true
 		}
-		time.Sleep(4 * time.Second)
+		w.pass(4 * time.Second)
 		first := w.pull(20, time.Second)
 		require.Len(t, first, 20)
 		w.ack(first[:10]...)
@@ -97,12 +96,12 @@ func TestRestoreFromBucket(t *testing.T) {
 		require.Equal(t, Cancelled, w.change(ids[10], Cancel, 0).Verdict)
 		require.Equal(t, Rescheduled,
 			w.change(ids[5], Reschedule, w.Now().Add(100*time.Second)).Verdict)
-		time.Sleep(25 * time.Second)
+		w.pass(25 * time.Second)
 		w.crash()
 		w.loseDisk()
 		w.open()
 		require.Equal(t, delay.Cancelled, w.get(ids[3]).State)
-		time.Sleep(5 * time.Second)
+		w.pass(5 * time.Second)
 		require.Equal(t, delay.Cancelled, w.get(ids[10]).State)
 		again := w.draft("pull:q", time.Hour, "other")
 		again.ID = ids[20]
@@ -135,7 +134,7 @@ func TestTierDurability(t *testing.T) {
 		w.crash()
 		w.loseDisk()
 		w.open()
-		time.Sleep(time.Hour * 3)
+		w.pass(time.Hour * 3)
 		require.Equal(t, map[delay.ID]int{r.ID: 1}, w.drainQueue(time.Second))
 	})
 }
@@ -150,13 +149,13 @@ func TestRetryAndDead(t *testing.T) {
 		d := w.draft("log:", time.Second, "x")
 		d.MaxAttempts = 4
 		r := w.send(d)
-		time.Sleep(2 * time.Second)
+		w.pass(2 * time.Second)
 		require.Equal(t, delay.Claimed, w.get(r.ID).State)
 		require.Equal(t, TooLate, w.change(r.ID, Cancel, 0).Verdict)
 		w.crash()
 		w.open()
 		require.Equal(t, TooLate, w.change(r.ID, Cancel, 0).Verdict)
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		info := w.get(r.ID)
 		require.Equal(t, delay.Dead, info.State)
 		require.EqualValues(t, 4, info.Attempts)
@@ -167,7 +166,7 @@ func TestRetryAndDead(t *testing.T) {
 		w.sink = sink.New(sink.Options{Now: time.Now})
 		_, err = w.RetryDead(t.Context(), r.ID)
 		require.NoError(t, err)
-		time.Sleep(5 * time.Second)
+		w.pass(5 * time.Second)
 		require.Equal(t, delay.Delivered, w.get(r.ID).State)
 		require.Equal(t, delay.Books{Accepted: 1, Delivered: 1}, w.books())
 	})
@@ -182,7 +181,7 @@ func TestPausedLane(t *testing.T) {
 		for i := range 3000 {
 			ids = append(ids, w.send(w.draft("log:", time.Duration(i)*time.Millisecond, "x")).ID)
 		}
-		time.Sleep(30 * time.Second)
+		w.pass(30 * time.Second)
 		require.Greater(t, w.Status().Watermark.Due, w.Now().Add(-12*time.Second))
 		require.Equal(t, Cancelled, w.change(ids[0], Cancel, 0).Verdict)
 		w.crash()
@@ -191,7 +190,7 @@ func TestPausedLane(t *testing.T) {
 		require.Equal(t, delay.Scheduled, w.get(ids[2]).State)
 		require.Zero(t, w.sink.Reached())
 		require.NoError(t, w.SetPaused(t.Context(), "log:", false))
-		time.Sleep(5 * time.Second)
+		w.pass(5 * time.Second)
 		taken := w.sink.Taken()
 		require.Len(t, taken, 2998)
 		for id, n := range taken {
@@ -207,9 +206,9 @@ func TestExpiry(t *testing.T) {
 		d := w.draft("pull:q", time.Second, "x")
 		d.TTL = 3 * time.Second
 		r := w.send(d)
-		time.Sleep(3 * time.Second)
+		w.pass(3 * time.Second)
 		require.Equal(t, delay.Scheduled, w.get(r.ID).State)
-		time.Sleep(2 * time.Second)
+		w.pass(2 * time.Second)
 		require.Equal(t, delay.Expired, w.get(r.ID).State)
 		require.Empty(t, w.pull(1, time.Second))
 		require.Equal(t, TooLate, w.change(r.ID, Cancel, 0).Verdict)
@@ -241,7 +240,7 @@ func TestClientIDs(t *testing.T) {
 		require.Equal(t, Cancelled, w.change("order-1", Cancel, 0).Verdict)
 		require.Equal(t, NotFound, w.change("order-2", Cancel, 0).Verdict)
 		require.Equal(t, delay.Books{Accepted: 1, Cancelled: 1}, w.books())
-		time.Sleep(25 * time.Hour)
+		w.pass(25 * time.Hour)
 		require.Equal(t, NotFound, w.change("order-1", Cancel, 0).Verdict)
 	})
 }

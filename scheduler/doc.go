@@ -22,17 +22,17 @@
 //
 // # Invariants
 //
-//	S1  A message is claimed only at or after its due, by the guarded clock.
-//	S2  A key below loadedTo is in exactly one place: wheel, ready queue, flight, parked or
+//	C1  A message is claimed only at or after its due, by the guarded clock.
+//	C2  A key below loadedTo is in exactly one place: wheel, ready queue, flight, parked or
 //	    finished (rule R7).
-//	S3  The watermark never passes an unfinished key that is not parked, nor the boundary L
+//	C3  The watermark never passes an unfinished key that is not parked, nor the boundary L
 //	    (rules R1, R5), and never goes back.
-//	S4  Replies that promise durability take a localstore.Synced, which only a sync can make.
-//	S5  Only the committer decides about ids, keys and rows; only the core decides about claims. A
+//	C4  Replies that promise durability take a localstore.Synced, which only a sync can make.
+//	C5  Only the committer decides about ids, keys and rows; only the core decides about claims. A
 //	    change asks the core before it is staged, so cancel is exact.
-//	S6  Push claims stay at or below the durable claim horizon (rule R8); a pull is answered after
+//	C6  Push claims stay at or below the durable claim horizon (rule R8); a pull is answered after
 //	    its lease record is synced.
-//	S7  Uploads hold only what is synced (rule R4); local rows are dropped only after the manifest
+//	C7  Uploads hold only what is synced (rule R4); local rows are dropped only after the manifest
 //	    that lists them is committed and noted locally.
 //
 // # Concurrency

@@ -198,7 +198,7 @@ type dropOp struct {
 
 func (o *dropOp) stage(c *committer) {
 	if c.meta.Uploaded < o.seq {
-		return // the upload is not noted locally yet (S7)
+		return // the upload is not noted locally yet (C7)
 	}
 	err := c.store.ReadRows(o.keys, func(i int, rec []byte) {
 		if rec != nil && !o.keys[i].Less(c.meta.Boundary) {

@@ -235,7 +235,7 @@ func (s *Shard) build(own ownership, seed uint64) {
 	}
 }
 
-// askCore asks the core for a key on behalf of the committer (S5).
+// askCore asks the core for a key on behalf of the committer (C5).
 func (s *Shard) askCore(key delay.Key, parked *uint32) bool {
 	ev := evWithdraw{key: key, granted: make(chan bool, 1)}
 	if parked != nil {
@@ -243,7 +243,7 @@ func (s *Shard) askCore(key delay.Key, parked *uint32) bool {
 	}
 	s.post(ev)
 	if s.drive != nil { // the committer is inside its own task: answer without others
-		s.stepCore(context.TODO())
+		s.stepCore()
 	}
 	granted, _ := wait(s, ev.granted)
 	return granted

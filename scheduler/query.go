@@ -286,7 +286,7 @@ func (s *Shard) pendingChunk(
 	ctx context.Context, f Filter, from delay.Key,
 ) ([]pendingItem, delay.Key, error) {
 	r := &chunkReader{s: s, f: &f, upper: delay.MaxKey, seen: make(map[delay.Key]struct{})}
-	if f.DueTo > 0 && from.Less(s.parts.Store.Meta().Watermark) == false {
+	if f.DueTo > 0 && !from.Less(s.parts.Store.Meta().Watermark) {
 		r.upper = delay.Key{Due: f.DueTo}
 	}
 	limit := r.upper
@@ -510,7 +510,8 @@ func (s *Shard) Histogram(
 		return bars[start]
 	}
 	var err error
-	if bucket%time.Hour == 0 && from%delay.Due(ms) == 0 && (to == delay.MaxDue || to%delay.Due(ms) == 0) {
+	whole := func(d delay.Due) bool { return d == delay.MaxDue || d%delay.Due(ms) == 0 }
+	if bucket%time.Hour == 0 && whole(from) && whole(to) {
 		s.slotBars(from, to, at)
 	} else {
 		err = s.scanPending(ctx, Filter{DueFrom: from, DueTo: to}, delay.Key{Due: from},

@@ -49,8 +49,9 @@ type Shard struct {
 	draining atomic.Bool
 	closed   chan struct{} // the core's loop has ended
 	stop     context.CancelCauseFunc
-	drive    *driver // set in a simulation: there are no goroutines then
-	firsts   []event // what Open found, for the first steps of Run
+	life     context.Context // of the core's loop; deliveries end with it
+	drive    *driver         // set in a simulation: there are no goroutines then
+	firsts   []event         // what Open found, for the first steps of Run
 }
 
 // eventQueue carries events to the core. It is bounded by what is in flight: every event answers
@@ -106,6 +107,7 @@ func (s *Shard) Run(ctx context.Context) error {
 	}
 	core := context.WithoutCancel(ctx)
 	core, stopCore := context.WithCancel(core)
+	s.life = core
 	end("commit", s.commit.run)
 	end("sync", func() error { defer stopCore(); return s.commit.runSyncs() })
 	end("core", func() error { defer close(s.closed); return s.runCore(core) })
@@ -141,17 +143,17 @@ func (s *Shard) runCore(ctx context.Context) error {
 	defer timer.Stop()
 	var evs []event
 	for _, ev := range s.firsts {
-		s.execute(ctx, s.core.step(s.clock.now(), ev))
+		s.execute(s.core.step(s.clock.now(), ev))
 	}
 	s.firsts = nil
 	for ctx.Err() == nil {
 		evs = s.events.take(evs)
 		now := s.clock.now()
 		for _, ev := range evs {
-			s.execute(ctx, s.core.step(now, ev))
+			s.execute(s.core.step(now, ev))
 		}
 		if len(evs) == 0 {
-			s.execute(ctx, s.core.step(now, evNothing{}))
+			s.execute(s.core.step(now, evNothing{}))
 		}
 		clear(evs)
 		wait := min(s.core.nextWake().Sub(now), maxWait)
@@ -170,7 +172,7 @@ func (s *Shard) runCore(ctx context.Context) error {
 }
 
 // execute carries actions out or hands them on. It never blocks on I/O.
-func (s *Shard) execute(ctx context.Context, actions []action) {
+func (s *Shard) execute(actions []action) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case actGrant:
@@ -181,7 +183,7 @@ func (s *Shard) execute(ctx context.Context, actions []action) {
 				continue
 			}
 			s.flying.Add(1)
-			go func() { defer s.flying.Done(); s.deliver(ctx, a) }()
+			go func() { defer s.flying.Done(); s.deliver(s.life, a) }()
 		case actLoad, actReadParked:
 			s.reads <- a
 		case actFinish:

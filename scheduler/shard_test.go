@@ -190,6 +190,9 @@ func (w *world) get(id delay.ID) Info {
 	return info
 }
 
+// pass lets virtual time pass.
+func (w *world) pass(d time.Duration) { time.Sleep(d) }
+
 func (w *world) books() delay.Books {
 	b := w.Status().Books
 	require.True(w.t, b.Balanced(), "%+v", b)

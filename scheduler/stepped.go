@@ -66,7 +66,7 @@ func OpenStepped(
 		return nil, err
 	}
 	for _, ev := range s.firsts {
-		s.execute(ctx, s.core.step(s.clock.now(), ev))
+		s.execute(s.core.step(s.clock.now(), ev))
 	}
 	s.firsts = nil
 	return &Stepped{Shard: s}, nil
@@ -110,7 +110,7 @@ func (s *Stepped) NextWake() delay.Due { return s.core.nextWake() }
 func (s *Stepped) Do(ctx context.Context, t Task) error {
 	switch t.Kind {
 	case TaskCore:
-		s.stepCore(ctx)
+		s.stepCore()
 	case TaskCommit:
 		ops, _ := s.commit.inbox.take(nil)
 		s.commit.work(ops)
@@ -154,14 +154,14 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 }
 
 // stepCore gives the core its events.
-func (s *Shard) stepCore(ctx context.Context) {
+func (s *Shard) stepCore() {
 	now := s.clock.now()
 	evs := s.events.take(nil)
 	for _, ev := range evs {
-		s.execute(ctx, s.core.step(now, ev))
+		s.execute(s.core.step(now, ev))
 	}
 	if len(evs) == 0 {
-		s.execute(ctx, s.core.step(now, evNothing{}))
+		s.execute(s.core.step(now, evNothing{}))
 	}
 }
 
