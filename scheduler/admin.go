@@ -157,19 +157,24 @@ func (s *Shard) SetPaused(_ context.Context, target delay.Target, paused bool) e
 }
 
 // evTargets asks the core for its lanes.
-type evTargets struct{ done chan []TargetStatus }
+type evTargets struct{ done chan []laneStatus }
+
+// laneStatus is a lane as the core sees it.
+type laneStatus struct {
+	TargetStatus
+	delivered int64 // since the start
+}
 
 func (e evTargets) apply(c *core) {
-	var out []TargetStatus
+	var out []laneStatus
 	for _, l := range c.live {
 		if l == nil {
 			continue
 		}
-		out = append(out, TargetStatus{
+		out = append(out, laneStatus{delivered: l.delivered, TargetStatus: TargetStatus{
 			Target: l.target, InFlight: l.inflight, Paused: l.paused, LastError: l.lastError,
 			Backlog: int64(l.ready.len()) + l.backlog, Open: c.now < l.openUntil,
-			Delivered: l.delivered,
-		})
+		}})
 	}
 	for _, f := range c.flights {
 		if f.state != flightLeased && f.state != flightRetrying {
@@ -188,11 +193,16 @@ func (e evTargets) apply(c *core) {
 
 // Targets describes every lane that has been used since the start, by name.
 func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
-	ev := evTargets{done: make(chan []TargetStatus, 1)}
+	ev := evTargets{done: make(chan []laneStatus, 1)}
 	s.post(ev)
-	out, ok := wait(s, ev.done)
+	lanes, ok := wait(s, ev.done)
 	if !ok {
 		return nil, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
+	}
+	s.rates.fill(lanes, s.parts.Now())
+	out := make([]TargetStatus, len(lanes))
+	for i := range lanes {
+		out[i] = lanes[i].TargetStatus
 	}
 	slices.SortFunc(out, func(a, b TargetStatus) int {
 		if a.Target < b.Target {
@@ -200,7 +210,6 @@ func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
 		}
 		return 1
 	})
-	s.rates.fill(out, s.parts.Now())
 	return out, nil
 }
 
@@ -216,7 +225,7 @@ type rated struct {
 	rate  float64
 }
 
-func (m *rateMeter) fill(out []TargetStatus, now time.Time) {
+func (m *rateMeter) fill(out []laneStatus, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := make(map[delay.Target]rated, len(out))
@@ -225,9 +234,9 @@ func (m *rateMeter) fill(out []TargetStatus, now time.Time) {
 		r, ok := m.last[t.Target]
 		if since := now.Sub(r.at); !ok || since >= time.Second {
 			if ok {
-				r.rate = float64(t.Delivered-r.total) / since.Seconds()
+				r.rate = float64(t.delivered-r.total) / since.Seconds()
 			}
-			r.at, r.total = now, t.Delivered
+			r.at, r.total = now, t.delivered
 		}
 		t.Rate = r.rate
 		next[t.Target] = r

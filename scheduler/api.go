@@ -161,7 +161,6 @@ type TargetStatus struct {
 	Target    delay.Target
 	InFlight  int
 	Backlog   int64   // due and waiting: in memory and parked
-	Delivered int64   // since the start
 	Rate      float64 // delivered per second, between the last two looks
 	LastError string
 	Paused    bool

@@ -60,12 +60,12 @@ type committer struct {
 	books   delay.Books
 	counter uint64
 	handed  atomic.Uint64              // the last seq given out, for readers
-	uncold  int64                      // pending rows that no segment holds: they wait too briefly (rule R15)
-	recent  []accepted                 // batches that the core may not have seen when it proposed a watermark
+	uncold  int64                      // pending rows that no segment holds (rule R15)
+	recent  []accepted                 // batches that the core may not have seen yet
 	lowest  delay.Key                  // of the batch
 	ranged  delay.Key                  // rows below were removed by range
 	retired delay.Key                  // marks below were removed
-	horizon delay.Due                  // H as recovered: push messages up to it may have been claimed (rule R12)
+	horizon delay.Due                  // H as recovered (rule R8)
 	cursors map[delay.Target]delay.Key // claim cursors as recovered after a crash
 	failed  error
 }
