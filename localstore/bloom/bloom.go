@@ -88,7 +88,8 @@ func (set *Set) Add(hashes []uint64) {
 	layers := *set.layers.Load()
 	last := layers[len(layers)-1]
 	for _, h := range hashes {
-		if !last.add(h) {
+		// What an older layer already claims needs no more bits.
+		if anyHas(layers[:len(layers)-1], h) || !last.add(h) {
 			continue
 		}
 		set.ids.Add(1)
@@ -107,7 +108,11 @@ func (set *Set) Add(hashes []uint64) {
 
 // Has is false only when h was never added.
 func (set *Set) Has(h uint64) bool {
-	layers := *set.layers.Load()
+	return anyHas(*set.layers.Load(), h)
+}
+
+// anyHas looks in the newest layer first: it is the largest.
+func anyHas(layers []*bloom, h uint64) bool {
 	for i := len(layers) - 1; i >= 0; i-- {
 		if layers[i].has(h) {
 			return true
@@ -157,9 +162,6 @@ func Hash(id string) uint64 {
 	copy(tail[:], id)
 	return mix(mix(h^binary.LittleEndian.Uint64(tail[:]), hashSalt2), hashSalt)
 }
-
-// HashPair mixes two numbers.
-func HashPair(a, b uint64) uint64 { return mix(mix(a^hashSalt, hashSalt2)^b, hashSalt) }
 
 func word(s string) uint64 {
 	_ = s[7]

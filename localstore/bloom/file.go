@@ -19,6 +19,8 @@ const (
 	version = 1
 	// maxLayers is more than a filter that doubles can ever have.
 	maxLayers = 64
+	// chunkWords are written and read at once; a layer has a multiple of 8.
+	chunkWords = 512
 )
 
 // Stamp says of which state of what the set was saved; a set is read back only for the same.
@@ -35,16 +37,16 @@ func Write(f io.Writer, set *Set, stamp Stamp) error {
 	head = binary.LittleEndian.AppendUint64(head, uint64(len(layers)))
 	// A bufio.Writer keeps its first error for Flush.
 	_, _ = out.Write(head)
-	var b [8]byte
-	put := func(v uint64) {
-		binary.LittleEndian.PutUint64(b[:], v)
-		_, _ = out.Write(b[:])
-	}
 	for _, l := range layers {
-		put(uint64(l.capacity))
-		put(uint64(l.ids))
-		for i := range l.words {
-			put(l.words[i].Load())
+		_, _ = out.Write(binary.LittleEndian.AppendUint64(
+			binary.LittleEndian.AppendUint64(nil, uint64(l.capacity)), uint64(l.ids)))
+		var chunk [chunkWords * 8]byte
+		for at := 0; at < len(l.words); at += chunkWords {
+			n := min(chunkWords, len(l.words)-at)
+			for i := range n {
+				binary.LittleEndian.PutUint64(chunk[i*8:], l.words[at+i].Load())
+			}
+			_, _ = out.Write(chunk[:n*8])
 		}
 	}
 	if err := out.Flush(); err != nil {
@@ -104,7 +106,7 @@ type fileReader struct {
 	in   *bufio.Reader
 	crc  io.Writer
 	left int64
-	buf  [32]byte
+	buf  [chunkWords * 8]byte
 	bad  error
 }
 
@@ -114,7 +116,7 @@ func (r *fileReader) fail(what string) {
 	}
 }
 
-// bytes reads n <= 32 bytes; zeros after an error.
+// bytes reads n bytes, at most a chunk; zeros after an error. They are valid until the next call.
 func (r *fileReader) bytes(n int) []byte {
 	b := r.buf[:n]
 	clear(b)
@@ -144,8 +146,12 @@ func (r *fileReader) layer() *bloom {
 	}
 	l := newBloom(capacity)
 	l.ids = ids
-	for i := range l.words {
-		l.words[i].Store(r.number())
+	for at := 0; at < len(l.words); at += chunkWords {
+		n := min(chunkWords, len(l.words)-at)
+		chunk := r.bytes(n * 8)
+		for i := range n {
+			l.words[at+i].Store(binary.LittleEndian.Uint64(chunk[i*8:]))
+		}
 	}
 	return l
 }
