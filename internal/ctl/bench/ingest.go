@@ -239,7 +239,7 @@ func (in *ingest) finish(calls *histogram) {
 }
 
 // streamWindow bounds the batches of one stream that wait for their replies.
-const streamWindow = 16
+const streamWindow = 4
 
 // sent is a batch of a stream that waits for its replies.
 type sent struct {

@@ -96,12 +96,13 @@ type Settled struct {
 
 // Bucket is one bar of the histogram of the future.
 type Bucket struct {
-	From  any   `json:"from"`
-	Count int64 `json:"count"`
-	Bytes int64 `json:"bytes"`
-	Hot   int64 `json:"hot"`
-	Warm  int64 `json:"warm"`
-	Cold  int64 `json:"cold"`
+	From   string `json:"from"`
+	FromMS int64  `json:"from_ms"`
+	Count  int64  `json:"count"`
+	Bytes  int64  `json:"bytes"`
+	Hot    int64  `json:"hot"`
+	Warm   int64  `json:"warm"`
+	Cold   int64  `json:"cold"`
 }
 
 // Target is one lane.

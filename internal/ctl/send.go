@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cicadamq/cicada/internal/ctl/client"
+)
+
+const sendHelp = `Send one message, or many with --ndjson.
+
+  cicada send --target pull:orders --delay 10s --id o-1 'body'
+  cicada send --target https://example.com/hook --at 2030-01-01T00:00:00Z @body.json
+  echo body | cicada send --target pull:orders --delay 2d -
+  cicada send --ndjson messages.ndjson
+
+The body is the argument; - reads it from stdin, @FILE from a file. Prints the id.
+With --ndjson each line is a message as in POST /v1/messages and each gives one line;
+lines that are refused are told on stderr and make the exit status 1.`
+
+// textFields are the fields of POST /v1/messages that a flag of the same name fills as text.
+var textFields = []struct{ flag, field, help string }{
+	{"target", "target", "pull:<queue>, http(s)://…, log:"},
+	{"delay", "delay", "from now: 10s, 1h30m, 2d, 1w"},
+	{"at", "deliver_at", "RFC 3339 with offset, or epoch milliseconds"},
+	{"id", "id", "your id; repeating it is safe"},
+	{"key", "key", "routing key"},
+	{"ttl", "ttl", "expire when not delivered by due + ttl"},
+	{"not-after", "not_after", "expire at this instant"},
+	{"spread", "spread", "deliver at a stable random point in [due, due + spread]"},
+	{"durability", "durability", "local or tier"},
+	{"max-wait", "max_wait", "with --replace: the due may not move beyond first due + this"},
+	{"backoff", "backoff", "first pause between attempts"},
+	{"mode", "mode", "at_least_once, at_most_once or exactly_once"},
+}
+
+type sendFlags struct {
+	text     map[string]*string
+	headers  []string
+	replace  bool
+	attempts uint32
+	ndjson   string
+}
+
+func (a *app) send() *cobra.Command {
+	f := sendFlags{text: make(map[string]*string)}
+	cmd := &cobra.Command{
+		Use: "send [BODY|-|@FILE]", Short: "Send a message", Long: sendHelp,
+		Args: args(0, 1, "one body"),
+	}
+	for _, t := range textFields {
+		f.text[t.field] = cmd.Flags().String(t.flag, "", t.help)
+	}
+	cmd.Flags().StringArrayVar(&f.headers, "header", nil, "NAME=VALUE, repeatable")
+	cmd.Flags().BoolVar(&f.replace, "replace", false, "replace a message of the same id")
+	cmd.Flags().Uint32Var(&f.attempts, "max-attempts", 0, "give up after this many attempts")
+	cmd.Flags().StringVar(&f.ndjson, "ndjson", "", "send the messages of this file, - for stdin")
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		c, err := a.dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if cmd.Flags().Changed("ndjson") {
+			if len(given) > 0 {
+				return usagef("--ndjson and a body exclude each other")
+			}
+			return a.sendMany(cmd.Context(), c, f.ndjson)
+		}
+		return a.sendOne(cmd, c, &f, given)
+	}
+	return cmd
+}
+
+func (a *app) sendOne(cmd *cobra.Command, c *client.Client, f *sendFlags, given []string) error {
+	if *f.text["target"] == "" {
+		return usagef("send wants --target")
+	}
+	if (*f.text["delay"] == "") == (*f.text["deliver_at"] == "") {
+		return usagef("send wants one of --delay and --at")
+	}
+	if len(given) == 0 {
+		return usagef("send wants a body; '' is an empty one")
+	}
+	body, err := a.readBody(given[0])
+	if err != nil {
+		return err
+	}
+	m := map[string]any{}
+	for field, v := range f.text {
+		if *v != "" {
+			m[field] = *v
+		}
+	}
+	if utf8.Valid(body) {
+		m["body"] = string(body)
+	} else {
+		m["body_base64"] = base64.StdEncoding.EncodeToString(body)
+	}
+	if f.replace {
+		m["replace"] = true
+	}
+	if cmd.Flags().Changed("max-attempts") {
+		m["max_attempts"] = f.attempts
+	}
+	if m["headers"], err = headerMap(f.headers); err != nil {
+		return err
+	}
+	if len(f.headers) == 0 {
+		delete(m, "headers")
+	}
+	r, err := c.Send(cmd.Context(), m)
+	if err != nil {
+		return err
+	}
+	if r.Duplicate {
+		a.say("already sent; state %s, due %s", r.State, r.Due)
+	}
+	var t table
+	t.add(r.ID, r, r.ID)
+	return a.print(&t, true)
+}
+
+func headerMap(given []string) (map[string]string, error) {
+	m := make(map[string]string, len(given))
+	for _, h := range given {
+		name, value, ok := strings.Cut(h, "=")
+		if _, twice := m[name]; !ok || name == "" || twice {
+			return nil, usagef("--header %q: want NAME=VALUE, each name once", h)
+		}
+		m[name] = value
+	}
+	return m, nil
+}
+
+// maxBody is the contract's limit, checked here so that a wrong file is not read whole.
+const maxBody = 4 << 20
+
+func (a *app) readBody(arg string) ([]byte, error) {
+	from := a.Stdin
+	switch {
+	case arg == "-":
+	case strings.HasPrefix(arg, "@"):
+		file, err := os.Open(arg[1:])
+		if err != nil {
+			return nil, fmt.Errorf("read body: %w", err)
+		}
+		defer file.Close()
+		from = file
+	default:
+		return []byte(arg), nil
+	}
+	body, err := io.ReadAll(io.LimitReader(from, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("read body: %w", err)
+	}
+	if len(body) > maxBody {
+		return nil, errors.New("the body is larger than 4 MiB")
+	}
+	return body, nil
+}
+
+// sendMany streams lines to the daemon and prints one line per reply as it comes.
+func (a *app) sendMany(ctx context.Context, c *client.Client, name string) error {
+	format, err := a.format()
+	if err != nil {
+		return err
+	}
+	from := a.Stdin
+	if name != "-" {
+		file, err := os.Open(name)
+		if err != nil {
+			return fmt.Errorf("read messages: %w", err)
+		}
+		defer file.Close()
+		from = file
+	}
+	replies, err := c.Stream(ctx, "/v1/messages", "application/x-ndjson", from)
+	if err != nil {
+		return err
+	}
+	defer replies.Close()
+	lines := bufio.NewScanner(replies)
+	lines.Buffer(nil, 1<<20)
+	out := bufio.NewWriter(a.Stdout)
+	failed, n := 0, 0
+	for lines.Scan() {
+		n++
+		var r client.Receipt
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return errors.Join(fmt.Errorf("reply %d: %w", n, err), out.Flush())
+		}
+		if r.Err != nil {
+			failed++
+			a.say("line %d: %v", n, r.Err)
+		}
+		switch {
+		case format == "json" || format == "jsonl":
+			out.Write(bytes.TrimSpace(lines.Bytes()))
+			out.WriteByte('\n')
+		case r.Err == nil:
+			out.WriteString(r.ID + "\n")
+		}
+	}
+	if err := errors.Join(lines.Err(), out.Flush()); err != nil {
+		return fmt.Errorf("after %d replies: %w", n, err)
+	}
+	if failed > 0 {
+		a.say("%d of %d messages were refused", failed, n)
+		return &statusError{exitError}
+	}
+	return nil
+}
