@@ -213,7 +213,8 @@ func (r *rpc) Reserve(ctx context.Context, req *connect.Request[cicadav1.Reserve
 
 func receiptOf(r *scheduler.Receipt) *cicadav1.Receipt {
 	return &cicadav1.Receipt{Id: string(r.ID), DueMs: int64(r.Due),
-		Durability: durabilityOf(r.Durability), Duplicate: r.Duplicate, Generation: r.Generation, State: stateOf(r.State)}
+		Durability: durabilityOf(r.Durability), Duplicate: r.Duplicate,
+		Generation: r.Generation, State: stateOf(r.State)}
 }
 
 // The enums of the proto have their zero besides.

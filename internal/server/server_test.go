@@ -38,7 +38,9 @@ func ask(t testing.TB, s *Server, method, target, body string, headers ...string
 	return rec.Code, out, rec.Header()
 }
 
-func TestSend(t *testing.T) { // each form of a request must be answered in its own form
+// Each form of a request must be answered in its own form, and nothing that the shard did not accept
+// as accepted (W2).
+func TestSend(t *testing.T) {
 	f := newFake()
 	s := New(f, Options{})
 	code, out, h := ask(t, s, "POST", "/v1/messages", `{"id":"a","target":"log:","delay":"10s"}`)

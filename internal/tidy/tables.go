@@ -146,7 +146,7 @@ func houseOwners() []owner {
 		{path: "github.com/jedib0t/go-pretty", dirs: []string{"internal/ctl"}, reason: one},
 		{path: "github.com/schollz/progressbar", dirs: []string{"internal/ctl"}, reason: one},
 		{path: "golang.org/x/term", dirs: []string{"internal/ctl"}, reason: one},
-		{path: "go.yaml.in/yaml", dirs: []string{"internal/config"}, reason: one},
+		{path: "go.yaml.in/yaml", dirs: []string{"internal/config"}, tests: true, reason: one},
 		{path: "github.com/prometheus/client_golang", dirs: []string{"internal/metrics"}, reason: one},
 		{path: "github.com/robfig/cron", dirs: []string{"scheduler"}, reason: one},
 		{path: "github.com/twmb/franz-go", dirs: []string{"broker/kafka"}, reason: one},

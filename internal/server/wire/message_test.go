@@ -195,6 +195,31 @@ func TestCombinations(t *testing.T) {
 	require.ErrorContains(t, err, "target: no")
 }
 
+// Escapes are resolved in the request's own bytes, so neighbours must not run into each other, and
+// drafts must hold until their bytes are used again (J4).
+func TestInPlace(t *testing.T) {
+	var in bytes.Buffer
+	in.WriteString(`{"messages":[`)
+	for i := range 200 {
+		fmt.Fprintf(&in, `{"id":"\u0069%d","target":"log:","delay":1,"body":"\n\u00e9\ud83d\ude00%s\"%d",`+
+			`"headers":{"\u0068%d":"\t"}},{"target":"log:","delay":1,"body_base64":"\u0059Q=="},`, i,
+			strings.Repeat("x", i), i, i)
+	}
+	in.WriteString(`{}]}`)
+	text := strings.ReplaceAll(in.String(), `"\t"`, `"\u0021"`)
+	d := Decoder{Rules: testRules()}
+	var b Batch
+	require.NoError(t, d.Messages([]byte(text), testNow, &b))
+	require.Len(t, b.Drafts, 400)
+	for i := range 200 {
+		m := &b.Drafts[2*i]
+		require.Equal(t, fmt.Sprint("i", i), string(m.ID))
+		require.Equal(t, fmt.Sprintf("\né😀%s\"%d", strings.Repeat("x", i), i), string(m.Body))
+		require.Equal(t, []delay.Header{{Name: fmt.Sprint("h", i), Value: "!"}}, m.Headers)
+		require.Equal(t, "a", string(b.Drafts[2*i+1].Body))
+	}
+}
+
 // In a list each message must stand alone, in order; broken JSON must refuse the whole (J3).
 func TestMessages(t *testing.T) {
 	d := Decoder{Rules: testRules()}
