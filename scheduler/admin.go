@@ -288,8 +288,12 @@ func (s *Shard) Status() Status {
 	if t.mu.lastErr != nil {
 		st.LastFlushError = t.mu.lastErr.Error()
 	}
-	if t.mu.oldest != 0 {
-		st.OldestNotUploaded = st.Clock.Now.Sub(t.mu.oldest)
+	oldest := t.mu.oldest
+	if waiting := s.upload.oldest(); oldest == 0 {
+		oldest = waiting
+	}
+	if oldest != 0 {
+		st.OldestNotUploaded = max(0, st.Clock.Now.Sub(oldest))
 	}
 	return st
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -46,6 +47,7 @@ type committer struct {
 	post   func(event)                   // to the core
 	ask    func(delay.Key, *uint32) bool // core.withdraw, answered at once; lane if parked
 	broken func(error)                   // ends the shard
+	wall   func() time.Time
 	upload *uploadBuffer
 	inbox  *inbox
 	synced chan flushed // to the syncer
@@ -90,6 +92,7 @@ type flushed struct {
 	mark    delay.Key // watermark as of this batch
 	books   delay.Books
 	uncold  int64
+	at      time.Time // when it was applied
 }
 
 // inbox is the committer's queue. Intake is bounded by Options.MaxPending; what the core asks for
@@ -198,6 +201,7 @@ func (c *committer) flush() {
 		c.metaSet = false
 	}
 	c.batch.SetBooks(c.books)
+	start, rows := c.wall(), len(c.next.refs)
 	pending, err := c.store.Apply(c.batch)
 	c.batch = c.store.NewBatch()
 	f := c.next
@@ -207,6 +211,9 @@ func (c *committer) flush() {
 		c.recent = append(c.recent, accepted{last: f.last, low: c.lowest})
 	}
 	c.lowest = delay.MaxKey
+	if f.at = c.wall(); c.events.Commit != nil {
+		c.events.Commit(f.at.Sub(start), rows)
+	}
 	c.staged, c.next = nil, flushed{}
 	clear(c.touched)
 	if err != nil {

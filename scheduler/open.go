@@ -46,9 +46,9 @@ func open(
 	s := &Shard{
 		parts: parts, opts: opts, log: parts.Logger, lanes: newLaneNames(), drive: drive,
 		reads: make(chan action, loadsInFlight), closed: make(chan struct{}),
-		upload: newUploadBuffer(parts.Tier == nil),
 	}
 	s.clock = newGuardedClock(parts.Now, parts.Boot, opts.ClockMaxHold, parts.Events.ClockStep)
+	s.upload = newUploadBuffer(parts.Tier == nil, s.clock.now)
 	s.events.wake = make(chan struct{}, 1)
 	s.tier.flush = make(chan struct{}, 1)
 	s.tier.mu.pausedAt = make(map[delay.Target]bool)
@@ -107,6 +107,7 @@ func (s *Shard) ownAlone(own *ownership) error {
 			"start with that bucket", delay.ErrInvalid, n)
 	}
 	m := &own.meta
+	m.Adopted = true
 	if m.Epoch == 0 {
 		m.ClusterID, m.IDsComplete = s.opts.ClusterID, true
 		if m.ClusterID == "" {
@@ -132,8 +133,10 @@ func (s *Shard) ownTier(ctx context.Context, own *ownership) error {
 	case st != nil && !fresh && !ours(m, st):
 		return fmt.Errorf("%w: local epoch %d version %d, manifest epoch %d version %d",
 			ErrOldDisk, m.Epoch, m.ManifestVersion, st.Epoch, st.Version)
+	case !fresh && !m.Adopted:
+		return fmt.Errorf("%w: a restore from the bucket was interrupted", ErrOldDisk)
 	case st == nil && fresh:
-		m.IDsComplete = true
+		m.IDsComplete, m.Adopted = true, true
 	case st != nil && fresh:
 		own.restore = st
 	}
@@ -224,7 +227,7 @@ func (s *Shard) build(own ownership, seed uint64) {
 		touched: make(map[string]struct{}),
 		cursors: make(map[delay.Target]delay.Key),
 		meta:    own.meta, books: own.books, lowest: delay.MaxKey, horizon: own.horizon,
-		broken: func(err error) { s.stop(err) },
+		broken: func(err error) { s.stop(err) }, wall: s.parts.Now,
 	}
 	c := s.commit
 	c.handed.Store(uint64(max(c.lastSeq(), s.parts.Store.LastSeq())))

@@ -37,6 +37,7 @@ func (s *Shard) restore(ctx context.Context, st *tiered.State) error {
 	if err := r.kept(ctx); err != nil {
 		return fmt.Errorf("kept messages: %w", err)
 	}
+	c.meta.Adopted = true // from here on the store is believed
 	r.b.SetMeta(c.meta)
 	r.b.SetBooks(c.books)
 	if err := s.apply(r.b); err != nil {

@@ -216,6 +216,9 @@ func (c *committer) settle(f flushed) error {
 		}
 		return err
 	}
+	if c.events.Sync != nil {
+		c.events.Sync(c.wall().Sub(f.at))
+	}
 	c.upload.add(&f)
 	if len(f.refs) > 0 {
 		c.post(evAccepted{refs: f.refs, last: f.last})

@@ -43,7 +43,7 @@ type tierState struct {
 		outbox   uint64    // every mark below is in the bucket
 		lastAt   time.Time // of the last flush that succeeded
 		lastErr  error
-		oldest   delay.Due // since when something waits to be uploaded; 0 is nothing
+		oldest   delay.Due // since when a failed flush waits to be repeated; 0 is none
 		history  []uploadedAt
 		pausedAt map[delay.Target]bool
 		restored bool
@@ -130,6 +130,7 @@ func (s *Shard) waitTierChanges(ctx context.Context, outbox uint64, results []Ch
 func (s *Shard) runFlush(ctx context.Context) error {
 	timer := time.NewTimer(s.opts.FlushInterval)
 	defer timer.Stop()
+	answered := s.parts.Boot()
 	for {
 		select {
 		case <-ctx.Done():
@@ -150,12 +151,20 @@ func (s *Shard) runFlush(ctx context.Context) error {
 			if errors.Is(err, delay.ErrFenced) {
 				return err
 			}
+			silent := s.parts.Boot() - answered
+			if s.opts.IsolatedStop && silent > takeoverWait*s.opts.FlushInterval {
+				return fmt.Errorf("no answer from the bucket for %v, and tier.isolated is stop: %w",
+					silent.Round(time.Second), err)
+			}
 			if ctx.Err() == nil {
 				s.log.Warn("flush failed, will be repeated", zap.Error(err))
 			}
 			next = min(next, time.Second)
-		} else if s.tier.pending.behind > 0 {
-			next = 0
+		} else {
+			answered = s.parts.Boot()
+			if s.tier.pending.behind > 0 {
+				next = 0
+			}
 		}
 		timer.Reset(next)
 	}
@@ -236,6 +245,7 @@ func (s *Shard) cut(part *uploadPart) (tiered.Cut, uploadPart, error) {
 	}
 	if part.behind > 0 {
 		left.rows, left.bytes, left.behind = part.rows, part.bytes, part.behind
+		left.since = part.since
 		if err := s.backlog(&cut, meta.Uploaded, &left); err != nil {
 			return cut, left, err
 		}
@@ -365,8 +375,8 @@ func (s *Shard) noteFlush(cut tiered.Cut, err error) {
 	t.mu.lastErr = err
 	now := s.clock.now()
 	if err != nil {
-		if t.mu.oldest == 0 {
-			t.mu.oldest = now
+		if t.mu.oldest == 0 && t.pending.since != 0 {
+			t.mu.oldest = t.pending.since
 		}
 		return
 	}

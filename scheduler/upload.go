@@ -33,6 +33,7 @@ type keptRef struct {
 // the rows it needs.
 type uploadBuffer struct {
 	off   bool
+	now   func() delay.Due
 	wake  chan struct{}
 	arena []byte // the committer's: rows are copied here
 
@@ -46,6 +47,7 @@ type uploadBuffer struct {
 type uploadPart struct {
 	rows   []uploadRow
 	bytes  int64
+	since  delay.Due // when the first of rows came; 0 when there are none
 	kept   []keptRef
 	done   []delay.Key
 	last   delay.Seq // every row above behind and up to here is in rows
@@ -57,8 +59,8 @@ type uploadPart struct {
 	behind delay.Seq // rows overflowed: those up to here must be read from the store; 0 is none
 }
 
-func newUploadBuffer(off bool) *uploadBuffer {
-	return &uploadBuffer{off: off, wake: make(chan struct{}, 1)}
+func newUploadBuffer(off bool, now func() delay.Due) *uploadBuffer {
+	return &uploadBuffer{off: off, now: now, wake: make(chan struct{}, 1)}
 }
 
 // row copies a record into the buffer's arena. Only the committer calls it.
@@ -76,8 +78,12 @@ func (u *uploadBuffer) add(f *flushed) {
 	if u.off {
 		return
 	}
+	now := u.now()
 	u.mu.Lock()
 	p := &u.mu.part
+	if p.since == 0 && len(f.rows) > 0 {
+		p.since = now
+	}
 	p.last, p.outbox, p.mark = f.last, f.outbox, f.mark
 	p.books, p.uncold = f.books, f.uncold
 	p.kept = append(p.kept, f.kept...)
@@ -102,6 +108,13 @@ func (u *uploadBuffer) flushSoon() {
 	}
 }
 
+// oldest is since when something waits for a flush; 0 is nothing.
+func (u *uploadBuffer) oldest() delay.Due {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.mu.part.since
+}
+
 // take empties the buffer.
 func (u *uploadBuffer) take() uploadPart {
 	u.mu.Lock()
@@ -122,6 +135,9 @@ func (p *uploadPart) bound() {
 func (p *uploadPart) merge(next uploadPart) {
 	if next.behind > 0 {
 		p.rows, p.bytes, p.behind = nil, 0, next.behind
+	}
+	if p.since == 0 {
+		p.since = next.since
 	}
 	p.rows = append(p.rows, next.rows...)
 	p.bytes += next.bytes
