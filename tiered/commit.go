@@ -118,8 +118,11 @@ func (c *Cut) apply(base *State, objects []stagedObject, now delay.Due) State {
 	next.WrittenAt, next.Released = now, c.Released
 	next.Watermark, next.ClaimHorizon, next.Uploaded = c.Watermark, c.ClaimHorizon, c.Uploaded
 	next.Books, next.NotUploaded = c.Books, c.NotUploaded
-	next.Cursors = make(map[string][]byte, len(c.Cursors))
+	next.Cursors = nil // never an empty map, which would not come back from its bytes
 	for name, cursor := range c.Cursors {
+		if next.Cursors == nil {
+			next.Cursors = make(map[string][]byte, len(c.Cursors))
+		}
 		next.Cursors[name] = bytes.Clone(cursor)
 	}
 	listed := base.Names(false)

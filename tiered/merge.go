@@ -18,6 +18,8 @@ const (
 	scanBytes = 64 << 20
 	// minSpanBytes is the least one read fetches, even when there are very many segments.
 	minSpanBytes = 64 << 10
+	// checkItems is how many items may pass between two looks at ctx.
+	checkItems = 256
 )
 
 // merge gives the items of several segments in key order, each key once (T6): of equal keys the one
@@ -137,7 +139,10 @@ func (m *merge) load(s *source) loaded {
 func (m *merge) run(fn func(*segment.Item) bool) error {
 	var last delay.Key
 	given := false
-	for {
+	for n := 0; ; n++ {
+		if n%checkItems == 0 && m.ctx.Err() != nil {
+			return context.Cause(m.ctx)
+		}
 		if err := m.open(); err != nil {
 			return err
 		}

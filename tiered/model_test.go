@@ -11,6 +11,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,7 +55,8 @@ type model struct {
 	inner *memory.Bucket
 
 	bucket *faulty.Bucket
-	crash  int // calls until the process dies; 0: not planned
+	crash  atomic.Int64 // steps until the process dies; 0 or less: not planned, or dead
+	died   atomic.Bool
 	tier   *Tier
 	zombie *Tier // an owner that was replaced
 	nonce  byte
@@ -98,7 +100,9 @@ func (m *model) start() {
 			return errors.Join(err, m.step())
 		},
 	})
-	m.crash, m.tier = 0, nil
+	m.crash.Store(0)
+	m.died.Store(false)
+	m.tier = nil
 	for m.tier == nil {
 		tier, err := Open(m.t.Context(), m.bucket, Options{
 			SegmentBytes: 2 << 10, RetryBase: -1, Attempts: 4,
@@ -118,26 +122,18 @@ func (m *model) start() {
 	}
 	m.resolve()
 	if m.rng.IntN(5) != 0 {
-		m.crash = 1 + m.rng.IntN(250)
+		m.crash.Store(1 + m.rng.Int64N(250))
 	}
 }
 
 // step counts down to the crash. A dead process gets no answers and does nothing.
 func (m *model) step() error {
-	if m.crash == 0 {
+	if m.crash.Load() <= 0 || m.crash.Add(-1) != 0 {
 		return nil
 	}
-	if m.crash--; m.crash == 0 {
-		m.bucket.SetDown(true)
-		return errCrash
-	}
-	return nil
-}
-
-func (m *model) dead() bool { return m.crash == 0 && m.downed() }
-
-func (m *model) downed() bool {
-	return errors.Is(m.bucket.Delete(context.Background()), faulty.ErrDown)
+	m.bucket.SetDown(true)
+	m.died.Store(true)
+	return errCrash
 }
 
 // resolve finds out which cut the manifest holds and forgets what was not committed, as a process
@@ -280,7 +276,7 @@ func (m *model) check() {
 		kept[k.Key] = k
 		return true
 	}))
-	if m.dead() {
+	if m.died.Load() {
 		return
 	}
 	require.NoError(t, err)
@@ -328,7 +324,7 @@ func (m *model) checkFetch(rows map[delay.Key][]byte, kept map[delay.Key]delay.K
 			require.ErrorIs(m.t, err, delay.ErrNotFound)
 			return
 		}
-		if !m.dead() {
+		if !m.died.Load() {
 			require.NoError(m.t, err)
 			require.Equal(m.t, rows[keys[i]], rec)
 		}
@@ -404,12 +400,12 @@ func (m *model) run() {
 			m.haunt()
 			m.check()
 		}
-		if m.dead() {
+		if m.died.Load() {
 			m.start()
 			m.checkBucket()
 		}
 	}
-	m.crash = 0
+	m.crash.Store(0)
 	m.check()
 	m.checkBucket()
 }
