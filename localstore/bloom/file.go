@@ -29,7 +29,8 @@ type Stamp [24]byte
 // Write writes the set. Nobody may add meanwhile.
 func Write(f io.Writer, set *Set, stamp Stamp) error {
 	crc := crc32.New(crc32.MakeTable(crc32.Castagnoli))
-	out := bufio.NewWriter(io.MultiWriter(f, crc))
+	// The sum comes first: a file may use what it is given as it likes.
+	out := bufio.NewWriter(io.MultiWriter(crc, f))
 	layers := *set.layers.Load()
 	head := append([]byte(magic), version)
 	head = append(head, stamp[:]...)
