@@ -3,6 +3,8 @@
 package scheduler
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
@@ -206,7 +208,8 @@ func (e evRecovered) apply(c *core) {
 			c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: f.ref.key})
 		}
 	}
-	for no, r := range e.leases {
+	for _, no := range slices.Sorted(maps.Keys(e.leases)) { // one history, one order
+		r := e.leases[no]
 		c.leases[no] = &leaseState{lane: r.lane, left: len(r.keys), keys: r.keys}
 		c.timers.Add(int64(r.expires), 0, timer{kind: timerLease, lease: no})
 	}

@@ -125,7 +125,7 @@ func TestRestoreFromBucket(t *testing.T) {
 
 // A message of durability tier is in the bucket when it is answered.
 func TestTierDurability(t *testing.T) {
-	inWorld(t, Options{FlushInterval: time.Hour}, func(w *world) {
+	inWorld(t, Options{FlushInterval: 5 * time.Minute}, func(w *world) {
 		d := w.draft("pull:q", 30*time.Second, "x")
 		d.Durability = delay.Tier
 		start := time.Now()
@@ -134,7 +134,7 @@ func TestTierDurability(t *testing.T) {
 		w.crash()
 		w.loseDisk()
 		w.open()
-		w.pass(time.Hour * 3)
+		w.pass(16 * time.Minute)
 		require.Equal(t, map[delay.ID]int{r.ID: 1}, w.drainQueue(time.Second))
 	})
 }
@@ -160,11 +160,11 @@ func TestRetryAndDead(t *testing.T) {
 		require.Equal(t, delay.Dead, info.State)
 		require.EqualValues(t, 4, info.Attempts)
 		require.Equal(t, "max_attempts", info.Reason)
-		list, _, err := w.DeadLetters(t.Context(), Filter{}, 10, "")
+		list, _, err := w.DeadLetters(w.t.Context(), Filter{}, 10, "")
 		require.NoError(t, err)
 		require.Len(t, list, 1)
 		w.sink = sink.New(sink.Options{Now: time.Now})
-		_, err = w.RetryDead(t.Context(), r.ID)
+		_, err = w.RetryDead(w.t.Context(), r.ID)
 		require.NoError(t, err)
 		w.pass(5 * time.Second)
 		require.Equal(t, delay.Delivered, w.get(r.ID).State)
@@ -176,7 +176,7 @@ func TestRetryAndDead(t *testing.T) {
 // resumed; the watermark moves on meanwhile.
 func TestPausedLane(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {
-		require.NoError(t, w.SetPaused(t.Context(), "log:", true))
+		require.NoError(t, w.SetPaused(w.t.Context(), "log:", true))
 		var ids []delay.ID
 		for i := range 3000 {
 			ids = append(ids, w.send(w.draft("log:", time.Duration(i)*time.Millisecond, "x")).ID)
@@ -189,7 +189,7 @@ func TestPausedLane(t *testing.T) {
 		require.Equal(t, Cancelled, w.change(ids[1], Cancel, 0).Verdict)
 		require.Equal(t, delay.Scheduled, w.get(ids[2]).State)
 		require.Zero(t, w.sink.Reached())
-		require.NoError(t, w.SetPaused(t.Context(), "log:", false))
+		require.NoError(t, w.SetPaused(w.t.Context(), "log:", false))
 		w.pass(5 * time.Second)
 		taken := w.sink.Taken()
 		require.Len(t, taken, 2998)
@@ -218,7 +218,7 @@ func TestExpiry(t *testing.T) {
 
 // The same id and content is answered as the first time; other content is refused, or replaces it.
 func TestClientIDs(t *testing.T) {
-	inWorld(t, Options{}, func(w *world) {
+	inWorld(t, Options{DedupeWindow: 10 * time.Minute}, func(w *world) {
 		d := w.draft("pull:q", time.Hour, "x")
 		d.ID = "order-1"
 		first := w.send(d)
@@ -240,7 +240,7 @@ func TestClientIDs(t *testing.T) {
 		require.Equal(t, Cancelled, w.change("order-1", Cancel, 0).Verdict)
 		require.Equal(t, NotFound, w.change("order-2", Cancel, 0).Verdict)
 		require.Equal(t, delay.Books{Accepted: 1, Cancelled: 1}, w.books())
-		w.pass(25 * time.Hour)
+		w.pass(11 * time.Minute)
 		require.Equal(t, NotFound, w.change("order-1", Cancel, 0).Verdict)
 	})
 }
@@ -248,7 +248,7 @@ func TestClientIDs(t *testing.T) {
 // Reserved ids are accepted once; other ids that look like the server's are refused.
 func TestReservedIDs(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
-		ids, err := w.Reserve(t.Context(), 3)
+		ids, err := w.Reserve(w.t.Context(), 3)
 		require.NoError(t, err)
 		d := w.draft("pull:q", time.Hour, "x")
 		made := w.send(d).ID
@@ -299,7 +299,7 @@ func TestAtMostOnce(t *testing.T) {
 		w.crash()
 		w.open()
 		require.Equal(t, delay.Delivered, w.get(r.ID).State)
-		require.Empty(t, w.pull(1, time.Hour))
+		require.Empty(t, w.pull(1, 5*time.Minute))
 		require.Equal(t, delay.Books{Accepted: 1, Delivered: 1}, w.books())
 	})
 }

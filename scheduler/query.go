@@ -512,7 +512,7 @@ func (s *Shard) Histogram(
 	var err error
 	whole := func(d delay.Due) bool { return d == delay.MaxDue || d%delay.Due(ms) == 0 }
 	if bucket%time.Hour == 0 && whole(from) && whole(to) {
-		s.slotBars(from, to, at)
+		err = s.slotBars(from, to, at)
 	} else {
 		err = s.scanPending(ctx, Filter{DueFrom: from, DueTo: to}, delay.Key{Due: from},
 			func(it pendingItem) bool {
@@ -541,8 +541,8 @@ func (s *Shard) Histogram(
 }
 
 // slotBars adds up the slots. What is hot is counted as warm in the slots: it is taken out of the
-// bars from now on.
-func (s *Shard) slotBars(from, to delay.Due, at func(delay.Due) *Bar) {
+// bars from now on. Parked messages are in no slot: they are overdue, and read one by one.
+func (s *Shard) slotBars(from, to delay.Due, at func(delay.Due) *Bar) error {
 	hot := s.glance().hot
 	s.parts.Store.Slots(func(slot localstore.Slot) bool {
 		if slot.From < from || slot.From >= to {
@@ -558,4 +558,28 @@ func (s *Shard) slotBars(from, to delay.Due, at func(delay.Due) *Bar) {
 		b.Bytes += slot.Warm.Bytes + slot.Cold.Bytes
 		return true
 	})
+	return s.eachParked(func(k delay.Key, size int) {
+		if k.Due >= from && k.Due < to {
+			b := at(k.Due)
+			b.Count++
+			b.Warm++
+			b.Bytes += int64(size)
+		}
+	})
+}
+
+// eachParked calls fn for every parked row.
+func (s *Shard) eachParked(fn func(k delay.Key, size int)) error {
+	var lanes []uint64
+	err := s.parts.Store.ParkedLanes(func(lane uint64, _ delay.Target, _ int64) bool {
+		lanes = append(lanes, lane)
+		return true
+	})
+	for _, lane := range lanes {
+		if err == nil {
+			err = s.parts.Store.ScanParked(lane, delay.Key{},
+				func(k delay.Key, _ bool, rec []byte) bool { fn(k, len(rec)); return true })
+		}
+	}
+	return err
 }

@@ -19,7 +19,8 @@ import (
 // its disk opened again.
 type Stepped struct {
 	*Shard
-	flushing, hydrating, restoring bool
+	flushing, hydrating, restoring, timing bool
+	delivering                             int // batches with sinks
 }
 
 // driver is what a stepped shard has instead of goroutines.
@@ -69,6 +70,7 @@ func OpenStepped(
 		s.execute(s.core.step(s.clock.now(), ev))
 	}
 	s.firsts = nil
+	s.stop = func(error) {} // whoever drives it sees the error in Do
 	return &Stepped{Shard: s}, nil
 }
 
@@ -93,7 +95,7 @@ func (s *Stepped) Tasks(dst []Task) []Task {
 	for i := range s.drive.deliveries {
 		dst = append(dst, Task{Kind: TaskDeliver, At: i})
 	}
-	add(s.timersDue(s.Now()), TaskTimers)
+	add(!s.timing && s.timersDue(s.Now()), TaskTimers)
 	if s.parts.Tier != nil {
 		add(!s.flushing, TaskFlush)
 		add(!s.hydrating, TaskHydrate)
@@ -123,8 +125,12 @@ func (s *Stepped) Do(ctx context.Context, t Task) error {
 		a := s.drive.deliveries[t.At]
 		s.drive.deliveries = append(s.drive.deliveries[:t.At:t.At],
 			s.drive.deliveries[t.At+1:]...)
+		s.delivering++
+		defer func() { s.delivering-- }()
 		s.deliver(ctx, a)
 	case TaskTimers:
+		s.timing = true
+		defer func() { s.timing = false }()
 		s.workTimers(s.Now())
 	default:
 		return s.background(ctx, t.Kind)

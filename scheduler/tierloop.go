@@ -86,10 +86,7 @@ func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error
 	t.mu.Unlock()
 	s.upload.flushSoon()
 	if s.drive != nil {
-		for !closedNow(w.done) {
-			s.drive.yield()
-		}
-		return nil
+		return s.yieldUntil(w.done, tierPatience)
 	}
 	timer := time.NewTimer(tierPatience)
 	defer timer.Stop()
@@ -100,6 +97,10 @@ func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error
 	case <-ctx.Done():
 	case <-s.closed:
 	}
+	return unconfirmed()
+}
+
+func unconfirmed() error {
 	return fmt.Errorf("%w: the bucket did not confirm within %v; the outcome is unknown",
 		delay.ErrUnavailable, tierPatience)
 }
