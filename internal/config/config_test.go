@@ -148,7 +148,7 @@ func golden(t *testing.T, name, got string) {
 	require.Equal(t, string(want), got)
 }
 
-// Every mistake must be named with its line and key, not only the first (G2).
+// Every mistake must be named with its line and key, not only the first (G1, G2).
 func TestMistakes(t *testing.T) {
 	file := `data_dir: ""
 tier:

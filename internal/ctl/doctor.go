@@ -13,7 +13,8 @@ import (
 	"github.com/cicadamq/cicada/internal/ctl/client"
 )
 
-const doctorHelp = `Check a running daemon: reachable, accepting, clock, disk, bucket, books, targets.
+const doctorHelp = `Check a running daemon: reachable, accepting, clock, disk, bucket, books,
+targets.
 
   cicada doctor
 

@@ -67,8 +67,8 @@ func (a *app) extend() *cobra.Command {
 	})
 }
 
-const dlqHelp = `Look at and settle dead letters: messages that were refused, ran out of attempts, were
-stopped or expired.
+const dlqHelp = `Look at and settle dead letters: messages that were refused, ran out of
+attempts, were stopped or expired.
 
   cicada dlq ls --target https://example.com/hook
   cicada dlq retry ID...
@@ -77,7 +77,7 @@ stopped or expired.
 func (a *app) dlq() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dlq", Short: "Dead letters", Long: dlqHelp, Args: args(0, 0, "ls, retry or rm"),
-		RunE: func(cmd *cobra.Command, _ []string) error { return usagef("dlq wants ls, retry or rm") },
+		RunE: func(*cobra.Command, []string) error { return usagef("dlq wants ls, retry or rm") },
 	}
 	cmd.AddCommand(a.dlqList(), a.dlqEach("retry", "Make dead letters pending again", "retried"),
 		a.dlqEach("rm", "Forget dead letters", "removed"))

@@ -25,7 +25,8 @@ func (a *app) store() *cobra.Command {
 	return cmd
 }
 
-const storeCheckHelp = `Read every value of the local store and compare what must agree: rows, ids, slots, books.
+const storeCheckHelp = `Read every value of the local store and compare what must agree: rows,
+ids, slots, books.
 
 Changes nothing. The daemon must not be running on the directory. Exit status 1 when
 something is wrong.`

@@ -15,8 +15,8 @@ import (
 	"github.com/cicadamq/cicada/tiered"
 )
 
-const tierHelp = `Look into the cold tier. status asks the daemon; the others read the bucket themselves,
-change nothing, and may run beside a daemon.
+const tierHelp = `Look into the cold tier. status asks the daemon; the others read the bucket
+themselves, change nothing, and may run beside a daemon.
 
   cicada tier status
   cicada tier ls --bucket file:///data/bucket
@@ -74,7 +74,8 @@ func (a *app) tierStatus() *cobra.Command {
 }
 
 // offline makes a command that reads the bucket itself.
-func (a *app) offline(use, short string, run func(context.Context, *tiered.Tier, tiered.State) error,
+func (a *app) offline(use, short string,
+	run func(context.Context, *tiered.Tier, tiered.State) error,
 ) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: args(0, 0, "")}
 	flags := a.addDaemonFlags(cmd)

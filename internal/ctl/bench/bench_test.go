@@ -130,7 +130,8 @@ func start(t *testing.T, d *liar) *client.Client {
 
 func quiet(string, int64, int64) {}
 
-// A bench that hides loss, repeats or early messages is worse than none: plant each and look.
+// A bench that hides loss, repeats or early messages is worse than none: plant each and look (N2,
+// N3, N4).
 func TestSpikeTellsTheTruth(t *testing.T) {
 	for name, tc := range map[string]struct {
 		d    *liar

@@ -38,7 +38,7 @@ func play(listen string, args []string) int {
 	return 0
 }
 
-// A process that outlives its test or bench would keep a port and a data directory.
+// A process that outlives its test or bench would keep a port and a data directory (P2).
 func TestStartStopKill(t *testing.T) {
 	program, err := os.Executable()
 	require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestStartStopKill(t *testing.T) {
 	require.NoError(t, p.Kill())
 }
 
-// A daemon that cannot start must be reported with its own words, soon.
+// A daemon that cannot start must be reported with its own words, soon (P1).
 func TestStartBroken(t *testing.T) {
 	program, err := os.Executable()
 	require.NoError(t, err)

@@ -7,15 +7,18 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// A refusal must keep its code (it becomes the exit status), and a daemon that is not there must
-// not look like a refusal (J1).
+// A refusal must keep its code (it becomes the exit status), a daemon that is not there must not
+// look like a refusal (J1), and nothing is sent twice (J2).
 func TestErrors(t *testing.T) {
+	var calls atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
 		require.Equal(t, "Bearer secret", r.Header.Get("Authorization"))
 		switch r.URL.EscapedPath() {
 		case "/v1/messages/a%2Fb%20c":
@@ -37,9 +40,11 @@ func TestErrors(t *testing.T) {
 	require.ErrorAs(t, err, &answer)
 	require.Equal(t, "TOO_LATE", answer.Result)
 	require.Equal(t, "TOO_LATE: claimed", err.Error())
+	require.EqualValues(t, 1, calls.Load())
 	_, err = c.Status(t.Context())
 	require.ErrorAs(t, err, &answer)
 	require.Equal(t, http.StatusBadGateway, answer.Status)
+	require.EqualValues(t, 2, calls.Load())
 
 	gone, err := New("127.0.0.1:1", Options{})
 	require.NoError(t, err)

@@ -81,20 +81,21 @@ const queue = "demo"
 type story struct {
 	Options
 	script
-	c       *client.Client
-	daemon  *child.Process
-	start   time.Time
-	truth   *truth
-	view    *view
-	downAt  time.Time // the kill
-	backAt  time.Time // the next start was ready
-	listen  string
-	child   child.Options
-	settled bool
+	c      *client.Client
+	daemon *child.Process
+	start  time.Time
+	truth  *truth
+	view   *view
+	downAt time.Time // the kill
+	backAt time.Time // the next start was ready
+	listen string
+	child  child.Options
 }
 
 // Run tells the story. The error says what failed it.
-func Run(ctx context.Context, opts Options) (err error) {
+func Run(ctx context.Context, opts Options) error { return run(ctx, opts, opts.script()) }
+
+func run(ctx context.Context, opts Options, plan script) (err error) {
 	dir, err := filepath.Abs(opts.Dir)
 	if err != nil {
 		return fmt.Errorf("demo directory: %w", err)
@@ -106,7 +107,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if !opts.Keep {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	s := &story{Options: opts, script: opts.script(), truth: newTruth()}
+	s := &story{Options: opts, script: plan, truth: newTruth()}
 	s.view = newView(s)
 	if s.listen, err = child.FreeAddress(ctx); err != nil {
 		return err
@@ -219,7 +220,8 @@ const (
 
 func (s *story) untilDone(ctx context.Context) error {
 	last := s.start.Add(s.lastDue)
-	if err := s.sleepUntil(ctx, last.Add(grace), func() bool { return s.truth.missing() == 0 }); err != nil {
+	all := func() bool { return s.truth.missing() == 0 }
+	if err := s.sleepUntil(ctx, last.Add(grace), all); err != nil {
 		return err
 	}
 	return s.sleepUntil(ctx, s.Now().Add(settle), nil)

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/config"
+	"github.com/cicadamq/cicada/internal/server"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler"
+	"github.com/cicadamq/cicada/tiered"
+	"github.com/cicadamq/cicada/tiered/objstore"
+)
+
+// StoreDir is where the local store of a data directory lives: beside the bucket, so that the
+// one can be lost or set aside without the other.
+func StoreDir(dataDir string) string { return filepath.Join(dataDir, "store") }
+
+// Options are what a daemon needs besides its configuration.
+type Options struct {
+	Version string
+	Logger  *zap.Logger
+	Now     func() time.Time // the wall clock. Default time.Now
+}
+
+// Daemon is one process's worth of Cicada.
+type Daemon struct {
+	cfg    *config.Config
+	opts   Options
+	log    *zap.Logger
+	listen net.Listener
+	store  *localstore.Store
+	bucket objstore.Bucket
+	tier   *tiered.Tier
+	sinks  map[string]broker.Sink // by the kind of target
+	shard  *scheduler.Shard
+	server *server.Server
+	http   *http.Server
+	fatal  chan error // capacity 1: the first fatal error of the store
+}
+
+// Open makes everything ready to run: it binds the listener, opens the store and the bucket, and
+// takes the shard. The error names what to do.
+func Open(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	d := &Daemon{cfg: cfg, opts: opts, log: opts.Logger, fatal: make(chan error, 1)}
+	if err := d.open(ctx); err != nil {
+		return nil, errors.Join(explain(err, cfg), d.close())
+	}
+	return d, nil
+}
+
+func (d *Daemon) open(ctx context.Context) error {
+	if err := builtYet(d.cfg); err != nil {
+		return err
+	}
+	if err := d.openSinks(); err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	var err error
+	if d.listen, err = lc.Listen(ctx, "tcp", d.cfg.Listen); err != nil {
+		return fmt.Errorf("listen on %s: %w", d.cfg.Listen, err)
+	}
+	if d.store, err = d.openStore(); err != nil {
+		return err
+	}
+	if err := d.openTier(ctx); err != nil {
+		return err
+	}
+	if err := d.openShard(ctx); err != nil {
+		return err
+	}
+	return d.openServer()
+}
+
+// builtYet refuses what the configuration can say but this build cannot do.
+func builtYet(cfg *config.Config) error {
+	for _, b := range cfg.Brokers {
+		return fmt.Errorf("%w: brokers.%s (line %d): %s is not built yet; remove it",
+			delay.ErrUnimplemented, b.Name, b.Line, b.Kind)
+	}
+	return nil
+}
+
+func (d *Daemon) openStore() (*localstore.Store, error) {
+	reserve := d.cfg.ReserveBytes
+	if reserve == 0 {
+		reserve = -1 // the store's word for none
+	}
+	return localstore.Open(localstore.OS(), StoreDir(d.cfg.DataDir), localstore.Options{
+		CacheBytes: d.cfg.CacheBytes, ReserveBytes: reserve,
+		Logger: d.log.Named("localstore"),
+		Fatal: func(err error) {
+			select {
+			case d.fatal <- err:
+			default:
+			}
+		},
+	})
+}
+
+func (d *Daemon) openTier(ctx context.Context) error {
+	bucket, err := OpenBucket(d.cfg.Bucket, true)
+	if err != nil || bucket == nil {
+		return err
+	}
+	d.bucket = bucket
+	d.tier, err = tiered.Open(ctx, bucket, tiered.Options{
+		ClusterID: d.cfg.ClusterID, Logger: d.log.Named("tiered"), Now: d.opts.Now,
+	})
+	return err
+}
+
+// openShard takes the shard. A store that the bucket has overtaken is set aside first (M4).
+func (d *Daemon) openShard(ctx context.Context) error {
+	opts := d.cfg.Scheduler
+	opts.ClusterID = d.cfg.ClusterID
+	var err error
+	d.shard, err = scheduler.Open(ctx, d.parts(), opts)
+	if !errors.Is(err, scheduler.ErrOldDisk) {
+		return err
+	}
+	why := err
+	if err := d.store.Close(); err != nil {
+		return errors.Join(why, err)
+	}
+	d.store = nil
+	dir := StoreDir(d.cfg.DataDir)
+	suffix := ".set-aside-" + d.opts.Now().UTC().Format("20060102T150405Z")
+	if err := localstore.SetAside(localstore.OS(), dir, suffix); err != nil {
+		return errors.Join(why, err)
+	}
+	d.log.Warn("local store set aside, starting from the bucket", zap.String("dir", dir+suffix),
+		zap.NamedError("reason", why))
+	if d.store, err = d.openStore(); err != nil {
+		return err
+	}
+	d.shard, err = scheduler.Open(ctx, d.parts(), opts)
+	return err
+}
+
+func (d *Daemon) parts() scheduler.Parts {
+	return scheduler.Parts{
+		Store: d.store, Tier: d.tier, Logger: d.log.Named("scheduler"), Now: d.opts.Now,
+		Boot: bootClock(),
+		Sinks: func(t delay.Target) broker.Sink {
+			if s, ok := d.sinks[t.Kind()]; ok {
+				return s
+			}
+			return nil
+		},
+	}
+}
+
+// Addr is the address of the API.
+func (d *Daemon) Addr() string { return d.listen.Addr().String() }
+
+// close releases what open made, in the reverse order. It is used when nothing runs.
+func (d *Daemon) close() error {
+	var errs []error
+	if d.listen != nil {
+		if err := d.listen.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if d.tier != nil {
+		errs = append(errs, d.tier.Close())
+	}
+	if d.bucket != nil {
+		errs = append(errs, d.bucket.Close())
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	for _, kind := range []string{"https", "log"} { // http and https share one sink
+		if s, ok := d.sinks[kind]; ok {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
