@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -25,8 +26,10 @@ import (
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
 
+// -model.seeds=1000 looks further; a failing seed is in the name of its subtest.
+var modelSeeds = flag.Uint64("model.seeds", 16, "how many histories TestModel runs")
+
 const (
-	modelSeeds  = 24
 	modelSteps  = 200
 	modelWindow = 12 * time.Hour
 )
@@ -413,7 +416,7 @@ func (m *model) run() {
 // Whatever fails, and wherever a process dies: what was acked is there, nothing else is, all of a
 // cut or none of it, and nothing that is needed is ever deleted.
 func TestModel(t *testing.T) {
-	for seed := range uint64(modelSeeds) {
+	for seed := range *modelSeeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			newModel(t, seed).run()

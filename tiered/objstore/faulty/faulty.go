@@ -55,6 +55,10 @@ type Options struct {
 	After  func(ctx context.Context, c Call, err error) error
 
 	StaleObjects int // how many of the last puts a stale list misses. Default 3
+
+	// Dice, if set, gives the generator that decides about one call, instead of the Bucket's own:
+	// then the faults need not depend on the order of concurrent calls. It must be fast.
+	Dice func(c Call) *rand.Rand
 }
 
 // Bucket decorates another bucket.
@@ -108,15 +112,19 @@ type fate struct {
 }
 
 // draw rolls as often for every call, so that one option does not shift the others' faults.
-func (b *Bucket) draw() (fate, error) {
+func (b *Bucket) draw(c Call) (fate, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calls++
-	roll := func(p float64) bool { return b.rng.Float64() < p && !b.quiet }
+	rng := b.rng
+	if b.opts.Dice != nil {
+		rng = b.opts.Dice(c)
+	}
+	roll := func(p float64) bool { return rng.Float64() < p && !b.quiet }
 	f := fate{
 		before: roll(b.opts.FailBefore), after: roll(b.opts.FailAfter),
 		throttle: roll(b.opts.Throttle), truncate: roll(b.opts.Truncate),
-		flip: roll(b.opts.FlipBit), stale: roll(b.opts.StaleList), at: b.rng.Float64(),
+		flip: roll(b.opts.FlipBit), stale: roll(b.opts.StaleList), at: rng.Float64(),
 	}
 	if b.down {
 		return f, ErrDown
@@ -126,7 +134,7 @@ func (b *Bucket) draw() (fate, error) {
 
 // do runs one call under its fate.
 func (b *Bucket) do(ctx context.Context, c Call, apply func(fate) error) error {
-	f, err := b.draw()
+	f, err := b.draw(c)
 	if err == nil && b.opts.Before != nil {
 		err = b.opts.Before(ctx, c)
 	}

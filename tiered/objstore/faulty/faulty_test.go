@@ -47,7 +47,7 @@ func history(seed uint64, opts Options) (log []string, inner *memory.Bucket) {
 	return log, inner
 }
 
-// A simulation can be replayed only if one seed gives one history.
+// A simulation can be replayed only if one seed gives one history (X1).
 func TestDeterministic(t *testing.T) {
 	opts := Options{FailBefore: .1, FailAfter: .1, Throttle: .1, Truncate: .1, FlipBit: .1,
 		StaleList: .1}

@@ -361,6 +361,7 @@ func (b *Bucket) listOne(key string, fn func(objstore.Info) bool) (bool, error) 
 // Close implements objstore.Bucket. No file stays open between calls.
 func (b *Bucket) Close() error { return nil }
 
+// path is below the directory, because every key was checked (F3).
 func (b *Bucket) path(key string) string { return filepath.Join(b.dir, filepath.FromSlash(key)) }
 
 func check(ctx context.Context, key string) error {

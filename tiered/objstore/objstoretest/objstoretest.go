@@ -153,7 +153,7 @@ func race(t *testing.T, b objstore.Bucket, key string, round int, cond objstore.
 	return info.ETag
 }
 
-// A store that checks before it writes lets two creators win.
+// A store that checks before it writes lets two creators win (O2).
 func testRaceCreate(t *testing.T, b objstore.Bucket) {
 	for round := range rounds {
 		race(t, b, fmt.Sprintf("race/%d", round), round, objstore.Condition{Absent: true})
@@ -178,7 +178,7 @@ func testTags(t *testing.T, b objstore.Bucket) {
 	}
 }
 
-// A range must be exact or an error.
+// A range must be exact or an error (O3).
 func testRanges(t *testing.T, b objstore.Bucket) {
 	ctx := t.Context()
 	body := strings.Repeat("0123456789", 1000)
