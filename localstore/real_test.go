@@ -16,7 +16,7 @@ import (
 // options are only real on a disk. A second process must be told so, not harm the first.
 func TestRealDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	s, err := Open(vfs.Default, dir, Options{})
+	s, err := Open(vfs.Default, dir, Options{ReserveBytes: 1 << 20})
 	require.NoError(t, err)
 	_, err = Open(vfs.Default, dir, Options{})
 	require.ErrorIs(t, err, ErrLocked)

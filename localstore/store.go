@@ -116,6 +116,13 @@ func (s *Store) closeDB() error {
 	if s.db == nil || s.wedged.Load() {
 		return nil
 	}
+	if s.failed.Load() == nil && !s.opts.ReadOnly {
+		// Without a log to replay the next open takes milliseconds. The log has it all if this
+		// does not work.
+		if err := s.db.Flush(); err != nil {
+			s.log.Warn("not flushed at close", errField(err))
+		}
+	}
 	return s.db.Close()
 }
 
