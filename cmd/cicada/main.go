@@ -60,6 +60,20 @@ func versionOf() string {
 	return info.Main.Version
 }
 
+// revision is the commit that the Go tool recorded, or "".
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
+}
+
 func flags() []ctl.Flag {
 	var all []ctl.Flag
 	for _, s := range config.Settings() {
@@ -89,7 +103,7 @@ func serve(ctx context.Context, file string, given map[string]string) error {
 		log.Warn("variables that are no settings are ignored", zap.Strings("names", unknown))
 	}
 	d, err := daemon.Open(ctx, cfg, daemon.Options{
-		Version: versionOf(), Logger: log, Now: time.Now,
+		Version: versionOf(), Revision: revision(), Logger: log, Now: time.Now,
 	})
 	if err != nil {
 		return err

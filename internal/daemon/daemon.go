@@ -16,6 +16,7 @@ import (
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
+	"github.com/cicadamq/cicada/internal/metrics"
 	"github.com/cicadamq/cicada/internal/server"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler"
@@ -29,9 +30,10 @@ func StoreDir(dataDir string) string { return filepath.Join(dataDir, "store") }
 
 // Options are what a daemon needs besides its configuration.
 type Options struct {
-	Version string
-	Logger  *zap.Logger
-	Now     func() time.Time // the wall clock. Default time.Now
+	Version  string
+	Revision string // of the source, for build_info
+	Logger   *zap.Logger
+	Now      func() time.Time // the wall clock. Default time.Now
 }
 
 // Daemon is one process's worth of Cicada.
@@ -45,6 +47,7 @@ type Daemon struct {
 	tier   *tiered.Tier
 	sinks  map[string]broker.Sink // by the kind of target
 	shard  *scheduler.Shard
+	counts *metrics.Set
 	server *server.Server
 	http   *http.Server
 	fatal  chan error // capacity 1: the first fatal error of the store
@@ -56,7 +59,10 @@ func Open(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	d := &Daemon{cfg: cfg, opts: opts, log: opts.Logger, fatal: make(chan error, 1)}
+	d := &Daemon{
+		cfg: cfg, opts: opts, log: opts.Logger, fatal: make(chan error, 1),
+		counts: metrics.New(opts.Version, opts.Revision),
+	}
 	if err := d.open(ctx); err != nil {
 		return nil, errors.Join(explain(err, cfg), d.close())
 	}
@@ -121,6 +127,7 @@ func (d *Daemon) openTier(ctx context.Context) error {
 	d.bucket = bucket
 	d.tier, err = tiered.Open(ctx, bucket, tiered.Options{
 		ClusterID: d.cfg.ClusterID, Logger: d.log.Named("tiered"), Now: d.opts.Now,
+		Events: d.counts.TierEvents(),
 	})
 	return err
 }
@@ -156,7 +163,7 @@ func (d *Daemon) openShard(ctx context.Context) error {
 func (d *Daemon) parts() scheduler.Parts {
 	return scheduler.Parts{
 		Store: d.store, Tier: d.tier, Logger: d.log.Named("scheduler"), Now: d.opts.Now,
-		Boot: bootClock(),
+		Boot: bootClock(), Events: d.counts.Events(),
 		Sinks: func(t delay.Target) broker.Sink {
 			if s, ok := d.sinks[t.Kind()]; ok {
 				return s

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -65,10 +66,11 @@ func start(t *testing.T, cfg *config.Config) (*Daemon, func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	end := make(chan error, 1)
 	go func() { end <- d.Run(ctx) }()
-	stop := func() error {
+	stop := sync.OnceValue(func() error {
 		cancel()
 		return <-end
-	}
+	})
+	t.Cleanup(func() { _ = stop() }) // before the directory goes, also when the test failed
 	require.Eventually(t, func() bool {
 		resp, err := http.Get("http://" + d.Addr() + "/readyz")
 		if err != nil {
@@ -105,6 +107,15 @@ func TestRestart(t *testing.T) {
 	require.NoError(t, stop())
 	d, stop = start(t, cfg)
 	require.Equal(t, "scheduled", call(t, d, "GET", "/v1/messages/a", "", 200)["state"])
+	resp, err := http.Get("http://" + d.Addr() + "/metrics")
+	require.NoError(t, err)
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	for _, name := range []string{"cicada_pending{", "cicada_build_info{", "cicada_accepting 1",
+		"cicada_tier_requests_total", "cicada_disk_free_bytes "} {
+		require.True(t, strings.Contains(string(text), name), name)
+	}
 	require.NoError(t, stop())
 }
 

@@ -79,6 +79,7 @@ func (d *Daemon) openServer() error {
 		Version: d.opts.Version, Durability: d.cfg.Durability,
 		NoTier: d.cfg.Bucket.Kind == config.NoBucket, CheckTarget: d.checkTarget, Tokens: tokens,
 		MaxInflightBytes: d.cfg.MaxInflight, Logger: d.log.Named("server"), Now: d.opts.Now,
+		Metrics: d.counts.Handler(), Rejected: d.counts.Rejected,
 	})
 	d.http = d.server.HTTPServer()
 	if !d.cfg.TLS.Enabled() {

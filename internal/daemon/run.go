@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/metrics"
+	"github.com/cicadamq/cicada/scheduler"
 )
 
 const (
@@ -31,6 +33,9 @@ var errFatal = errors.New("local store failed")
 // owner (delay.ErrFenced), the store, the listener. It closes everything.
 func (d *Daemon) Run(ctx context.Context) error {
 	g, running := errgroup.WithContext(context.WithoutCancel(ctx))
+	if err := d.watch(running); err != nil {
+		return errors.Join(err, d.close())
+	}
 	done := make(chan struct{}) // the drain is over
 	g.Go(func() error { return d.shard.Run(running) })
 	g.Go(d.serve)
@@ -58,6 +63,19 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return explain(err, d.cfg)
 	}
 	return errors.Join(explain(err, d.cfg), d.close())
+}
+
+// watch lets a scrape ask the components.
+func (d *Daemon) watch(running context.Context) error {
+	sources := metrics.Sources{
+		Status:  d.shard.Status,
+		Targets: func() ([]scheduler.TargetStatus, error) { return d.shard.Targets(running) },
+		Store:   d.store.Metrics,
+	}
+	if d.tier != nil {
+		sources.Tier = d.tier.State
+	}
+	return d.counts.Watch(sources)
 }
 
 func (d *Daemon) serve() error {
