@@ -93,10 +93,12 @@ func (c *call) body(limit int) ([]byte, error) {
 	}
 	m := c.memory()
 	m.buf = m.buf[:0]
-	want := max(int(c.ContentLength)+1, firstBuffer) // one more, to see the end at once
 	if c.ContentLength == 0 {
 		return m.buf, nil
 	}
+	// One more than announced, to see the end at once; but memory only follows what arrives, since
+	// an announcement costs a client nothing.
+	want := min(max(int(c.ContentLength)+1, firstBuffer), keepBytes)
 	for {
 		if err := c.claim(int64(want)); err != nil {
 			return nil, err
@@ -116,6 +118,9 @@ func (c *call) body(limit int) ([]byte, error) {
 			return nil, err
 		}
 		want = len(m.buf)
+		if left := int(c.ContentLength) + 1 - len(m.buf); left > 0 {
+			want = min(want, left)
+		}
 	}
 }
 

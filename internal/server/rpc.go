@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -117,7 +118,7 @@ func (s *Server) connectError(err error) error {
 		out.Meta().Set("Retry-After", retryAfter)
 	}
 	if f.field != "" {
-		out.Meta().Set("Cicada-Field", fmt.Sprintf("%+q", f.field))
+		out.Meta().Set("Cicada-Field", strings.Trim(fmt.Sprintf("%+q", f.field), `"`))
 	}
 	return out
 }

@@ -178,6 +178,7 @@ func TestRPCErrors(t *testing.T) {
 		var ce *connect.Error
 		require.ErrorAs(t, err, &ce)
 		require.Contains(t, ce.Message(), "queue")
+		require.Equal(t, "queue", ce.Meta().Get("Cicada-Field"))
 		f.err = delay.ErrOverloaded
 		_, err = c.Count(context.Background(), connect.NewRequest(&cicadav1.CountRequest{}))
 		require.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err), name)
