@@ -5,16 +5,12 @@ package tiered
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"maps"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/tiered/objio"
-	"github.com/cicadamq/cicada/tiered/segment"
 )
 
 // Row is a message as a local row holds it.
@@ -37,15 +33,6 @@ type Cut struct {
 	NotUploaded  int64
 	Cursors      map[string][]byte
 	Released     bool
-}
-
-// stagedObject is an upload that is not committed yet.
-type stagedObject struct {
-	folder string
-	digest [sha256.Size]byte // of the content, without the name
-	info   SegmentInfo
-	index  *segment.Index // nil for marks
-	at     time.Time      // when its upload began
 }
 
 // Commit uploads the cut and commits a manifest that lists it: all of it or, on an error, none of
@@ -143,165 +130,4 @@ func (c *Cut) apply(base *State, objects []stagedObject, now delay.Due) State {
 		}
 	}
 	return next
-}
-
-// upload stores everything of the cut and gives what the manifest must list. Uploads that take too
-// long to be committed are made again once (T4).
-func (t *Tier) upload(ctx context.Context, cut *Cut) ([]stagedObject, error) {
-	for range 2 {
-		objects, err := t.uploadAll(ctx, cut)
-		if err != nil {
-			return nil, err
-		}
-		if !t.tooOld(objects) {
-			return objects, nil
-		}
-	}
-	return nil, fmt.Errorf("%w: the upload took longer than %s", delay.ErrUnavailable, commitWithin)
-}
-
-func (t *Tier) tooOld(objects []stagedObject) bool {
-	now := t.opts.Now()
-	for i := range objects {
-		if age := now.Sub(objects[i].at); age > commitWithin || age < 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func (t *Tier) uploadAll(ctx context.Context, cut *Cut) ([]stagedObject, error) {
-	var objects []stagedObject
-	add := func(o stagedObject, err error) error {
-		objects = append(objects, o)
-		return err
-	}
-	for from := 0; from < len(cut.Rows); {
-		meta := t.begin(false)
-		t.writer.Reset(meta)
-		for ; from < len(cut.Rows) && t.writer.Stored() < t.opts.SegmentBytes; from++ {
-			if err := t.writer.Add(cut.Rows[from].Key, cut.Rows[from].Record); err != nil {
-				return nil, err
-			}
-		}
-		if err := add(t.uploadSegment(ctx, l0Folder, meta)); err != nil {
-			return nil, err
-		}
-	}
-	for from := 0; from < len(cut.Kept); {
-		meta := t.begin(true)
-		t.writer.Reset(meta)
-		for ; from < len(cut.Kept) && t.writer.Stored() < t.opts.SegmentBytes; from++ {
-			if err := t.writer.AddKept(&cut.Kept[from]); err != nil {
-				return nil, err
-			}
-		}
-		if err := add(t.uploadSegment(ctx, keptFolder, meta)); err != nil {
-			return nil, err
-		}
-	}
-	for from := 0; from < len(cut.Marks); from += marksPerObject {
-		marks := cut.Marks[from:min(from+marksPerObject, len(cut.Marks))]
-		if err := add(t.uploadMarks(ctx, marks)); err != nil {
-			return nil, err
-		}
-	}
-	return objects, nil
-}
-
-// marksPerObject bounds a marks object, which is read as a whole: about 8 MiB.
-const marksPerObject = 100_000
-
-func (t *Tier) begin(kept bool) segment.Meta {
-	return segment.Meta{
-		Cluster: t.hash, Shard: t.opts.Shard, Epoch: t.current.Load().State.Epoch,
-		ID: t.dice.id(t.now()), Kept: kept,
-	}
-}
-
-func (t *Tier) uploadSegment(
-	ctx context.Context, folder string, meta segment.Meta,
-) (stagedObject, error) {
-	body, x, err := t.writer.Finish()
-	if err != nil {
-		return stagedObject{}, err
-	}
-	o := stagedObject{
-		folder: folder, index: x, digest: sha256.Sum256(body[segment.HeaderSize:x.TailOffset]),
-		info: SegmentInfo{
-			Name: objectName(folder, meta.Epoch, meta.ID), Epoch: meta.Epoch,
-			First: x.First, Last: x.Last, MinSeq: x.MinSeq, MaxSeq: x.MaxSeq,
-			Count: x.Count, Bytes: x.RawBytes, Stored: x.Size, TailOffset: x.TailOffset,
-			Checksum: x.BodyCRC, IDs: x.IDs,
-		},
-	}
-	if x.IDs > 0 {
-		o.info.LastID = x.Last.Due
-	}
-	return t.stage(ctx, o, body, segment.FooterSize)
-}
-
-func (t *Tier) uploadMarks(ctx context.Context, marks []delay.Mark) (stagedObject, error) {
-	meta := t.begin(false)
-	body, m, err := segment.EncodeMarks(t.z, meta, marks)
-	if err != nil {
-		return stagedObject{}, err
-	}
-	o := stagedObject{
-		folder: marksFolder,
-		digest: sha256.Sum256(body[segment.HeaderSize : len(body)-segment.MarksFooterSize]),
-		info: SegmentInfo{
-			Name: objectName(marksFolder, meta.Epoch, meta.ID), Epoch: meta.Epoch,
-			First: m.First, Last: m.Last, MinSeq: m.MinSeq, MaxSeq: m.MaxSeq, Count: m.Count,
-			Stored: int64(len(body)), Checksum: segment.MarksChecksum(body), IDs: m.IDs,
-			LastID: m.LastID,
-		},
-	}
-	return t.stage(ctx, o, body, segment.MarksFooterSize)
-}
-
-// stage uploads an object and reads its footer back, unless the same content was uploaded by an
-// attempt that failed, not too long ago: then that object is used.
-func (t *Tier) stage(
-	ctx context.Context, o stagedObject, body []byte, footer int,
-) (stagedObject, error) {
-	o.at = t.opts.Now()
-	for i := range t.staged {
-		s := t.staged[i]
-		if s.folder == o.folder && s.digest == o.digest && s.info.Epoch == o.info.Epoch {
-			if !t.tooOld(t.staged[i : i+1]) {
-				return s, nil
-			}
-		}
-	}
-	key := t.prefix + o.info.Name
-	if err := t.client.Put(ctx, key, body); err != nil {
-		return stagedObject{}, err
-	}
-	if err := t.verifyStored(ctx, key, body[len(body)-footer:], int64(len(body)-footer)); err != nil {
-		return stagedObject{}, err
-	}
-	if len(t.staged) == maxStaged {
-		t.staged = t.staged[:copy(t.staged, t.staged[1:])] // the oldest becomes an orphan
-	}
-	t.staged = append(t.staged, o)
-	return o, nil
-}
-
-// maxStaged bounds the uploads that a failed Commit leaves to the next.
-const maxStaged = 256
-
-// verifyStored reads the end of a new object back (T1): it holds the checksum of the rest. One
-// answer may be spoilt on its way.
-func (t *Tier) verifyStored(ctx context.Context, key string, end []byte, at int64) error {
-	for range 2 {
-		stored, err := t.client.GetRange(ctx, key, at, int64(len(end)))
-		switch {
-		case err == nil && bytes.Equal(stored, end):
-			return nil
-		case err != nil && !objio.Certain(err):
-			return fmt.Errorf("verify: %w", err)
-		}
-	}
-	return fmt.Errorf("verify %s: %w: it is not what was written", key, delay.ErrUnavailable)
 }

@@ -50,11 +50,11 @@ type Tier struct {
 	closed  atomic.Bool
 
 	// turn holds one token, taken by whoever changes the manifest; it guards the fields below.
-	turn   chan struct{}
-	owner  bool
-	nonce  [16]byte
-	writer *segment.Writer
-	staged []stagedObject
+	turn    chan struct{}
+	owner   bool
+	nonce   [16]byte
+	writers [uploadsAhead]*segment.Writer
+	staged  []stagedObject
 }
 
 // Open opens the tier of a shard in bucket, which stays the caller's to close. It reads the
@@ -75,7 +75,9 @@ func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, err
 	}
 	t.dice.rng = opts.Rand
 	t.jitter.rng = rand.New(rand.NewPCG(opts.Rand.Uint64(), opts.Rand.Uint64()))
-	t.writer = segment.NewWriter(t.z)
+	for i := range t.writers {
+		t.writers[i] = segment.NewWriter(t.z)
+	}
 	t.client = objio.New(bucket, objio.Policy{
 		Base: opts.RetryBase, Max: opts.RetryMax, Attempts: opts.Attempts,
 		Jitter: t.jitter.float, Observe: t.observe, Now: opts.Now,
