@@ -325,3 +325,44 @@ func BenchmarkCommit(b *testing.B) {
 		require.NoError(b, err)
 	}
 }
+
+// benchTier is a tier on files with one commit of n messages.
+func benchTier(b *testing.B, n int) (*Tier, int64) {
+	bucket, err := filesystem.Open(b.TempDir())
+	require.NoError(b, err)
+	tier, err := Open(b.Context(), bucket, Options{})
+	require.NoError(b, err)
+	_, err = tier.Take(b.Context(), [16]byte{1}, true)
+	require.NoError(b, err)
+	s, err := tier.Commit(b.Context(), Cut{Rows: rowsOf(0, n)})
+	require.NoError(b, err)
+	return tier, s.Segments[0].Bytes
+}
+
+func BenchmarkScan(b *testing.B) {
+	const n = 100_000
+	tier, bytes := benchTier(b, n)
+	b.SetBytes(bytes)
+	for b.Loop() {
+		seen := 0
+		require.NoError(b, tier.Scan(b.Context(), key(0), key(n), func(delay.Key, []byte) bool {
+			seen++
+			return true
+		}))
+		require.Equal(b, n, seen)
+	}
+}
+
+func BenchmarkFetch(b *testing.B) {
+	const n = 100_000
+	tier, _ := benchTier(b, n)
+	keys := make([]delay.Key, 1000)
+	for b.Loop() {
+		for i := range keys {
+			keys[i] = key(rand.IntN(n))
+		}
+		require.NoError(b, tier.Fetch(b.Context(), keys, func(_ int, _ []byte, err error) {
+			require.NoError(b, err)
+		}))
+	}
+}
