@@ -77,7 +77,7 @@ func TestCrashAtEverySync(t *testing.T) {
 	for _, run := range []struct {
 		seed           uint64
 		batches, oneIn int
-	}{{1, 40, 1}, {2, 60, 3}, {3, 700, 40}} {
+	}{{1, 30, 1}, {2, 60, 4}, {3, 700, 60}} {
 		t.Run(fmt.Sprintf("seed %d", run.seed), func(t *testing.T) {
 			crashRun(t, run.seed, run.batches, run.oneIn)
 		})
