@@ -13,6 +13,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/server/wire"
+	"github.com/cicadamq/cicada/scheduler"
 )
 
 // Kinds of errors that only the front end knows.
@@ -64,7 +65,11 @@ func kindOf(err error) kind {
 // fault is an error as the outside sees it.
 type fault struct {
 	kind
-	message, field string
+	message, field, result string
+}
+
+func (f fault) wire() wire.Fault {
+	return wire.Fault{Code: f.code.String(), Message: f.message, Field: f.field, Result: f.result}
 }
 
 // faultOf describes err. The text of an unknown error stays inside: it is logged, because the
@@ -78,6 +83,9 @@ func (s *Server) faultOf(err error) fault {
 		f.field = fe.Field
 	case errors.As(err, &un):
 		f.field = un.Field
+	}
+	if f.err == delay.ErrTooLate { // of a replace: the word is the same as for other changes (S4)
+		f.result = scheduler.TooLate.String()
 	}
 	if f.err == errInternal {
 		s.log.Error("request went wrong", zap.Error(err))
@@ -98,7 +106,7 @@ func (s *Server) writeError(w http.ResponseWriter, err error) {
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	writeJSON(w, f.status, wire.AppendError(nil, f.code.String(), f.message, f.field))
+	writeJSON(w, f.status, wire.AppendFault(nil, f.wire()))
 }
 
 // writeJSON answers with body. A client that is gone is nobody's error.

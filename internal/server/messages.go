@@ -98,9 +98,8 @@ func (s *Server) appendResults(out []byte, m *work, between byte) []byte {
 }
 
 func (s *Server) appendItemError(out []byte, err error) []byte {
-	f := s.faultOf(err)
 	out = append(out, `{"error":`...)
-	out = wire.AppendError(out, f.code.String(), f.message, f.field)
+	out = wire.AppendFault(out, s.faultOf(err).wire())
 	return append(out, '}')
 }
 

@@ -276,6 +276,10 @@ func TestOpenAPIReplies(t *testing.T) {
 	f := fullGet{newFake(), full}
 	try(f, sample{"GET", "/v1/messages/a%2Fb?body=true", ""}, sample{"GET", "/v1/messages?limit=0", ""},
 		sample{"POST", "/v1/messages", `{"messages":[{},{"target":"log:","delay":1}]}`})
+	late := newFake()
+	late.itemErr = delay.ErrTooLate
+	try(late, sample{"POST", "/v1/messages", `{"messages":[{"target":"log:","delay":1}]}`},
+		sample{"POST", "/v1/messages", `{"target":"log:","delay":1}`})
 	full.Body = []byte("text")
 	try(fullGet{newFake(), full}, sample{"GET", "/v1/messages/a%2Fb?body=true", ""})
 	require.Greater(t, len(c.used), 20)

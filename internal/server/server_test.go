@@ -75,6 +75,11 @@ func TestSend(t *testing.T) {
 	code, out, _ = ask(t, s, "POST", "/v1/messages", `{"id":"a","target":"log:","delay":1}`)
 	require.Equal(t, 409, code)
 	require.Equal(t, "already_exists", out["code"])
+
+	f.itemErr = fmt.Errorf("message a: %w", delay.ErrTooLate)
+	code, out, _ = ask(t, s, "POST", "/v1/messages", `{"id":"a","target":"log:","delay":1,"replace":true}`)
+	require.Equal(t, 409, code)
+	require.Equal(t, "TOO_LATE", out["result"])
 }
 
 // Every kind of error must have its code and status, wherever it comes from; one that nobody knows
@@ -446,6 +451,7 @@ func FuzzRoutes(f *testing.F) {
 		f.Add(i, goodBody(rt), "limit=5")
 	}
 	f.Add(0, `{"messages":[{"target":"log:","delay":1},{"x":[1,{"y":"\ud800"}]}]}`, "")
+	f.Add(len(routes()), `{"target":"log:","delay":1}`+"\n\n{}", "") // as a stream
 	f.Fuzz(func(t *testing.T, n int, body, query string) {
 		shard := newFake()
 		shard.verdict = scheduler.ChangeResult{Verdict: scheduler.Cancelled}
@@ -454,7 +460,7 @@ func FuzzRoutes(f *testing.F) {
 		rt := all[(n%len(all)+len(all))%len(all)]
 		req := httptest.NewRequest(rt.method, fill(rt.path), strings.NewReader(body))
 		req.URL.RawQuery = query
-		if n%2 == 1 {
+		if n/len(all)%2 != 0 {
 			req.Header.Set("Content-Type", "application/x-ndjson")
 		}
 		if strings.HasSuffix(rt.path, "/pull") {

@@ -29,15 +29,28 @@ func AppendReceipt(dst []byte, r *scheduler.Receipt) []byte {
 	return append(dst, `"}`...)
 }
 
-// AppendError appends the object of an error; field may be empty.
-func AppendError(dst []byte, code, message, field string) []byte {
+// Fault is an error as the outside sees it. Field and Result may be empty.
+type Fault struct {
+	Code    string // Connect's
+	Message string
+	Field   string // of the request, if one is at fault
+	Result  string // TOO_LATE, like the answer of a change
+}
+
+// AppendFault appends the object of an error.
+func AppendFault(dst []byte, f Fault) []byte {
 	dst = append(dst, `{"code":"`...)
-	dst = append(dst, code...)
+	dst = append(dst, f.Code...)
 	dst = append(dst, `","message":`...)
-	dst = AppendString(dst, message)
-	if field != "" {
+	dst = AppendString(dst, f.Message)
+	if f.Field != "" {
 		dst = append(dst, `,"field":`...)
-		dst = AppendString(dst, field)
+		dst = AppendString(dst, f.Field)
+	}
+	if f.Result != "" {
+		dst = append(dst, `,"result":"`...)
+		dst = append(dst, f.Result...)
+		dst = append(dst, '"')
 	}
 	return append(dst, '}')
 }

@@ -24,7 +24,7 @@ func TestReplies(t *testing.T) {
 		`"durability":"tier","duplicate":true,"generation":2,"state":"claimed"}`,
 		string(AppendReceipt(nil, &r)))
 	require.Equal(t, `{"code":"not_found","message":"no \"x\"","field":"id"}`,
-		string(AppendError(nil, "not_found", `no "x"`, "id")))
+		string(AppendFault(nil, Fault{Code: "not_found", Message: `no "x"`, Field: "id"})))
 
 	leases := []scheduler.Lease{
 		{ID: "1", Receipt: "r1", Attempt: 3, Due: 5, FiredAt: 6, RoutingKey: "k",
