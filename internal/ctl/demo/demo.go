@@ -10,7 +10,8 @@
 //	Y1  What is shown was observed: every message is known by id, and counted when it is pulled.
 //	Y2  The story fails (an error) when a message was lost or early, a cancelled one came, or the
 //	    books do not balance. Duplicates around the crash are allowed and counted (S6).
-//	Y3  The directory is created by the demo or empty, and removed at the end unless asked to keep.
+//	Y3  The directory is created by the demo or empty, and removed at the end unless it is wanted
+//	    or the story failed.
 //
 // Run starts goroutines and waits for them. When it is killed, the daemon may go on: it listens on
 // loopback only, and its directory tells which one it is.
@@ -104,9 +105,7 @@ func run(ctx context.Context, opts Options, plan script) (err error) {
 	if err := prepare(dir); err != nil {
 		return err
 	}
-	if !opts.Keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	}
+	defer func() { err = cleanUp(ctx, opts, err) }()
 	s := &story{Options: opts, script: plan, truth: newTruth()}
 	s.view = newView(s)
 	if s.listen, err = child.FreeAddress(ctx); err != nil {
@@ -122,6 +121,20 @@ func run(ctx context.Context, opts Options, plan script) (err error) {
 	}
 	defer s.c.Close()
 	return s.tell(ctx)
+}
+
+// cleanUp removes the directory, unless it is wanted or can tell why the story failed.
+func cleanUp(ctx context.Context, opts Options, err error) error {
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // whatever it met first
+	}
+	if opts.Keep {
+		return err
+	}
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w\nthe daemon's log and data are kept in %s", err, opts.Dir)
+	}
+	return errors.Join(err, os.RemoveAll(opts.Dir))
 }
 
 // prepare makes the directory, or refuses one that holds something (Y3).

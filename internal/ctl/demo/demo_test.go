@@ -82,6 +82,20 @@ func TestRefusesAFullDirectory(t *testing.T) {
 	require.FileExists(t, filepath.Join(dir, "mine"))
 }
 
+// Without the daemon's log nobody could tell why a story failed (Y3); one that was interrupted
+// leaves nothing.
+func TestKeepsWhatFailed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "demo")
+	opts := Options{Dir: dir, Program: "/nonexistent/cicada", Now: time.Now}
+	require.ErrorContains(t, Run(t.Context(), opts), "are kept in "+dir)
+	require.FileExists(t, filepath.Join(dir, "daemon.log"))
+	require.NoError(t, os.RemoveAll(dir))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, Run(ctx, opts), context.Canceled)
+	require.NoDirExists(t, dir)
+}
+
 // A story that hides what went wrong proves nothing: each failure is planted in what was observed
 // (Y1) and must fail the story (Y2).
 func TestVerdict(t *testing.T) {
