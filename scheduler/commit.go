@@ -31,6 +31,16 @@ type op interface {
 	finish(s localstore.Synced, err error)
 }
 
+// loner is an op that must not share a batch: it decides by reading rows and marks, which show only
+// what has been applied, and what follows it must see what it did (rule R1).
+type loner interface{ alone() }
+
+func (*parkOp) alone()    {}
+func (*expireOp) alone()  {}
+func (*timersOp) alone()  {}
+func (*hydrateOp) alone() {}
+func (*dropOp) alone()    {}
+
 // committer turns ops into batches of the local store, in order, one at a time, and pipelines
 // their syncs. All fields below inbox are confined to its goroutine.
 type committer struct {
@@ -178,11 +188,15 @@ func (c *committer) work(ops []op) {
 			o.finish(localstore.Synced{}, c.failed)
 			continue
 		}
-		if c.full() {
+		_, alone := o.(loner)
+		if alone || c.full() {
 			c.flush()
 		}
 		o.stage(c)
 		c.staged = append(c.staged, o)
+		if alone {
+			c.flush()
+		}
 	}
 	c.flush()
 }

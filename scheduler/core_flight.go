@@ -18,6 +18,7 @@ type flight struct {
 	epoch   delay.Epoch
 	state   flightState
 	parked  bool
+	parking bool // its row is being parked: by the time it ends it may be
 	noted   bool // an attempt record exists
 	last    bool // the next failure is the last: out of attempts
 	stop    bool // no further attempt (S5)
@@ -44,6 +45,7 @@ type leaseState struct {
 type finishItem struct {
 	ref      ref
 	parked   bool
+	parking  bool // parked by now, unless the commit of that failed to find its row
 	noted    bool
 	state    delay.State
 	attempts uint32
@@ -94,8 +96,9 @@ func (c *core) finish(f flight, state delay.State, reason, detail string) {
 	f.state = flightFinishing
 	c.flights[f.ref.key] = f
 	c.finishes = append(c.finishes, finishItem{
-		ref: f.ref, parked: f.parked, noted: f.noted, state: state, attempts: f.attempt,
-		reason: reason, detail: detail,
+		ref: f.ref, parked: f.parked, parking: f.parking, noted: f.noted, state: state,
+		attempts: f.attempt,
+		reason:   reason, detail: detail,
 	})
 	if c.finishBy == 0 {
 		c.finishBy = c.now + finishDelay

@@ -25,7 +25,7 @@ func (e evParked) apply(c *core) {
 		l := c.lane(it.ref.lane)
 		c.open.finish(it.pos)
 		if f, ok := c.flights[key]; ok {
-			f.parked, f.pos = true, 0
+			f.parked, f.parking, f.pos = true, false, 0
 			c.flights[key] = f
 			continue
 		}
@@ -104,6 +104,10 @@ func (c *core) parkOld(crowded bool) {
 				continue
 			}
 			taken[key] = struct{}{}
+		}
+		if claimed {
+			f.parking = true
+			c.flights[key] = f
 		}
 		it.asked = true
 		items = append(items, parkItem{

@@ -195,7 +195,7 @@ func (s *Shard) prospect(p *parcel, now delay.Due) outcome {
 // handedOver is the outcome of an at-most-once message, written before it leaves.
 func (p *parcel) handedOver() finishItem {
 	return finishItem{
-		ref: p.ref, parked: p.parked, state: delay.Delivered, attempts: p.attempt,
+		ref: p.ref, parked: p.parked, parking: true, state: delay.Delivered, attempts: p.attempt,
 	}
 }
 

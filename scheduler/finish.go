@@ -27,6 +27,7 @@ type finishOp struct {
 }
 
 func (o *finishOp) stage(c *committer) {
+	c.findParked(o.items)
 	records := c.recordsOf(o.items)
 	for i := range o.items {
 		c.finishItem(&o.items[i], records[o.items[i].ref.key])
@@ -70,6 +71,22 @@ func leaseOf(g grant, target delay.Target) *localstore.Lease {
 	}
 	slices.SortFunc(l.Entries, func(a, b localstore.LeaseEntry) int { return a.Key.Compare(b.Key) })
 	return l
+}
+
+// findParked looks for the rows that were being parked when their messages ended: the park was
+// committed before this op, and the core did not know it yet.
+func (c *committer) findParked(items []finishItem) {
+	for i := range items {
+		it := &items[i]
+		if !it.parking || it.parked {
+			continue
+		}
+		_, parked, err := c.store.ParkedLane(it.ref.key)
+		if err != nil {
+			c.log.Error("parked row unreadable", zap.Stringer("key", it.ref.key), zap.Error(err))
+		}
+		it.parked = parked
+	}
 }
 
 // recordsOf reads the records that finishing needs: of ids, of dead letters, of unknown size.

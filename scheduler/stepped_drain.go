@@ -47,7 +47,7 @@ func (s *Stepped) settleStepped(ctx context.Context) {
 	_ = s.do(&metaOp{done: fence, change: func(*committer) {}}, 0, fence) // a fence, no more
 }
 
-// yieldUntil waits for done by yielding, for at most patience by the wall clock.
+// yieldUntil waits for done by yielding, for at most patience.
 func (s *Shard) yieldUntil(done chan struct{}, patience time.Duration) error {
 	end := s.parts.Boot() + patience
 	for !closedNow(done) {
