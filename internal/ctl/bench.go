@@ -206,12 +206,12 @@ func (a *app) runBench(ctx context.Context, plan benchPlan, daemonArgs []string)
 	if plan.ingest != nil {
 		r, err := plan.ingest.Run(ctx, c, tick)
 		end()
-		own.sizes(&r.RSSMB, &r.DiskMB, &r.BucketMB)
+		own.sizes(ctx, c, &r.RSSMB, &r.DiskMB, &r.BucketMB)
 		return errors.Join(err, a.printReport(r, r.Failed > 0))
 	}
 	r, err := plan.delivery.Run(ctx, c, tick)
 	end()
-	own.sizes(&r.RSSMB, &r.DiskMB, &r.BucketMB)
+	own.sizes(ctx, c, &r.RSSMB, &r.DiskMB, &r.BucketMB)
 	bad := r.Lost > 0 || r.Early > 0 || r.Accepted < r.Messages
 	return errors.Join(err, a.printReport(r, bad))
 }
@@ -254,14 +254,18 @@ func (a *app) startOwn(ctx context.Context, args []string) (*ownDaemon, error) {
 	return &ownDaemon{dir: dir, process: p}, nil
 }
 
-// sizes fills in what only the owner of the process can see; d may be nil.
-func (d *ownDaemon) sizes(rss, disk, bucket **float64) {
-	if d == nil {
-		return
-	}
+// sizes fills in memory and disk. Of a daemon that is not ours (d is nil) only the memory is known,
+// from its metrics.
+func (d *ownDaemon) sizes(ctx context.Context, c *client.Client, rss, disk, bucket **float64) {
 	mb := func(n int64) *float64 {
 		v := math.Round(float64(n)/(1<<20)*10) / 10
 		return &v
+	}
+	if d == nil {
+		if n, err := c.Metric(ctx, "process_resident_memory_bytes"); err == nil {
+			*rss = mb(int64(n))
+		}
+		return
 	}
 	data := filepath.Join(d.dir, "data")
 	cold := child.DiskUsed(filepath.Join(data, "bucket"))

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // encode marshals what this package or a command made itself, which cannot fail.
@@ -214,4 +215,18 @@ func (c *Client) ConfirmClock(ctx context.Context) error {
 func (c *Client) Ready(ctx context.Context) error {
 	_, err := c.Raw(ctx, http.MethodGet, "/readyz", "", nil, nil)
 	return err
+}
+
+// Metric is the value of a metric without labels.
+func (c *Client) Metric(ctx context.Context, name string) (float64, error) {
+	text, err := c.Raw(ctx, http.MethodGet, "/metrics", "", nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(v), 64)
+		}
+	}
+	return 0, fmt.Errorf("the daemon has no metric %s", name)
 }

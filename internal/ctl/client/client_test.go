@@ -62,6 +62,22 @@ func errorsAs(err error, into **Error) bool {
 	return ok
 }
 
+// A metric with a longer name or with labels must not be taken for another.
+func TestMetric(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "# HELP a x\na_total 1\na{b=\"c\"} 2\na 3.5e+07\n")
+	}))
+	defer srv.Close()
+	c, err := New(srv.URL, Options{})
+	require.NoError(t, err)
+	defer c.Close()
+	v, err := c.Metric(t.Context(), "a")
+	require.NoError(t, err)
+	require.InDelta(t, 3.5e7, v, 0)
+	_, err = c.Metric(t.Context(), "b")
+	require.Error(t, err)
+}
+
 const pulled = ` {"messages" : [ {"id":"a-1","receipt":"R==","attempt":2,"due":"x\"y\\",` +
 	`"due_ms":1800000000123,"headers":{"k":"v","n":"\\\""},"x":[1,{"y":null},true,-1.5e3],` +
 	`"body":"}]"},{"id":"b","receipt":"","attempt":1,"due_ms":0}],"more":{}} `
