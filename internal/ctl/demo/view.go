@@ -162,8 +162,8 @@ func (s *story) verdict(ctx context.Context) error {
 		t.cancelled, t.moved)
 	say("killed and its disk deleted after %.1f s; running again %s later, from the bucket alone",
 		s.downAt.Sub(s.start).Seconds(), down)
-	say("%d delivered: %d lost, %d early, %d duplicates (a crash allows them)", t.came, j.lost, j.early,
-		t.duplicates)
+	say("%d delivered: %d lost, %d early, %d duplicates (a crash allows them)", t.came, j.lost,
+		j.early, t.duplicates)
 	say("cancelled messages that were delivered: %d", j.cancelledCame)
 	say("lateness             p50 %s   p99 %s   max %s   (%d messages)", quantile(j.normal, 0.5),
 		quantile(j.normal, 0.99), quantile(j.normal, 1), len(j.normal))
