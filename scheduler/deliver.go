@@ -15,6 +15,8 @@ import (
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/broker/pull"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/core"
 )
 
 // fetchTimeout bounds the fallback read of one batch of bodies.
@@ -22,7 +24,7 @@ const fetchTimeout = 10 * time.Second
 
 // parcel is a claim with its message.
 type parcel struct {
-	claim
+	core.Claim
 	msg   delay.Message
 	id    delay.ID
 	found bool
@@ -35,29 +37,29 @@ func (p *parcel) open(rec []byte, ids delay.IDMaker, shard delay.Shard) {
 	p.found = p.err == nil
 	p.id = p.msg.ID
 	if p.id == "" {
-		p.id = ids.Make(shard, p.ref.key)
+		p.id = ids.Make(shard, p.Ref.Key)
 	}
 }
 
 // parcels reads the messages of claims: local rows with one iterator, parked rows one by one, and
 // what is missing locally from the tier. The result is in the order of the claims.
-func (s *Shard) parcels(ctx context.Context, lane uint32, claims []claim) []parcel {
+func (s *Shard) parcels(ctx context.Context, lane uint32, claims []core.Claim) []parcel {
 	out := make([]parcel, len(claims))
 	order := make([]int, 0, len(claims))
 	keys := make([]delay.Key, 0, len(claims))
 	bytes := 0
 	for i := range claims {
-		out[i].claim = claims[i]
-		if !claims[i].parked {
+		out[i].Claim = claims[i]
+		if !claims[i].Parked {
 			order = append(order, i)
-			bytes += claims[i].ref.size()
+			bytes += claims[i].Ref.Size()
 		}
 	}
 	slices.SortFunc(order, func(a, b int) int {
-		return claims[a].ref.key.Compare(claims[b].ref.key)
+		return claims[a].Ref.Key.Compare(claims[b].Ref.Key)
 	})
 	for _, i := range order {
-		keys = append(keys, claims[i].ref.key)
+		keys = append(keys, claims[i].Ref.Key)
 	}
 	buf := make([]byte, 0, bytes)
 	err := s.parts.Store.ReadRows(keys, func(n int, rec []byte) {
@@ -78,15 +80,15 @@ func (s *Shard) parcels(ctx context.Context, lane uint32, claims []claim) []parc
 
 // parkedParcels reads what is parked, or was parked since the claim.
 func (s *Shard) parkedParcels(lane uint32, out []parcel) {
-	hash := s.lanes.target(lane).Hash()
+	hash := s.lanes.Target(lane).Hash()
 	for i := range out {
 		p := &out[i]
 		if p.found {
 			continue
 		}
-		rec, _, err := s.parts.Store.Parked(hash, p.ref.key)
+		rec, _, err := s.parts.Store.Parked(hash, p.Ref.Key)
 		if err == nil {
-			p.parked = true
+			p.Parked = true
 			p.open(rec, s.ids, s.shard)
 		}
 	}
@@ -104,9 +106,9 @@ func (s *Shard) coldParcels(ctx context.Context, out []parcel) {
 	if len(at) == 0 || s.parts.Tier == nil {
 		return
 	}
-	slices.SortFunc(at, func(a, b int) int { return out[a].ref.key.Compare(out[b].ref.key) })
+	slices.SortFunc(at, func(a, b int) int { return out[a].Ref.Key.Compare(out[b].Ref.Key) })
 	for _, i := range at {
-		keys = append(keys, out[i].ref.key)
+		keys = append(keys, out[i].Ref.Key)
 	}
 	if s.parts.Events.Fallback != nil {
 		s.parts.Events.Fallback(len(keys))
@@ -127,26 +129,26 @@ func (s *Shard) coldParcels(ctx context.Context, out []parcel) {
 }
 
 // deliver makes one attempt at each claim of a push lane.
-func (s *Shard) deliver(ctx context.Context, a actDeliver) {
-	target := s.lanes.target(a.lane)
-	parcels := s.parcels(ctx, a.lane, a.claims)
-	outcomes := make([]outcome, len(parcels))
+func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
+	target := s.lanes.Target(a.Lane)
+	parcels := s.parcels(ctx, a.Lane, a.Claims)
+	outcomes := make([]core.Outcome, len(parcels))
 	batch := make([]broker.Delivery, 0, len(parcels))
 	at := make([]int, 0, len(parcels))
 	now := s.Now()
-	var once []finishItem
+	var once []core.FinishItem
 	for i := range parcels {
 		p := &parcels[i]
 		outcomes[i] = s.prospect(p, now)
-		if !p.found || outcomes[i].expired {
+		if !p.found || outcomes[i].Expired {
 			continue
 		}
-		if p.ref.meta&refOnce != 0 {
+		if p.Ref.Meta&core.RefOnce != 0 {
 			once = append(once, p.handedOver())
 		}
 		at = append(at, i)
 		batch = append(batch, broker.Delivery{
-			ID: p.id, Target: target, Due: p.msg.Due, Attempt: p.attempt, FiredAt: now,
+			ID: p.id, Target: target, Due: p.msg.Due, Attempt: p.Attempt, FiredAt: now,
 			RoutingKey: p.msg.RoutingKey, Headers: p.msg.Headers, Body: p.msg.Body,
 		})
 	}
@@ -166,49 +168,49 @@ func (s *Shard) deliver(ctx context.Context, a actDeliver) {
 	}
 	for n, i := range at {
 		o := &outcomes[i]
-		o.result, o.reason, o.after = results[n].Outcome, results[n].Reason, results[n].RetryAfter
+		o.Result, o.Reason, o.After = results[n].Outcome, results[n].Reason, results[n].RetryAfter
 	}
 	s.measure(target, parcels, results, now)
-	s.post(evOutcomes{lane: a.lane, outcomes: outcomes})
+	s.post(core.EvOutcomes{Lane: a.Lane, Outcomes: outcomes})
 }
 
 // prospect is the outcome of p as far as it is known before the attempt.
-func (s *Shard) prospect(p *parcel, now delay.Due) outcome {
-	o := outcome{key: p.ref.key}
+func (s *Shard) prospect(p *parcel, now delay.Due) core.Outcome {
+	o := core.Outcome{Key: p.Ref.Key}
 	if !p.found {
-		o.lost, o.reason = true, "no readable copy"
+		o.Lost, o.Reason = true, "no readable copy"
 		if p.err != nil {
-			o.reason = p.err.Error()
+			o.Reason = p.err.Error()
 		}
-		s.log.Error("message has no readable copy", zap.Stringer("key", p.ref.key),
+		s.log.Error("message has no readable copy", zap.Stringer("key", p.Ref.Key),
 			zap.Error(p.err))
 		return o
 	}
 	most := cmp.Or(p.msg.MaxAttempts, s.opts.MaxAttempts)
-	o.last = most > 0 && p.attempt >= most
-	o.backoff = p.msg.Backoff
+	o.Last = most > 0 && p.Attempt >= most
+	o.Backoff = p.msg.Backoff
 	e := p.msg.Expires()
-	o.expired = e > 0 && e < now
+	o.Expired = e > 0 && e < now
 	return o
 }
 
 // handedOver is the outcome of an at-most-once message, written before it leaves.
-func (p *parcel) handedOver() finishItem {
-	return finishItem{
-		ref: p.ref, parked: p.parked, parking: true, state: delay.Delivered, attempts: p.attempt,
+func (p *parcel) handedOver() core.FinishItem {
+	return core.FinishItem{
+		Ref: p.Ref, Parked: p.Parked, Parking: true, State: delay.Delivered, Attempts: p.Attempt,
 	}
 }
 
 // commitOnce finishes at-most-once messages before they are handed over.
-func (s *Shard) commitOnce(items []finishItem) error {
+func (s *Shard) commitOnce(items []core.FinishItem) error {
 	if len(items) == 0 {
 		return nil
 	}
-	o := &finishOp{
-		actFinish: actFinish{items: items}, report: s.reportFinished, quiet: true,
-		done: make(chan error, 1),
+	o := &commit.FinishOp{
+		ActFinish: core.ActFinish{Items: items}, Report: s.reportFinished, Quiet: true,
+		Done: make(chan error, 1),
 	}
-	return s.do(o, 0, o.done)
+	return s.do(o, 0, o.Done)
 }
 
 // measure reports attempts and the lateness of first ones.
@@ -218,7 +220,7 @@ func (s *Shard) measure(
 	if s.parts.Events.Lateness != nil {
 		late := make([]time.Duration, 0, len(parcels))
 		for i := range parcels {
-			if p := &parcels[i]; p.found && p.attempt == 1 {
+			if p := &parcels[i]; p.found && p.Attempt == 1 {
 				late = append(late, max(0, now.Sub(p.msg.Due)))
 			}
 		}
@@ -248,29 +250,29 @@ func (s *Shard) Pull(
 	if err != nil {
 		return nil, err
 	}
-	w := &waiter{
-		lane: s.lanes.number(target), max: most, lease: lease, grant: make(chan grant, 1),
+	w := &core.Waiter{
+		Lane: s.lanes.Number(target), Max: most, Lease: lease, Grant: make(chan core.Grant, 1),
 	}
-	s.post(evPull{w: w})
-	var g grant
+	s.post(core.EvPull{Waiter: w})
+	var g core.Grant
 	if s.drive != nil {
 		g = s.takeBack(w)
 	} else if g, err = s.awaitGrant(ctx, w, patience); err != nil {
 		return nil, err
 	}
-	if len(g.claims) == 0 {
+	if len(g.Claims) == 0 {
 		return nil, nil
 	}
-	return s.lease(ctx, w.lane, target, g)
+	return s.lease(ctx, w.Lane, target, g)
 }
 
 // awaitGrant waits for messages.
-func (s *Shard) awaitGrant(ctx context.Context, w *waiter, d time.Duration) (grant, error) {
+func (s *Shard) awaitGrant(ctx context.Context, w *core.Waiter, d time.Duration) (core.Grant, error) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	var g grant
+	var g core.Grant
 	select {
-	case g = <-w.grant:
+	case g = <-w.Grant:
 	case <-timer.C:
 		g = s.takeBack(w)
 	case <-ctx.Done():
@@ -282,29 +284,29 @@ func (s *Shard) awaitGrant(ctx context.Context, w *waiter, d time.Duration) (gra
 }
 
 // takeBack ends the wait: with what was granted in the last moment, or with nothing.
-func (s *Shard) takeBack(w *waiter) grant {
-	s.post(evPullGone{w: w})
-	g, _ := wait(s, w.grant)
+func (s *Shard) takeBack(w *core.Waiter) core.Grant {
+	s.post(core.EvPullGone{Waiter: w})
+	g, _ := wait(s, w.Grant)
 	return g
 }
 
 // lease makes a grant durable and reads its messages meanwhile.
 func (s *Shard) lease(
-	ctx context.Context, lane uint32, target delay.Target, g grant,
+	ctx context.Context, lane uint32, target delay.Target, g core.Grant,
 ) ([]Lease, error) {
-	keys := make([]delay.Key, len(g.claims))
-	for i := range g.claims {
-		keys[i] = g.claims[i].ref.key
+	keys := make([]delay.Key, len(g.Claims))
+	for i := range g.Claims {
+		keys[i] = g.Claims[i].Ref.Key
 	}
 	if ctx.Err() != nil { // nobody is there to take them
-		s.post(evReleased{lane: lane, keys: keys})
+		s.post(core.EvReleased{Lane: lane, Keys: keys})
 		return nil, ctx.Err()
 	}
 	b := s.parts.Store.NewBatch()
-	b.PutLease(leaseOf(g, target))
+	b.PutLease(commit.LeaseOf(g, target))
 	pending, err := s.parts.Store.Apply(b)
 	if err != nil {
-		s.post(evReleased{lane: lane, keys: keys})
+		s.post(core.EvReleased{Lane: lane, Keys: keys})
 		return nil, fmt.Errorf("write lease: %w", err)
 	}
 	out, once := s.leases(ctx, lane, target, g)
@@ -319,44 +321,44 @@ func (s *Shard) lease(
 
 // leases reads the messages of a grant. What is expired or unreadable goes back to the core.
 func (s *Shard) leases(
-	ctx context.Context, lane uint32, target delay.Target, g grant,
-) (out []Lease, once []finishItem) {
-	parcels := s.parcels(ctx, lane, g.claims)
+	ctx context.Context, lane uint32, target delay.Target, g core.Grant,
+) (out []Lease, once []core.FinishItem) {
+	parcels := s.parcels(ctx, lane, g.Claims)
 	now := s.Now()
 	hash := target.Hash()
 	out = make([]Lease, 0, len(parcels))
-	gone := evReleased{lane: lane}
-	var last evLast
+	gone := core.EvReleased{Lane: lane}
+	var last core.EvLast
 	receipts := make([]byte, 0, len(parcels)*40)
 	for i := range parcels {
 		p := &parcels[i]
 		o := s.prospect(p, now)
 		switch {
-		case o.expired:
-			gone.expired = append(gone.expired, o.key)
+		case o.Expired:
+			gone.Expired = append(gone.Expired, o.Key)
 			continue
 		case !p.found:
-			gone.lost = append(gone.lost, o.key)
+			gone.Lost = append(gone.Lost, o.Key)
 			continue
-		case o.last:
-			last.keys = append(last.keys, o.key)
+		case o.Last:
+			last.Keys = append(last.Keys, o.Key)
 		}
-		if p.ref.meta&refOnce != 0 {
+		if p.Ref.Meta&core.RefOnce != 0 {
 			once = append(once, p.handedOver())
 		}
 		at := len(receipts)
 		receipts = pull.AppendReceipt(receipts, pull.Receipt{
-			Key: o.key, Epoch: delay.Epoch(g.lease >> 40), Attempt: p.attempt, Lane: hash,
+			Key: o.Key, Epoch: delay.Epoch(g.Lease >> 40), Attempt: p.Attempt, Lane: hash,
 		})
 		out = append(out, Lease{
-			ID: p.id, Receipt: string(receipts[at:]), Attempt: p.attempt, Due: p.msg.Due,
+			ID: p.id, Receipt: string(receipts[at:]), Attempt: p.Attempt, Due: p.msg.Due,
 			FiredAt: now, RoutingKey: p.msg.RoutingKey, Headers: p.msg.Headers, Body: p.msg.Body,
 		})
 	}
-	if len(last.keys) > 0 {
+	if len(last.Keys) > 0 {
 		s.post(last)
 	}
-	if len(gone.lost)+len(gone.expired) > 0 {
+	if len(gone.Lost)+len(gone.Expired) > 0 {
 		s.post(gone)
 	}
 	s.measure(target, parcels, nil, now)
@@ -369,9 +371,9 @@ func (s *Shard) Settle(ctx context.Context, req SettleRequest, results []SettleR
 	if err != nil {
 		return err
 	}
-	st := &settling{
-		kind: req.Settlement, lane: s.lanes.number(target), after: req.Delay,
-		hasAfter: req.HasDelay, lease: req.Lease, reason: req.Reason, done: make(chan error, 1),
+	st := &core.Settling{
+		Kind: req.Settlement, Lane: s.lanes.Number(target), After: req.Delay,
+		HasAfter: req.HasDelay, Lease: req.Lease, Reason: req.Reason, Done: make(chan error, 1),
 	}
 	var at []int
 	hash := target.Hash()
@@ -382,44 +384,44 @@ func (s *Shard) Settle(ctx context.Context, req SettleRequest, results []SettleR
 			continue
 		}
 		at = append(at, i)
-		st.receipts = append(st.receipts, settleKey{
-			key: r.Key, epoch: r.Epoch, attempt: r.Attempt,
+		st.Receipts = append(st.Receipts, core.SettleKey{
+			Key: r.Key, Epoch: r.Epoch, Attempt: r.Attempt,
 		})
 	}
 	if len(at) == 0 {
 		return nil
 	}
-	st.results = make([]SettleResult, len(at))
-	s.post(evSettle{s: st})
-	err, ok := wait(s, st.done)
+	st.Results = make([]SettleResult, len(at))
+	s.post(core.EvSettle{Settling: st})
+	err, ok := wait(s, st.Done)
 	if !ok {
 		err = delay.ErrClosed
 	}
 	if err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
-	for _, n := range st.missing {
-		st.results[n] = s.settled(st.kind, target, st.receipts[n])
+	for _, n := range st.Missing {
+		st.Results[n] = s.settled(st.Kind, target, st.Receipts[n])
 	}
 	for n, i := range at {
-		results[i] = st.results[n]
+		results[i] = st.Results[n]
 	}
 	return nil
 }
 
 // settled answers a receipt of which the core knows nothing: the message is finished, or its lease
 // was lost with the process before it was durable.
-func (s *Shard) settled(kind Settlement, target delay.Target, r settleKey) SettleResult {
-	if r.key.Seq.Counter() == 0 || r.key.Seq > s.parts.Store.LastSeq() {
+func (s *Shard) settled(kind Settlement, target delay.Target, r core.SettleKey) SettleResult {
+	if r.Key.Seq.Counter() == 0 || r.Key.Seq > s.parts.Store.LastSeq() {
 		return SettleNotFound
 	}
-	if _, err := s.parts.Store.Row(r.key); err == nil {
+	if _, err := s.parts.Store.Row(r.Key); err == nil {
 		return Superseded
 	}
-	if _, _, err := s.parts.Store.Parked(target.Hash(), r.key); err == nil {
+	if _, _, err := s.parts.Store.Parked(target.Hash(), r.Key); err == nil {
 		return Superseded
 	}
-	if _, _, err := s.parts.Store.Dead(r.key); !errors.Is(err, delay.ErrNotFound) {
+	if _, _, err := s.parts.Store.Dead(r.Key); !errors.Is(err, delay.ErrNotFound) {
 		return Superseded
 	}
 	if s.endedOtherwise(r) || kind != Ack {
@@ -430,10 +432,10 @@ func (s *Shard) settled(kind Settlement, target delay.Target, r settleKey) Settl
 
 // endedOtherwise reports whether the message of r is known to have ended by another attempt, or in
 // another way, than by this receipt.
-func (s *Shard) endedOtherwise(r settleKey) bool {
-	rec, ok, err := s.parts.Store.LookupID(string(s.ids.Make(s.shard, r.key)))
+func (s *Shard) endedOtherwise(r core.SettleKey) bool {
+	rec, ok, err := s.parts.Store.LookupID(string(s.ids.Make(s.shard, r.Key)))
 	if err != nil || !ok {
 		return false
 	}
-	return rec.State != delay.Delivered || rec.Attempts != r.attempt
+	return rec.State != delay.Delivered || rec.Attempts != r.Attempt
 }

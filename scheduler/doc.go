@@ -10,30 +10,26 @@
 //	Accept, Change ...            Pull, Settle                sinks
 //	       |                          |  ^                      ^ |
 //	       v                          v  | claims         batch | v outcomes
-//	  committer --one Pebble batch--> core: wheel . lanes . flights . watermark
+//	  commit ------one Pebble batch-> core: wheel . lanes . flights . watermark
 //	       ^    --synced--> reply       |
 //	       |                            +--> load . deliver . lease . park . finish . watermark
 //	       +------ finish, park, ... <--+
 //	  tier loop: flush (offload) . drop . hydrate
 //
-// Files: core*.go is the core, commit*.go the committer (the only writer of the local store),
-// runner.go and deliver.go the loop and the deliveries, tierloop.go the cold side, open.go
-// recovery and restore, query.go the reading side, clock.go the guarded clock.
+// The parts have their own packages, which do not know Shard: core decides about claims, commit is
+// the only writer of the local store, recovery finds what a shard begins with, query reads, clock
+// is the guarded clock. Here is what joins them: open.go takes the shard, runner.go is the loop,
+// deliver.go the deliveries, tierloop.go and hydrate.go the cold side, stepped.go a shard without
+// goroutines for simulation.
 //
 // # Invariants
 //
-//	C1  A message is claimed only at or after its due, by the guarded clock.
-//	C2  A key below loadedTo is in exactly one place: wheel, ready queue, flight, parked or
-//	    finished (rule R7).
-//	C3  The watermark never passes an unfinished key that is not parked, nor the boundary L
-//	    (rules R1, R5), and never goes back.
-//	C4  Replies that promise durability take a localstore.Synced, which only a sync can make.
-//	C5  Only the committer decides about ids, keys and rows; only the core decides about claims. A
-//	    change asks the core before it is staged, so cancel is exact.
-//	C6  Push claims stay at or below the durable claim horizon (rule R8); a pull is answered after
-//	    its lease record is synced.
-//	C7  Uploads hold only what is synced (rule R4); local rows are dropped only after the manifest
-//	    that lists them is committed and noted locally.
+// C1 to C13 belong to the parts: see their package comments. What joins them keeps two more:
+//
+//	C14  A pull is answered after its lease record is synced (rule R8), and an at-most-once message
+//	     leaves after its outcome is synced.
+//	C15  A reply of durability tier waits until the committed manifest holds the rows and the marks
+//	     it stands for (rule R13).
 //
 // # Concurrency
 //

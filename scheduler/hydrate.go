@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/commit"
 )
 
 // runHydrate keeps the boundary L a horizon ahead of now, by bringing back what comes near, and
@@ -70,24 +70,24 @@ func (s *Shard) hydrateAhead(ctx context.Context) error {
 // hydrate brings the messages of [from, to) back and raises L as it goes: what has been brought
 // back can be loaded while the rest still comes.
 func (s *Shard) hydrate(ctx context.Context, from, to delay.Key, n *int) error {
-	o := &hydrateOp{done: make(chan error, 1)}
+	o := &commit.HydrateOp{Done: make(chan error, 1)}
 	bytes := 0
-	commit := func(boundary delay.Key) error {
-		o.boundary = boundary
-		err := s.do(o, 0, o.done)
-		*n += len(o.keys)
-		o, bytes = &hydrateOp{done: make(chan error, 1)}, 0
+	put := func(boundary delay.Key) error {
+		o.Boundary = boundary
+		err := s.do(o, 0, o.Done)
+		*n += len(o.Keys)
+		o, bytes = &commit.HydrateOp{Done: make(chan error, 1)}, 0
 		return err
 	}
 	var failed error
 	err := s.parts.Tier.Scan(ctx, from, to, func(k delay.Key, rec []byte) bool {
-		if len(o.keys) >= hydrateRows || bytes >= hydrateBytes {
-			if failed = commit(k); failed != nil {
+		if len(o.Keys) >= hydrateRows || bytes >= hydrateBytes {
+			if failed = put(k); failed != nil {
 				return false
 			}
 		}
-		o.keys = append(o.keys, k)
-		o.recs = append(o.recs, slices.Clone(rec))
+		o.Keys = append(o.Keys, k)
+		o.Recs = append(o.Recs, slices.Clone(rec))
 		bytes += len(rec)
 		return true
 	})
@@ -97,39 +97,8 @@ func (s *Shard) hydrate(ctx context.Context, from, to delay.Key, n *int) error {
 	case err != nil:
 		return fmt.Errorf("scan the tier from %s: %w", from, err)
 	}
-	return commit(to)
+	return put(to)
 }
-
-// hydrateOp brings cold messages back into rows, unless they are marked (the race with a cancel is
-// decided here, rule R1) or still there.
-type hydrateOp struct {
-	keys     []delay.Key
-	recs     [][]byte
-	boundary delay.Key
-	done     chan error
-}
-
-func (o *hydrateOp) stage(c *committer) {
-	err := c.store.ReadRows(o.keys, func(i int, rec []byte) {
-		if rec != nil {
-			return // not dropped yet
-		}
-		if _, marked, err := c.store.Mark(o.keys[i]); err == nil && !marked {
-			c.batch.HydrateRow(o.keys[i], o.recs[i])
-		}
-	})
-	if err != nil {
-		c.log.Error("rows unreadable while hydrating", zap.Error(err))
-		return
-	}
-	if c.meta.Boundary.Less(o.boundary) {
-		c.meta.Boundary = o.boundary
-		c.changed()
-		c.then(evBoundary{boundary: o.boundary})
-	}
-}
-
-func (o *hydrateOp) finish(_ localstore.Synced, err error) { o.done <- err }
 
 // dropFar drops rows beyond the horizon that have been in the bucket for the drop lag.
 func (s *Shard) dropFar(ctx context.Context, now delay.Due) error {
@@ -138,10 +107,10 @@ func (s *Shard) dropFar(ctx context.Context, now delay.Due) error {
 		return nil
 	}
 	from := delay.Key{Due: now.Add(s.opts.Horizon + 2*s.step())}
-	o := &dropOp{seq: seq, done: make(chan error, 1)}
-	commit := func() error {
-		err := s.do(o, 0, o.done)
-		o = &dropOp{seq: seq, done: make(chan error, 1)}
+	o := &commit.DropOp{Seq: seq, Done: make(chan error, 1)}
+	put := func() error {
+		err := s.do(o, 0, o.Done)
+		o = &commit.DropOp{Seq: seq, Done: make(chan error, 1)}
 		return err
 	}
 	for more := true; more && ctx.Err() == nil; {
@@ -153,8 +122,8 @@ func (s *Shard) dropFar(ctx context.Context, now delay.Due) error {
 			if _, cold, err := delay.RecordTarget(rec); err != nil || !cold {
 				return true
 			}
-			o.keys = append(o.keys, k)
-			if len(o.keys) < dropRows {
+			o.Keys = append(o.Keys, k)
+			if len(o.Keys) < dropRows {
 				return true
 			}
 			more, from = true, k.Next()
@@ -163,8 +132,8 @@ func (s *Shard) dropFar(ctx context.Context, now delay.Due) error {
 		if err != nil {
 			return err
 		}
-		if len(o.keys) > 0 {
-			if err := commit(); err != nil {
+		if len(o.Keys) > 0 {
+			if err := put(); err != nil {
 				return err
 			}
 		}
@@ -188,26 +157,3 @@ func (s *Shard) droppable(now delay.Due) (delay.Seq, bool) {
 	t.mu.history = slices.Delete(t.mu.history, 0, n)
 	return seq, true
 }
-
-// dropOp turns warm rows cold. The committer looks again: a row may be finished by now.
-type dropOp struct {
-	keys []delay.Key
-	seq  delay.Seq
-	done chan error
-}
-
-func (o *dropOp) stage(c *committer) {
-	if c.meta.Uploaded < o.seq {
-		return // the upload is not noted locally yet (C7)
-	}
-	err := c.store.ReadRows(o.keys, func(i int, rec []byte) {
-		if rec != nil && !o.keys[i].Less(c.meta.Boundary) {
-			c.batch.DropRow(o.keys[i], len(rec))
-		}
-	})
-	if err != nil {
-		c.log.Error("rows unreadable while dropping", zap.Error(err))
-	}
-}
-
-func (o *dropOp) finish(_ localstore.Synced, err error) { o.done <- err }

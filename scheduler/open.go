@@ -9,11 +9,15 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/clock"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/query"
+	"github.com/cicadamq/cicada/scheduler/recovery"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -44,28 +48,22 @@ func open(
 		parts.Boot = func() time.Duration { return parts.Now().Sub(start) }
 	}
 	s := &Shard{
-		parts: parts, opts: opts, log: parts.Logger, lanes: newLaneNames(), drive: drive,
-		reads: make(chan action, loadsInFlight), closed: make(chan struct{}),
+		parts: parts, opts: opts, log: parts.Logger, lanes: commit.NewLanes(), drive: drive,
+		reads: make(chan core.Action, loadsInFlight), closed: make(chan struct{}),
 	}
-	s.clock = newGuardedClock(parts.Now, parts.Boot, opts.ClockMaxHold, parts.Events.ClockStep)
-	s.upload = newUploadBuffer(parts.Tier == nil, s.clock.now)
+	s.clock = clock.New(parts.Now, parts.Boot, opts.ClockMaxHold, parts.Events.ClockStep)
 	s.events.wake = make(chan struct{}, 1)
 	s.tier.flush = make(chan struct{}, 1)
-	s.tier.mu.pausedAt = make(map[delay.Target]bool)
 	own, err := s.own(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open shard: %w", err)
 	}
 	s.ids = delay.NewIDMaker(own.meta.ClusterID)
-	s.build(own, seed)
-	if own.restore != nil {
-		if err := s.restore(ctx, own.restore); err != nil {
-			return nil, fmt.Errorf("restore: %w", err)
-		}
+	found, err := s.recover(ctx, &own)
+	if err != nil {
+		return nil, err
 	}
-	if err := s.recover(own); err != nil {
-		return nil, fmt.Errorf("recover: %w", err)
-	}
+	s.build(own, found, seed)
 	return s, nil
 }
 
@@ -157,7 +155,7 @@ func (s *Shard) ownTier(ctx context.Context, own *ownership) error {
 	m.ClusterID, m.Epoch = taken.ClusterID, taken.Epoch
 	m.Nonce, m.ManifestVersion = m.NextNonce, taken.Version
 	own.behind = !own.clean && !fresh
-	now := s.clock.now()
+	now := s.clock.Now()
 	pause := takeoverWait * s.opts.FlushInterval
 	if own.restore != nil {
 		own.horizon = max(st.ClaimHorizon, now.Add(pause)) // rule R12
@@ -196,10 +194,6 @@ func (s *Shard) writeMeta(m localstore.Meta, books delay.Books) error {
 	b := s.parts.Store.NewBatch()
 	b.SetMeta(m)
 	b.SetBooks(books)
-	return s.apply(b)
-}
-
-func (s *Shard) apply(b *localstore.Batch) error {
 	pending, err := s.parts.Store.Apply(b)
 	if err != nil {
 		return err
@@ -208,261 +202,79 @@ func (s *Shard) apply(b *localstore.Batch) error {
 	return err
 }
 
+// recover makes the local store whole and finds what the core and the committer begin with.
+func (s *Shard) recover(ctx context.Context, own *ownership) (recovery.Found, error) {
+	r := recovery.Recoverer{
+		Store: s.parts.Store, Tier: s.parts.Tier, Lanes: s.lanes, IDs: s.ids, Shard: s.shard,
+		Log: s.log, DedupeWindow: s.opts.DedupeWindow, DeadRetention: s.opts.DeadRetention,
+	}
+	if own.restore != nil {
+		if err := r.Restore(ctx, own.restore, &own.meta, &own.books); err != nil {
+			return recovery.Found{}, fmt.Errorf("restore: %w", err)
+		}
+	}
+	f, err := r.Find(own.meta.Watermark, s.clock.Now().Add(s.opts.MinWait), own.behind)
+	if err != nil {
+		return recovery.Found{}, fmt.Errorf("recover: %w", err)
+	}
+	return f, nil
+}
+
 // build makes the core and the committer.
-func (s *Shard) build(own ownership, seed uint64) {
+func (s *Shard) build(own ownership, f recovery.Found, seed uint64) {
 	rng := mathrand.New(mathrand.NewPCG(mathrand.Uint64(), 0))
-	syncs := syncsInFlight
+	syncs := 0
 	if s.drive != nil {
 		rng, syncs = mathrand.New(mathrand.NewPCG(seed, 1)), steppedSyncs
 	}
-	now := s.clock.now()
-	s.core = newCore(s.opts, s.lanes, rng, now)
-	s.core.epoch = own.meta.Epoch
-	s.commit = &committer{
-		store: s.parts.Store, ids: s.ids, opts: s.opts, log: s.log, events: s.parts.Events,
-		lanes: s.lanes, tiered: s.parts.Tier != nil, shard: s.shard, now: s.Now, post: s.post,
-		ask: s.askCore, upload: s.upload, inbox: newInbox(s.opts.MaxPending),
-		synced:  make(chan flushed, syncs),
-		batch:   s.parts.Store.NewBatch(),
-		touched: make(map[string]struct{}),
-		cursors: make(map[delay.Target]delay.Key),
-		meta:    own.meta, books: own.books, lowest: delay.MaxKey, horizon: own.horizon,
-		broken: func(err error) { s.stop(err) }, wall: s.parts.Now,
+	meta := own.meta
+	first := delay.MakeSeq(meta.Epoch, 0)
+	s.core = core.New(core.Options{
+		HotWindow: s.opts.HotWindow, Backoff: s.opts.Backoff, MaxBackoff: s.opts.MaxBackoff,
+		Window: s.opts.Window,
+	}, s.lanes, rng, s.clock.Now(), core.Start{
+		Epoch: meta.Epoch, Watermark: meta.Watermark, Boundary: meta.Boundary,
+		Horizon: meta.ClaimHorizon, ClaimFrom: own.claimFrom,
+		Last: max(s.parts.Store.LastSeq(), first),
+	})
+	part := commit.Part{
+		Last: first, Outbox: meta.OutboxNext, Mark: meta.Watermark, Books: own.books,
+		Kept: f.Kept,
 	}
-	c := s.commit
-	c.handed.Store(uint64(max(c.lastSeq(), s.parts.Store.LastSeq())))
-	s.find = &finder{store: s.parts.Store, ids: s.ids, shard: s.shard, issued: c.issued}
-	c.find = s.find
-	if own.claimFrom > 0 {
-		s.core.claimFrom = own.claimFrom
+	if own.behind {
+		part.Behind = first
 	}
+	s.upload = commit.NewBuffer(s.parts.Tier == nil, s.clock.Now, part)
+	s.commit = commit.New(commit.Config{
+		Store: s.parts.Store, IDs: s.ids, Shard: s.shard, Lanes: s.lanes, Upload: s.upload,
+		Log: s.log, Tiered: s.parts.Tier != nil, Now: s.Now, Wall: s.parts.Now, Post: s.post,
+		Ask: s.askCore, Broken: func(err error) { s.stop(err) },
+		OnCommit: s.parts.Events.Commit, OnSync: s.parts.Events.Sync,
+		Options: commit.Options{
+			MinWait: s.opts.MinWait, DedupeWindow: s.opts.DedupeWindow,
+			DeadRetention: s.opts.DeadRetention, MaxPending: s.opts.MaxPending, Syncs: syncs,
+		},
+		Meta: meta, Books: own.books, Uncold: f.Uncold, Horizon: own.horizon,
+		Targets: f.Targets, Crashed: !own.clean,
+	})
+	s.find = s.commit.Finder()
+	s.query = query.New(query.Config{
+		Store: s.parts.Store, Tier: s.parts.Tier, Find: s.find, IDs: s.ids, Shard: s.shard,
+		Inspect: s.inspect, Hot: func() int64 { return s.glance().Hot },
+	})
+	s.firsts = []core.Event{f.Lanes, f.Flights}
 }
 
 // askCore asks the core for a key on behalf of the committer (C5).
 func (s *Shard) askCore(key delay.Key, parked *uint32) bool {
-	ev := evWithdraw{key: key, granted: make(chan bool, 1)}
+	ev := core.EvWithdraw{Key: key, Granted: make(chan bool, 1)}
 	if parked != nil {
-		ev.parked, ev.lane = true, *parked
+		ev.Parked, ev.Lane = true, *parked
 	}
 	s.post(ev)
 	if s.drive != nil { // the committer is inside its own task: answer without others
 		s.stepCore()
 	}
-	granted, _ := wait(s, ev.granted)
+	granted, _ := wait(s, ev.Granted)
 	return granted
-}
-
-// evWithdraw is the committer's question.
-type evWithdraw struct {
-	key     delay.Key
-	parked  bool
-	lane    uint32
-	granted chan bool // capacity 1
-}
-
-func (e evWithdraw) apply(c *core) {
-	var l *lane
-	if e.parked {
-		l = c.lane(e.lane)
-	}
-	e.granted <- c.withdraw(e.key, l)
-}
-
-// recover makes the first events of the core from what the store holds.
-func (s *Shard) recover(own ownership) error {
-	store := s.parts.Store
-	meta := s.commit.meta
-	c := s.core
-	c.boundary, c.loadedTo = meta.Boundary, meta.Watermark
-	c.watermark, c.horizon = meta.Watermark, meta.ClaimHorizon
-	c.lastSeq = max(store.LastSeq(), s.commit.lastSeq())
-	s.commit.ranged = meta.Watermark
-	part := &s.upload.mu.part
-	part.last, part.outbox, part.mark = s.commit.lastSeq(), meta.OutboxNext, meta.Watermark
-	part.books = s.commit.books
-	if own.behind {
-		part.behind = part.last
-	}
-	if err := s.recoverLanes(own); err != nil {
-		return err
-	}
-	if err := s.recoverFlights(); err != nil {
-		return err
-	}
-	if s.parts.Tier == nil {
-		return nil
-	}
-	return store.ScanRows(meta.Watermark, delay.Key{Due: c.now.Add(s.opts.MinWait)},
-		func(_ delay.Key, rec []byte) bool {
-			if _, cold, err := delay.RecordTarget(rec); err == nil && !cold {
-				s.commit.uncold++
-			}
-			return true
-		})
-}
-
-// recoverLanes finds paused lanes, parked rows and, after a crash, what has to be kept again (R5).
-func (s *Shard) recoverLanes(own ownership) error {
-	store := s.parts.Store
-	lanes := make(map[delay.Target]*parkedLane)
-	at := func(t delay.Target) *parkedLane {
-		if lanes[t] == nil {
-			lanes[t] = &parkedLane{lane: s.lanes.number(t)}
-		}
-		return lanes[t]
-	}
-	err := store.ScanTargets(func(t delay.Target, st localstore.TargetState) bool {
-		l := at(t)
-		l.paused, l.claimed = st.Paused, st.ClaimCursor
-		s.tier.mu.pausedAt[t] = st.Paused
-		if !own.clean && !st.ClaimCursor.IsZero() {
-			s.commit.cursors[t] = st.ClaimCursor
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	var hashes []uint64
-	err = store.ParkedLanes(func(lane uint64, t delay.Target, count int64) bool {
-		hashes = append(hashes, lane)
-		at(t).rows += count
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	var ev evParkedLanes
-	for _, l := range lanes {
-		ev.lanes = append(ev.lanes, *l)
-	}
-	slices.SortFunc(ev.lanes, func(a, b parkedLane) int { return int(a.lane) - int(b.lane) })
-	s.firsts = append(s.firsts, ev)
-	if !own.behind {
-		return nil
-	}
-	part := &s.upload.mu.part
-	for _, lane := range hashes {
-		err := store.ScanParked(lane, delay.Key{}, func(k delay.Key, _ bool, _ []byte) bool {
-			part.kept = append(part.kept, keptRef{key: k, lane: lane})
-			return true
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return store.ScanDead(delay.Key{}, func(k delay.Key, _ delay.Progress, _ []byte) bool {
-		part.kept = append(part.kept, keptRef{key: k, dead: true})
-		return true
-	})
-}
-
-// recoverFlights brings leases and attempts back (S7): rows are the truth, so what has none is
-// finished.
-func (s *Shard) recoverFlights() error {
-	store := s.parts.Store
-	ev := evRecovered{
-		leases: make(map[uint64]recoveredLease), nextAt: make(map[delay.Key]delay.Due),
-	}
-	flights := make(map[delay.Key]*flight)
-	stale := store.NewBatch()
-	err := store.ScanLeases(func(l localstore.Lease) bool {
-		rec := recoveredLease{lane: s.lanes.number(l.Target), expires: l.Expires}
-		for _, e := range l.Entries {
-			flights[e.Key] = &flight{
-				ref: ref{key: e.Key, lane: rec.lane}, lease: l.No, attempt: e.Attempt,
-				epoch: l.Epoch, state: flightLeased,
-			}
-			rec.keys = append(rec.keys, e.Key)
-		}
-		ev.leases[l.No] = rec
-		return true
-	})
-	if err == nil {
-		err = store.ScanProgress(func(k delay.Key, p delay.Progress) bool {
-			f := flights[k]
-			if f == nil {
-				f = &flight{ref: ref{key: k}, attempt: p.Attempts, state: flightRetrying}
-				flights[k] = f
-				ev.nextAt[k] = p.NextAt
-			}
-			f.noted = true
-			f.attempt = max(f.attempt, p.Attempts)
-			return true
-		})
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.bindFlights(flights, &ev, stale); err != nil {
-		return err
-	}
-	for no, rec := range ev.leases {
-		rec.keys = slices.DeleteFunc(rec.keys, func(k delay.Key) bool {
-			f := flights[k]
-			return f == nil || f.lease != no
-		})
-		if len(rec.keys) == 0 {
-			delete(ev.leases, no)
-			stale.DeleteLease(no)
-			continue
-		}
-		ev.leases[no] = rec
-	}
-	s.firsts = append(s.firsts, ev)
-	if stale.Len() == 0 {
-		stale.Discard()
-		return nil
-	}
-	return s.apply(stale)
-}
-
-// bindFlights finds the rows of recovered flights and drops those that have none.
-func (s *Shard) bindFlights(
-	flights map[delay.Key]*flight, ev *evRecovered, stale *localstore.Batch,
-) error {
-	keys := make([]delay.Key, 0, len(flights))
-	for k := range flights {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, delay.Key.Compare)
-	var failed error
-	bind := func(k delay.Key, rec []byte, parked bool) {
-		r, err := s.refOfRecord(k, rec)
-		if err != nil {
-			failed = err
-			return
-		}
-		f := flights[k]
-		f.ref, f.parked = r, parked
-		ev.flights = append(ev.flights, *f)
-	}
-	var missing []delay.Key
-	err := s.parts.Store.ReadRows(keys, func(i int, rec []byte) {
-		if rec == nil {
-			missing = append(missing, keys[i])
-			return
-		}
-		bind(keys[i], rec, false)
-	})
-	if err != nil {
-		return err
-	}
-	for _, k := range missing {
-		lane, parked, err := s.parts.Store.ParkedLane(k)
-		if err != nil {
-			return err
-		}
-		if !parked {
-			stale.DeleteProgress(k)
-			delete(flights, k)
-			continue
-		}
-		rec, _, err := s.parts.Store.Parked(lane, k)
-		if err != nil {
-			return err
-		}
-		bind(k, rec, true)
-	}
-	return failed
 }

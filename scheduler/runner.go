@@ -15,7 +15,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/clock"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/query"
 )
 
 // Bounds of the runner.
@@ -32,37 +35,38 @@ type Shard struct {
 	parts  Parts
 	opts   Options
 	log    *zap.Logger
-	clock  *guardedClock
+	clock  *clock.Guarded
 	ids    delay.IDMaker
 	shard  delay.Shard
-	lanes  *laneNames
-	core   *core
-	commit *committer
-	upload *uploadBuffer
-	find   *finder
+	lanes  *commit.Lanes
+	core   *core.Core
+	commit *commit.Committer
+	upload *commit.Buffer
+	find   *commit.Finder
+	query  *query.Reader
 	rates  rateMeter
 	tier   tierState
 
 	events   eventQueue
-	reads    chan action // actLoad, actReadParked
+	reads    chan core.Action // ActLoad, ActReadParked
 	flying   sync.WaitGroup
 	draining atomic.Bool
 	closed   chan struct{} // the core's loop has ended
 	stop     context.CancelCauseFunc
 	life     context.Context // of the core's loop; deliveries end with it
 	drive    *driver         // set in a simulation: there are no goroutines then
-	firsts   []event         // what Open found, for the first steps of Run
+	firsts   []core.Event    // what Open found, for the first steps of Run
 }
 
 // eventQueue carries events to the core. It is bounded by what is in flight: every event answers
 // an action or belongs to a request that waits.
 type eventQueue struct {
 	mu   sync.Mutex
-	evs  []event
+	evs  []core.Event
 	wake chan struct{}
 }
 
-func (q *eventQueue) put(ev event) {
+func (q *eventQueue) put(ev core.Event) {
 	q.mu.Lock()
 	q.evs = append(q.evs, ev)
 	q.mu.Unlock()
@@ -72,7 +76,7 @@ func (q *eventQueue) put(ev event) {
 	}
 }
 
-func (q *eventQueue) take(reuse []event) []event {
+func (q *eventQueue) take(reuse []core.Event) []core.Event {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	evs := q.evs
@@ -80,13 +84,13 @@ func (q *eventQueue) take(reuse []event) []event {
 	return evs
 }
 
-func (s *Shard) post(ev event) { s.events.put(ev) }
+func (s *Shard) post(ev core.Event) { s.events.put(ev) }
 
 // Now is the guarded clock: the only one that resolves delays and decides what is due.
-func (s *Shard) Now() delay.Due { return s.clock.now() }
+func (s *Shard) Now() delay.Due { return s.clock.Now() }
 
 // ConfirmClock accepts the wall clock after a step that is held (rule R21).
-func (s *Shard) ConfirmClock() { s.clock.confirm() }
+func (s *Shard) ConfirmClock() { s.clock.Confirm() }
 
 // Run works until ctx is done or something ends the shard: a store that failed, or another owner
 // (delay.ErrFenced). It returns nil after Drain.
@@ -105,14 +109,13 @@ func (s *Shard) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	core := context.WithoutCancel(ctx)
-	core, stopCore := context.WithCancel(core)
-	s.life = core
-	end("commit", s.commit.run)
-	end("sync", func() error { defer stopCore(); return s.commit.runSyncs() })
-	end("core", func() error { defer close(s.closed); return s.runCore(core) })
+	inner, stopCore := context.WithCancel(context.WithoutCancel(ctx))
+	s.life = inner
+	end("commit", s.commit.Run)
+	end("sync", func() error { defer stopCore(); return s.commit.RunSyncs() })
+	end("core", func() error { defer close(s.closed); return s.runCore(inner) })
 	for range readers {
-		end("load", func() error { return s.runReads(core) })
+		end("load", func() error { return s.runReads(inner) })
 	}
 	end("timers", func() error { return s.runTimers(ctx) })
 	if s.parts.Tier != nil {
@@ -124,7 +127,7 @@ func (s *Shard) Run(ctx context.Context) error {
 	}
 	end("close", func() error {
 		<-ctx.Done()
-		s.commit.inbox.close()
+		s.commit.Close()
 		return nil
 	})
 	err := g.Wait()
@@ -141,22 +144,22 @@ var errDrained = errors.New("scheduler: drained")
 func (s *Shard) runCore(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var evs []event
+	var evs []core.Event
 	for _, ev := range s.firsts {
-		s.execute(s.core.step(s.clock.now(), ev))
+		s.execute(s.core.Step(s.clock.Now(), ev))
 	}
 	s.firsts = nil
 	for ctx.Err() == nil {
 		evs = s.events.take(evs)
-		now := s.clock.now()
+		now := s.clock.Now()
 		for _, ev := range evs {
-			s.execute(s.core.step(now, ev))
+			s.execute(s.core.Step(now, ev))
 		}
 		if len(evs) == 0 {
-			s.execute(s.core.step(now, evNothing{}))
+			s.execute(s.core.Step(now, core.EvNothing{}))
 		}
 		clear(evs)
-		wait := min(s.core.nextWake().Sub(now), maxWait)
+		wait := min(s.core.NextWake().Sub(now), maxWait)
 		if wait <= 0 {
 			runtime.Gosched()
 			continue
@@ -172,72 +175,55 @@ func (s *Shard) runCore(ctx context.Context) error {
 }
 
 // execute carries actions out or hands them on. It never blocks on I/O.
-func (s *Shard) execute(actions []action) {
+func (s *Shard) execute(actions []core.Action) {
 	for _, a := range actions {
 		switch a := a.(type) {
-		case actGrant:
-			a.waiter.grant <- a.grant
-		case actDeliver:
+		case core.ActGrant:
+			a.Waiter.Grant <- a.Grant
+		case core.ActDeliver:
 			if s.drive != nil {
 				s.drive.deliveries = append(s.drive.deliveries, a)
 				continue
 			}
 			s.flying.Add(1)
 			go func() { defer s.flying.Done(); s.deliver(s.life, a) }()
-		case actLoad, actReadParked:
+		case core.ActLoad, core.ActReadParked:
 			s.reads <- a
-		case actFinish:
-			s.enqueue(&finishOp{actFinish: a, report: s.reportFinished})
-		case actPark:
-			s.enqueue(&parkOp{items: a.items})
-		case actWatermark:
-			s.enqueue(raiseWatermark(a))
-		case actHorizon:
-			s.enqueue(raiseHorizon(a.horizon))
-		case actClaimCursor:
-			s.enqueue(s.claimCursor(a))
-		case actExpire:
-			s.enqueue(&expireOp{actExpire: a})
+		case core.ActFinish:
+			s.commit.Enqueue(&commit.FinishOp{ActFinish: a, Report: s.reportFinished})
+		case core.ActPark:
+			s.commit.Enqueue(&commit.ParkOp{Items: a.Items})
+		case core.ActWatermark:
+			s.commit.Enqueue(commit.RaiseWatermark(a))
+		case core.ActHorizon:
+			s.commit.Enqueue(commit.RaiseHorizon(a.Horizon))
+		case core.ActClaimCursor:
+			s.commit.Enqueue(commit.RaiseCursor(a))
+		case core.ActExpire:
+			s.commit.Enqueue(&commit.ExpireOp{ActExpire: a})
 		default:
 			panic(fmt.Sprintf("BUG: unknown action %T", a))
 		}
 	}
 }
 
-// enqueue hands an op to the committer. After the committer has closed, the op is answered with
-// ErrClosed, and the store holds what is true.
-func (s *Shard) enqueue(o op) {
-	if err := s.commit.inbox.put(o, 0); err != nil {
-		o.finish(localstore.Synced{}, err)
-	}
-}
-
-func (s *Shard) claimCursor(a actClaimCursor) op {
-	target := s.lanes.target(a.lane)
-	return &metaOp{change: func(c *committer) {
-		st := localstore.TargetState{Paused: s.tier.paused(target), ClaimCursor: a.key}
-		c.batch.PutTarget(target, st)
-		c.then(evClaimCursor(a))
-	}}
-}
-
-func (s *Shard) reportFinished(o finishOp) {
+func (s *Shard) reportFinished(o commit.FinishOp) {
 	if s.parts.Events.Finished == nil {
 		return
 	}
-	for i := range o.items {
-		it := &o.items[i]
+	for i := range o.Items {
+		it := &o.Items[i]
 		// Runs of equal outcomes are reported together.
 		n := 1
-		for i+n < len(o.items) && o.items[i+n].ref.lane == it.ref.lane &&
-			o.items[i+n].state == it.state && o.items[i+n].reason == it.reason {
+		for i+n < len(o.Items) && o.Items[i+n].Ref.Lane == it.Ref.Lane &&
+			o.Items[i+n].State == it.State && o.Items[i+n].Reason == it.Reason {
 			n++
 		}
-		if i > 0 && o.items[i-1].ref.lane == it.ref.lane && o.items[i-1].state == it.state &&
-			o.items[i-1].reason == it.reason {
+		if i > 0 && o.Items[i-1].Ref.Lane == it.Ref.Lane && o.Items[i-1].State == it.State &&
+			o.Items[i-1].Reason == it.Reason {
 			continue
 		}
-		s.parts.Events.Finished(s.lanes.target(it.ref.lane), it.state, it.reason, n)
+		s.parts.Events.Finished(s.lanes.Target(it.Ref.Lane), it.State, it.Reason, n)
 	}
 }
 
@@ -253,11 +239,11 @@ func (s *Shard) runReads(ctx context.Context) error {
 	}
 }
 
-func (s *Shard) read(a action) event {
+func (s *Shard) read(a core.Action) core.Event {
 	switch a := a.(type) {
-	case actLoad:
+	case core.ActLoad:
 		return s.loadRows(a)
-	case actReadParked:
+	case core.ActReadParked:
 		return s.readParked(a)
 	default:
 		panic(fmt.Sprintf("BUG: unknown read %T", a))
@@ -265,18 +251,18 @@ func (s *Shard) read(a action) event {
 }
 
 // loadRows reads the references of a range (rule R7).
-func (s *Shard) loadRows(a actLoad) event {
-	done := evLoaded{next: a.upper}
-	err := s.parts.Store.ScanRows(a.lower, a.upper, func(k delay.Key, rec []byte) bool {
-		if len(done.refs) >= loadChunk {
-			done.next = k
+func (s *Shard) loadRows(a core.ActLoad) core.Event {
+	done := core.EvLoaded{Next: a.Upper}
+	err := s.parts.Store.ScanRows(a.Lower, a.Upper, func(k delay.Key, rec []byte) bool {
+		if len(done.Refs) >= core.LoadChunk {
+			done.Next = k
 			return false
 		}
-		if k.Seq > a.cut {
+		if k.Seq > a.Cut {
 			return true
 		}
-		if r, err := s.refOfRecord(k, rec); err == nil {
-			done.refs = append(done.refs, r)
+		if r, err := s.lanes.RefOfRecord(k, rec); err == nil {
+			done.Refs = append(done.Refs, r)
 		} else {
 			s.log.Error("row is corrupt", zap.Stringer("key", k), zap.Error(err))
 		}
@@ -284,36 +270,28 @@ func (s *Shard) loadRows(a actLoad) event {
 	})
 	if err != nil {
 		s.log.Error("load failed", zap.Error(err))
-		return evLoadFailed{}
+		return core.EvLoadFailed{}
 	}
 	return done
 }
 
-func (s *Shard) refOfRecord(k delay.Key, rec []byte) (ref, error) {
-	m, err := delay.DecodeRecord(rec)
-	if err != nil {
-		return ref{}, err
-	}
-	return refOf(s.lanes, k, &m, len(rec)), nil
-}
-
-func (s *Shard) readParked(a actReadParked) event {
-	lane := s.lanes.target(a.lane).Hash()
-	done := evParkedRead{lane: a.lane}
-	done.err = s.parts.Store.ScanParked(lane, a.from,
+func (s *Shard) readParked(a core.ActReadParked) core.Event {
+	lane := s.lanes.Target(a.Lane).Hash()
+	done := core.EvParkedRead{Lane: a.Lane}
+	done.Err = s.parts.Store.ScanParked(lane, a.From,
 		func(k delay.Key, _ bool, rec []byte) bool {
-			if len(done.refs) >= parkedLoad {
-				done.more, done.next = true, k
+			if len(done.Refs) >= core.ParkedLoad {
+				done.More, done.Next = true, k
 				return false
 			}
-			done.next = k.Next()
-			if r, err := s.refOfRecord(k, rec); err == nil && r.lane == a.lane {
-				done.refs = append(done.refs, r)
+			done.Next = k.Next()
+			if r, err := s.lanes.RefOfRecord(k, rec); err == nil && r.Lane == a.Lane {
+				done.Refs = append(done.Refs, r)
 			}
 			return true
 		})
-	if done.err != nil {
-		s.log.Error("parked rows unreadable", zap.Error(done.err))
+	if done.Err != nil {
+		s.log.Error("parked rows unreadable", zap.Error(done.Err))
 	}
 	return done
 }
@@ -336,12 +314,12 @@ func (s *Shard) runTimers(ctx context.Context) error {
 
 // workTimers works off what is due.
 func (s *Shard) workTimers(now delay.Due) {
-	for n := timersChunk; n == timersChunk; {
-		o := &timersOp{upTo: now, done: make(chan int, 1)}
-		if err := s.commit.inbox.put(o, 0); err != nil {
+	for n := commit.TimersChunk; n == commit.TimersChunk; {
+		o := &commit.TimersOp{UpTo: now, Done: make(chan int, 1)}
+		if err := s.commit.Put(o, 0); err != nil {
 			return
 		}
-		n, _ = wait(s, o.done)
+		n, _ = wait(s, o.Done)
 	}
 }
 
@@ -362,7 +340,7 @@ func (s *Shard) Drain(ctx context.Context) error {
 	if s.draining.Swap(true) {
 		return nil
 	}
-	s.post(evDrain{})
+	s.post(core.EvDrain{})
 	landed := make(chan struct{})
 	go func() { defer close(landed); s.flying.Wait() }()
 	clean := true
@@ -377,7 +355,7 @@ func (s *Shard) Drain(ctx context.Context) error {
 		errs = append(errs, s.lastFlush(ctx))
 	}
 	done := make(chan error, 1)
-	s.enqueue(&metaOp{done: done, change: func(c *committer) { c.meta.Clean = clean }})
+	s.commit.Enqueue(commit.SetClean(clean, done))
 	werr, _ := wait(s, done)
 	errs = append(errs, werr)
 	s.stop(errDrained)
@@ -388,25 +366,14 @@ func (s *Shard) Drain(ctx context.Context) error {
 func (s *Shard) settleDown(ctx context.Context) {
 	for range 2 {
 		done := make(chan struct{})
-		s.post(evSync{done: done})
+		s.post(core.EvSync{Done: done})
 		select {
 		case <-done:
 		case <-ctx.Done():
 			return
 		}
-		fence := make(chan error, 1)
-		s.enqueue(&metaOp{done: fence, change: func(*committer) {}})
-		_, _ = wait(s, fence)
+		synced := make(chan error, 1)
+		s.commit.Enqueue(commit.Fence(synced))
+		_, _ = wait(s, synced)
 	}
-}
-
-// evSync commits pending outcomes at once and says when that is on its way.
-type evSync struct{ done chan struct{} }
-
-func (e evSync) apply(c *core) {
-	if c.finishBy != 0 {
-		c.finishBy = c.now
-		c.wantFinish()
-	}
-	close(e.done)
 }

@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/core"
 )
 
 // Stepped is a shard without goroutines, for simulation: whoever drives it decides what happens
@@ -26,7 +27,7 @@ type Stepped struct {
 // driver is what a stepped shard has instead of goroutines.
 type driver struct {
 	yield      func()
-	deliveries []actDeliver
+	deliveries []core.ActDeliver
 }
 
 // Task is one thing that can be done now.
@@ -67,7 +68,7 @@ func OpenStepped(
 		return nil, err
 	}
 	for _, ev := range s.firsts {
-		s.execute(s.core.step(s.clock.now(), ev))
+		s.execute(s.core.Step(s.clock.Now(), ev))
 	}
 	s.firsts = nil
 	s.stop = func(error) {} // whoever drives it sees the error in Do
@@ -85,12 +86,10 @@ func (s *Stepped) Tasks(dst []Task) []Task {
 	s.events.mu.Lock()
 	waiting := len(s.events.evs) > 0
 	s.events.mu.Unlock()
-	s.commit.inbox.mu.Lock()
-	ops := len(s.commit.inbox.mu.ops) > 0
-	s.commit.inbox.mu.Unlock()
-	add(waiting || s.core.nextWake() <= s.clock.now(), TaskCore)
+	ops, batches := s.commit.Backlog()
+	add(waiting || s.core.NextWake() <= s.clock.Now(), TaskCore)
 	add(ops, TaskCommit)
-	add(len(s.commit.synced) > 0, TaskSync)
+	add(batches, TaskSync)
 	add(len(s.reads) > 0, TaskRead)
 	for i := range s.drive.deliveries {
 		dst = append(dst, Task{Kind: TaskDeliver, At: i})
@@ -106,7 +105,7 @@ func (s *Stepped) Tasks(dst []Task) []Task {
 }
 
 // NextWake is the instant at which time alone gives the core something to do.
-func (s *Stepped) NextWake() delay.Due { return s.core.nextWake() }
+func (s *Stepped) NextWake() delay.Due { return s.core.NextWake() }
 
 // Do does one task. Only fatal errors are returned: a store that failed, or delay.ErrFenced.
 func (s *Stepped) Do(ctx context.Context, t Task) error {
@@ -114,11 +113,9 @@ func (s *Stepped) Do(ctx context.Context, t Task) error {
 	case TaskCore:
 		s.stepCore()
 	case TaskCommit:
-		ops, _ := s.commit.inbox.take(nil)
-		s.commit.work(ops)
-		return s.commit.failed
+		return s.commit.CommitStep()
 	case TaskSync:
-		return s.commit.settle(<-s.commit.synced)
+		return s.commit.SyncStep()
 	case TaskRead:
 		s.post(s.read(<-s.reads))
 	case TaskDeliver:
@@ -161,13 +158,13 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 
 // stepCore gives the core its events.
 func (s *Shard) stepCore() {
-	now := s.clock.now()
+	now := s.clock.Now()
 	evs := s.events.take(nil)
 	for _, ev := range evs {
-		s.execute(s.core.step(now, ev))
+		s.execute(s.core.Step(now, ev))
 	}
 	if len(evs) == 0 {
-		s.execute(s.core.step(now, evNothing{}))
+		s.execute(s.core.Step(now, core.EvNothing{}))
 	}
 }
 
@@ -201,8 +198,8 @@ func wait[T any](s *Shard, answer chan T) (v T, ok bool) {
 }
 
 // do hands o to the committer and waits for its outcome.
-func (s *Shard) do(o op, weight int64, done chan error) error {
-	if err := s.commit.inbox.put(o, weight); err != nil {
+func (s *Shard) do(o commit.Op, weight int64, done chan error) error {
+	if err := s.commit.Put(o, weight); err != nil {
 		return err
 	}
 	err, ok := wait(s, done)
@@ -210,32 +207,6 @@ func (s *Shard) do(o op, weight int64, done chan error) error {
 		return delay.ErrClosed
 	}
 	return err
-}
-
-// settle waits for the sync of one batch and tells everyone who waits for it.
-func (c *committer) settle(f flushed) error {
-	token, err := f.pending.Wait()
-	if err != nil {
-		err = fmt.Errorf("sync: %w", err)
-		for _, o := range f.ops {
-			o.finish(localstore.Synced{}, err)
-		}
-		return err
-	}
-	if c.events.Sync != nil {
-		c.events.Sync(c.wall().Sub(f.at))
-	}
-	c.upload.add(&f)
-	if len(f.refs) > 0 {
-		c.post(evAccepted{refs: f.refs, last: f.last})
-	}
-	for _, ev := range f.events {
-		c.post(ev)
-	}
-	for _, o := range f.ops {
-		o.finish(token, nil)
-	}
-	return nil
 }
 
 // steppedSyncs is how many applied batches may wait for their sync in a simulation.

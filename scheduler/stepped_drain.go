@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/core"
 )
 
 // Drain is Shard.Drain without goroutines: what has to happen meanwhile is done through yield.
@@ -14,7 +17,7 @@ func (s *Stepped) Drain(ctx context.Context) error {
 	if s.draining.Swap(true) {
 		return nil
 	}
-	s.post(evDrain{})
+	s.post(core.EvDrain{})
 	s.settleStepped(ctx)
 	for len(s.drive.deliveries)+s.delivering > 0 && ctx.Err() == nil {
 		s.drive.yield()
@@ -32,19 +35,18 @@ func (s *Stepped) Drain(ctx context.Context) error {
 		errs = append(errs, s.lastFlush(ctx))
 	}
 	done := make(chan error, 1)
-	o := &metaOp{done: done, change: func(c *committer) { c.meta.Clean = clean }}
-	return errors.Join(append(errs, s.do(o, 0, done))...)
+	return errors.Join(append(errs, s.do(commit.SetClean(clean, done), 0, done))...)
 }
 
 // settleStepped is settleDown, once.
 func (s *Stepped) settleStepped(ctx context.Context) {
 	done := make(chan struct{})
-	s.post(evSync{done: done})
+	s.post(core.EvSync{Done: done})
 	for !closedNow(done) && ctx.Err() == nil {
 		s.drive.yield()
 	}
-	fence := make(chan error, 1)
-	_ = s.do(&metaOp{done: fence, change: func(*committer) {}}, 0, fence) // a fence, no more
+	synced := make(chan error, 1)
+	_ = s.do(commit.Fence(synced), 0, synced)
 }
 
 // yieldUntil waits for done by yielding, for at most patience.

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -45,11 +46,9 @@ type tierState struct {
 		lastErr  error
 		oldest   delay.Due // since when a failed flush waits to be repeated; 0 is none
 		history  []uploadedAt
-		pausedAt map[delay.Target]bool
-		restored bool
 	}
 	flush   chan struct{} // holds one token: who has it may use what follows
-	pending uploadPart    // taken from the buffer and not yet in the bucket
+	pending commit.Part   // taken from the buffer and not yet in the bucket
 	pass    delay.Seq     // the backlog being read ends here; 0 is none
 	resume  delay.Key     // where it is read on
 }
@@ -67,12 +66,6 @@ type tierWaiter struct {
 	done   chan struct{}
 }
 
-func (t *tierState) paused(target delay.Target) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.mu.pausedAt[target]
-}
-
 // waitFor waits until the bucket holds everything up to seq and outbox.
 func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error {
 	t := &s.tier
@@ -84,7 +77,7 @@ func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error
 	w := tierWaiter{seq: seq, outbox: outbox, done: make(chan struct{})}
 	t.mu.waiters = append(t.mu.waiters, w)
 	t.mu.Unlock()
-	s.upload.flushSoon()
+	s.upload.FlushSoon()
 	if s.drive != nil {
 		return s.yieldUntil(w.done, tierPatience)
 	}
@@ -103,17 +96,6 @@ func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error
 func unconfirmed() error {
 	return fmt.Errorf("%w: the bucket did not confirm within %v; the outcome is unknown",
 		delay.ErrUnavailable, tierPatience)
-}
-
-// waitTier holds the reply to an accept until its tier messages are in the bucket (S3).
-func (s *Shard) waitTier(ctx context.Context, receipts []Receipt) error {
-	var last delay.Seq
-	for i := range receipts {
-		if r := &receipts[i]; r.Err == nil && r.Durability == delay.Tier {
-			last = max(last, r.seq)
-		}
-	}
-	return s.waitFor(ctx, last, 0)
 }
 
 // waitTierChanges holds the reply to changes of tier messages (rule R13).
@@ -137,7 +119,7 @@ func (s *Shard) runFlush(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
-		case <-s.upload.wake:
+		case <-s.upload.Wake:
 			select { // company
 			case <-ctx.Done():
 				return nil
@@ -163,7 +145,7 @@ func (s *Shard) runFlush(ctx context.Context) error {
 			next = min(next, time.Second)
 		} else {
 			answered = s.parts.Boot()
-			if s.tier.pending.behind > 0 {
+			if s.tier.pending.Behind > 0 {
 				next = 0
 			}
 		}
@@ -183,7 +165,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	part := &s.tier.pending
-	part.merge(s.upload.take())
+	part.Merge(s.upload.Take())
 	cut, left, err := s.cut(part)
 	if err != nil {
 		return fmt.Errorf("cut: %w", err)
@@ -199,17 +181,9 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) error {
 		return err
 	}
 	s.advanceBacklog(part, left)
-	outbox := left.outbox
+	outbox := left.Outbox
 	done := make(chan error, 1)
-	err = s.do(&metaOp{done: done, change: func(c *committer) {
-		c.meta.Uploaded = max(c.meta.Uploaded, cut.Uploaded)
-		c.meta.ManifestVersion = st.Version
-		if outbox > c.meta.OutboxDone {
-			c.batch.DeleteOutboxThrough(outbox - 1)
-			c.meta.OutboxDone = outbox
-		}
-		c.retireMarks()
-	}}, 0, done)
+	err = s.do(commit.NoteUpload(cut.Uploaded, st.Version, outbox, done), 0, done)
 	if err != nil {
 		return err
 	}
@@ -218,43 +192,34 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) error {
 }
 
 // advanceBacklog takes over what is left after a flush that succeeded.
-func (s *Shard) advanceBacklog(part *uploadPart, left uploadPart) {
-	if part.behind > 0 {
-		s.tier.resume = left.resume
-		if left.resume == delay.MaxKey {
+func (s *Shard) advanceBacklog(part *commit.Part, left commit.Part) {
+	if part.Behind > 0 {
+		s.tier.resume = left.Resume
+		if left.Resume == delay.MaxKey {
 			s.tier.pass = 0
 		}
 	}
 	*part = left
 }
 
-// retireMarks drops local marks that no hydrate can ask for any more (rule R6): the boundary has
-// passed them.
-func (c *committer) retireMarks() {
-	if c.retired.Less(c.meta.Boundary) && c.meta.Boundary != delay.MaxKey {
-		c.batch.DeleteMarks(c.retired, c.meta.Boundary)
-		c.retired = c.meta.Boundary
-	}
-}
-
 // cut makes the next cut of part and what is left of part after it.
-func (s *Shard) cut(part *uploadPart) (tiered.Cut, uploadPart, error) {
-	meta, left := s.parts.Store.Meta(), part.rest()
+func (s *Shard) cut(part *commit.Part) (tiered.Cut, commit.Part, error) {
+	meta, left := s.parts.Store.Meta(), part.Rest()
 	cut := tiered.Cut{
-		Watermark: part.mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.last,
-		Books: part.books, NotUploaded: part.uncold,
+		Watermark: part.Mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.Last,
+		Books: part.Books, NotUploaded: part.Uncold,
 	}
-	if part.behind > 0 {
-		left.rows, left.bytes, left.behind = part.rows, part.bytes, part.behind
-		left.since = part.since
+	if part.Behind > 0 {
+		left.Rows, left.Bytes, left.Behind = part.Rows, part.Bytes, part.Behind
+		left.Since = part.Since
 		if err := s.backlog(&cut, meta.Uploaded, &left); err != nil {
 			return cut, left, err
 		}
-		cut.NotUploaded += int64(len(left.rows))
+		cut.NotUploaded += int64(len(left.Rows))
 	} else {
-		cut.Rows = make([]tiered.Row, len(part.rows))
-		for i, r := range part.rows {
-			cut.Rows[i] = tiered.Row{Key: r.key, Record: r.rec}
+		cut.Rows = make([]tiered.Row, len(part.Rows))
+		for i, r := range part.Rows {
+			cut.Rows[i] = tiered.Row{Key: r.Key, Record: r.Rec}
 		}
 	}
 	slices.SortFunc(cut.Rows, func(a, b tiered.Row) int { return a.Key.Compare(b.Key) })
@@ -266,10 +231,10 @@ func (s *Shard) cut(part *uploadPart) (tiered.Cut, uploadPart, error) {
 
 // backlog reads rows that overflowed the buffer back from the store, a part in each flush: those
 // above from that qualify, up to where the buffer overflowed when the pass began.
-func (s *Shard) backlog(cut *tiered.Cut, from delay.Seq, left *uploadPart) error {
+func (s *Shard) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) error {
 	t := &s.tier
 	if t.pass == 0 {
-		t.pass, t.resume = left.behind, delay.Key{}
+		t.pass, t.resume = left.Behind, delay.Key{}
 	}
 	bytes, next := 0, delay.MaxKey
 	err := s.parts.Store.ScanRows(t.resume, delay.MaxKey, func(k delay.Key, rec []byte) bool {
@@ -289,11 +254,11 @@ func (s *Shard) backlog(cut *tiered.Cut, from delay.Seq, left *uploadPart) error
 	if err != nil {
 		return err
 	}
-	cut.Uploaded, left.resume = from, next
+	cut.Uploaded, left.Resume = from, next
 	if next == delay.MaxKey {
 		cut.Uploaded = t.pass
-		if left.behind == t.pass {
-			left.behind = 0
+		if left.Behind == t.pass {
+			left.Behind = 0
 		}
 	}
 	return nil
@@ -301,11 +266,11 @@ func (s *Shard) backlog(cut *tiered.Cut, from delay.Seq, left *uploadPart) error
 
 // cutKept adds what is behind the watermark and unfinished (rule R5). What does not fit holds the
 // manifest's watermark back.
-func (s *Shard) cutKept(cut *tiered.Cut, part *uploadPart, left *uploadPart) error {
+func (s *Shard) cutKept(cut *tiered.Cut, part *commit.Part, left *commit.Part) error {
 	bytes := 0
-	for i, ref := range part.kept {
+	for i, ref := range part.Kept {
 		if len(cut.Kept) >= keptPerFlush || bytes >= keptBytes {
-			left.kept = append(left.kept, part.kept[i:]...)
+			left.Kept = append(left.Kept, part.Kept[i:]...)
 			break
 		}
 		kept, err := s.kept(ref)
@@ -318,9 +283,9 @@ func (s *Shard) cutKept(cut *tiered.Cut, part *uploadPart, left *uploadPart) err
 		bytes += len(kept.Record)
 		cut.Kept = append(cut.Kept, kept)
 	}
-	for _, ref := range left.kept {
-		if ref.key.Less(cut.Watermark) {
-			cut.Watermark = ref.key
+	for _, ref := range left.Kept {
+		if ref.Key.Less(cut.Watermark) {
+			cut.Watermark = ref.Key
 		}
 	}
 	slices.SortStableFunc(cut.Kept, func(a, b delay.Kept) int { return a.Key.Compare(b.Key) })
@@ -328,38 +293,38 @@ func (s *Shard) cutKept(cut *tiered.Cut, part *uploadPart, left *uploadPart) err
 	return nil
 }
 
-func (s *Shard) kept(r keptRef) (delay.Kept, error) {
-	if r.dead {
-		p, rec, err := s.parts.Store.Dead(r.key)
-		return delay.Kept{Key: r.key, Progress: p, Record: rec}, err
+func (s *Shard) kept(r commit.KeptRef) (delay.Kept, error) {
+	if r.Dead {
+		p, rec, err := s.parts.Store.Dead(r.Key)
+		return delay.Kept{Key: r.Key, Progress: p, Record: rec}, err
 	}
-	rec, claimed, err := s.parts.Store.Parked(r.lane, r.key)
+	rec, claimed, err := s.parts.Store.Parked(r.Lane, r.Key)
 	if err != nil {
 		return delay.Kept{}, err
 	}
-	p, _, err := s.parts.Store.Progress(r.key)
+	p, _, err := s.parts.Store.Progress(r.Key)
 	if claimed && p.State == delay.Scheduled {
 		p.State = delay.Claimed
 	}
-	return delay.Kept{Key: r.key, Progress: p, Record: rec}, err
+	return delay.Kept{Key: r.Key, Progress: p, Record: rec}, err
 }
 
 // cutMarks adds the outbox, and the plain deliveries that the manifest's watermark does not cover.
-func (s *Shard) cutMarks(cut *tiered.Cut, part *uploadPart, left *uploadPart) error {
+func (s *Shard) cutMarks(cut *tiered.Cut, part *commit.Part, left *commit.Part) error {
 	meta := s.parts.Store.Meta()
 	err := s.parts.Store.ScanOutbox(meta.OutboxDone, func(n uint64, m delay.Mark) bool {
-		if n >= part.outbox {
+		if n >= part.Outbox {
 			return false
 		}
 		if len(cut.Marks) >= marksPerFlush {
-			left.outbox = n
+			left.Outbox = n
 			return false
 		}
 		cut.Marks = append(cut.Marks, m)
 		return true
 	})
 	now := s.Now()
-	for _, k := range part.done {
+	for _, k := range part.Done {
 		if !k.Less(cut.Watermark) {
 			cut.Marks = append(cut.Marks, delay.Mark{Key: k, State: delay.Delivered, At: now})
 		}
@@ -374,10 +339,10 @@ func (s *Shard) noteFlush(cut tiered.Cut, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.mu.lastErr = err
-	now := s.clock.now()
+	now := s.clock.Now()
 	if err != nil {
-		if t.mu.oldest == 0 && t.pending.since != 0 {
-			t.mu.oldest = t.pending.since
+		if t.mu.oldest == 0 && t.pending.Since != 0 {
+			t.mu.oldest = t.pending.Since
 		}
 		return
 	}

@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package scheduler
+package core
 
 import (
 	"github.com/cicadamq/cicada/delay"
 )
 
-// parkItem is one row to be moved to its lane's parked rows.
-type parkItem struct {
-	ref     ref
+// ParkItem is one row to be moved to its lane's parked rows.
+type ParkItem struct {
+	Ref     Ref
 	pos     uint64 // in the open set
-	claimed bool
+	Claimed bool
 }
 
-// actPark asks for rows to be parked; evParked answers when that is synced.
-type actPark struct{ items []parkItem }
+// ActPark asks for rows to be parked; EvParked answers when that is synced.
+type ActPark struct{ Items []ParkItem }
 
-type evParked struct{ items []parkItem }
+type EvParked struct{ Items []ParkItem }
 
-func (e evParked) apply(c *core) {
-	c.parking -= len(e.items)
-	for _, it := range e.items {
-		key := it.ref.key
-		l := c.lane(it.ref.lane)
+func (e EvParked) apply(c *Core) {
+	c.parking -= len(e.Items)
+	for _, it := range e.Items {
+		key := it.Ref.Key
+		l := c.lane(it.Ref.Lane)
 		c.open.finish(it.pos)
 		if f, ok := c.flights[key]; ok {
 			f.parked, f.parking, f.pos = true, false, 0
 			c.flights[key] = f
 			continue
 		}
-		if it.claimed || c.skip(key) {
+		if it.Claimed || c.skip(key) {
 			continue // finished or changed while it was being parked
 		}
 		l.backlog++
@@ -45,15 +45,15 @@ func (e evParked) apply(c *core) {
 	c.finished = true
 }
 
-// actWatermark asks for the low watermark to be raised. seen is the cut of rule R7: the committer
+// ActWatermark asks for the low watermark to be raised. seen is the cut of rule R7: the committer
 // lowers mark to the first key it accepted after seen.
-type actWatermark struct {
-	mark delay.Key
-	seen delay.Seq
+type ActWatermark struct {
+	Mark delay.Key
+	Seen delay.Seq
 }
 
 // wantWatermark proposes the low watermark about once a second and parks what holds it back.
-func (c *core) wantWatermark() {
+func (c *Core) wantWatermark() {
 	crowded := c.ready > maxReady*3/4
 	if c.now < c.watermarkAt && !(crowded && c.parking == 0) {
 		return
@@ -77,13 +77,13 @@ func (c *core) wantWatermark() {
 	c.finished = false
 	if c.watermark.Less(mark) {
 		c.watermark = mark
-		c.do(actWatermark{mark: mark, seen: c.lastSeq})
+		c.do(ActWatermark{Mark: mark, Seen: c.lastSeq})
 	}
 }
 
 // parkOld parks references that have been open for long, or the oldest ones when memory is short.
-func (c *core) parkOld(crowded bool) {
-	var items []parkItem
+func (c *Core) parkOld(crowded bool) {
+	var items []ParkItem
 	taken := make(map[delay.Key]struct{})
 	for i := range c.open.items {
 		it := &c.open.items[i]
@@ -94,13 +94,13 @@ func (c *core) parkOld(crowded bool) {
 		if !old && !(crowded && len(taken) < maxReady/4) {
 			break // the open set is in the order of firing
 		}
-		key := it.ref.key
+		key := it.ref.Key
 		f, claimed := c.flights[key]
 		if claimed && f.state == flightFinishing {
 			continue
 		}
 		if !claimed {
-			if !old && !c.lane(it.ref.lane).blocked(c) {
+			if !old && !c.lane(it.ref.Lane).blocked(c) {
 				continue
 			}
 			taken[key] = struct{}{}
@@ -110,8 +110,8 @@ func (c *core) parkOld(crowded bool) {
 			c.flights[key] = f
 		}
 		it.asked = true
-		items = append(items, parkItem{
-			ref: it.ref, pos: c.open.base + uint64(i) + 1, claimed: claimed,
+		items = append(items, ParkItem{
+			Ref: it.ref, pos: c.open.base + uint64(i) + 1, Claimed: claimed,
 		})
 	}
 	if len(items) == 0 {
@@ -120,14 +120,14 @@ func (c *core) parkOld(crowded bool) {
 	c.unready(items, taken)
 	c.parking += len(items)
 	for len(items) > parkChunk {
-		c.do(actPark{items: items[:parkChunk]})
+		c.do(ActPark{Items: items[:parkChunk]})
 		items = items[parkChunk:]
 	}
-	c.do(actPark{items: items})
+	c.do(ActPark{Items: items})
 }
 
 // blocked reports whether the lane could not claim now anyway.
-func (l *lane) blocked(c *core) bool {
+func (l *lane) blocked(c *Core) bool {
 	if l.pull {
 		return l.paused || l.waiters.len() == 0
 	}
@@ -135,20 +135,20 @@ func (l *lane) blocked(c *core) bool {
 }
 
 // unready takes unclaimed references out of the ready queues of their lanes.
-func (c *core) unready(items []parkItem, taken map[delay.Key]struct{}) {
+func (c *Core) unready(items []ParkItem, taken map[delay.Key]struct{}) {
 	if len(taken) == 0 {
 		return
 	}
 	seen := make(map[uint32]struct{})
 	for _, it := range items {
-		if _, done := seen[it.ref.lane]; done || it.claimed {
+		if _, done := seen[it.Ref.Lane]; done || it.Claimed {
 			continue
 		}
-		seen[it.ref.lane] = struct{}{}
-		l := c.lane(it.ref.lane)
+		seen[it.Ref.Lane] = struct{}{}
+		l := c.lane(it.Ref.Lane)
 		before := l.ready.len()
 		l.ready.filter(func(w waiting) bool {
-			_, gone := taken[w.ref.key]
+			_, gone := taken[w.ref.Key]
 			return !gone
 		})
 		c.ready -= before - l.ready.len()

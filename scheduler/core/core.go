@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package scheduler
+package core
 
 import (
 	"math/rand/v2"
@@ -10,13 +10,31 @@ import (
 	"github.com/cicadamq/cicada/timewheel"
 )
 
+// Options of the core. All of them must be set.
+type Options struct {
+	HotWindow  time.Duration // how far ahead the wheel is loaded
+	Backoff    time.Duration // first pause between attempts of messages that do not say
+	MaxBackoff time.Duration // longest pause that doubling leads to
+	Window     int           // messages in flight per push lane
+}
+
+// Start is where a core begins: what the local store says, and where claims may begin.
+type Start struct {
+	Epoch     delay.Epoch // of this owner; it makes leases and receipts unique
+	Watermark delay.Key   // every row below is finished or parked
+	Boundary  delay.Key   // L of rule R1
+	Horizon   delay.Due   // the durable claim horizon H (rule R8)
+	ClaimFrom delay.Due   // no claim before this instant (rule R11); 0 is no bound
+	Last      delay.Seq   // the highest seq of a stored row
+}
+
 // Bounds of the core. They are constants because no operator could judge them.
 const (
 	fireChunk     = 1000             // references taken from the wheel in one step
 	deliverChunk  = 256              // messages in one call of a sink
-	loadChunk     = 10_000           // rows read in one load
+	LoadChunk     = 10_000           // rows read in one load
 	parkChunk     = 1000             // rows moved in one park
-	parkedLoad    = 1000             // parked rows read ahead per lane
+	ParkedLoad    = 1000             // parked rows read ahead per lane
 	finishChunk   = 1000             // outcomes in one commit
 	maxReady      = 256 << 10        // due references waiting in memory, all lanes together
 	maxHot        = 4 << 20          // references in the wheel
@@ -32,41 +50,41 @@ const (
 	breakerMax    = 60 * time.Second // longest
 )
 
-// ref is a reference to a message: what the wheel and the queues hold instead of it.
-type ref struct {
-	key  delay.Key
-	lane uint32
-	meta uint32 // size of the record in the low 24 bits, flags above
+// Ref is a reference to a message: what the wheel and the queues hold instead of it.
+type Ref struct {
+	Key  delay.Key
+	Lane uint32
+	Meta uint32 // size of the record in the low 24 bits, flags above
 }
 
 const (
 	sizeMask = 1<<24 - 1
-	refCold  = 1 << 24 // a segment may hold it: finishing needs a mark
-	refID    = 1 << 25 // its record names an id: finishing updates the id index
-	refOnce  = 1 << 26 // at most once: finished before it is handed over
+	RefCold  = 1 << 24 // a segment may hold it: finishing needs a mark
+	RefID    = 1 << 25 // its record names an id: finishing updates the id index
+	RefOnce  = 1 << 26 // at most once: finished before it is handed over
 )
 
-func (r ref) size() int { return int(r.meta & sizeMask) }
+func (r Ref) Size() int { return int(r.Meta & sizeMask) }
 
-// event is something that happened; apply lets the core take note and append actions.
-type event interface{ apply(c *core) }
+// Event is something that happened; apply lets the core take note and append actions.
+type Event interface{ apply(c *Core) }
 
-// action is something the runner has to do; one of the act types.
-type action any
+// Action is something the runner has to do; one of the act types.
+type Action any
 
-// core is the state machine of one shard. It is confined to one goroutine.
-type core struct {
+// Core is the state machine of one shard. It is confined to one goroutine.
+type Core struct {
 	opts  Options
 	lanes laneTable
 	rng   *rand.Rand // jitter only
 
 	now     delay.Due
 	epoch   delay.Epoch
-	actions []action
+	actions []Action
 
-	wheel        *timewheel.Wheel[ref]
+	wheel        *timewheel.Wheel[Ref]
 	timers       *timewheel.Wheel[timer]
-	due          []ref // scratch of fire
+	due          []Ref // scratch of fire
 	fired        []timer
 	touched      []*lane // lanes to dispatch at the end of the step
 	moreDue      bool
@@ -87,7 +105,7 @@ type core struct {
 	leaseNo uint64
 	open    openSet
 
-	finishes   []finishItem
+	finishes   []FinishItem
 	finishBy   delay.Due // when to commit finishes; 0 when there are none
 	parking    int       // references in park commits under way
 	claimFrom  delay.Due // no claim before this instant (rule R11)
@@ -101,25 +119,33 @@ type core struct {
 	draining    bool
 }
 
-func newCore(opts Options, lanes laneTable, rng *rand.Rand, now delay.Due) *core {
-	c := &core{
+// New makes a core at instant now. rng decides about jitter only; with the same seed the same
+// events give the same actions.
+func New(opts Options, lanes laneTable, rng *rand.Rand, now delay.Due, s Start) *Core {
+	c := &Core{
 		opts: opts, lanes: lanes, rng: rng, now: now,
-		wheel: timewheel.New(timewheel.Config[ref]{
+		wheel: timewheel.New(timewheel.Config[Ref]{
 			Start:   int64(now),
-			Compare: func(a, b ref) int { return a.key.Compare(b.key) },
+			Compare: func(a, b Ref) int { return a.Key.Compare(b.Key) },
 		}),
 		timers:    timewheel.New(timewheel.Config[timer]{Start: int64(now)}),
 		withdrawn: make(map[delay.Key]withdrawal),
 		flights:   make(map[delay.Key]flight),
 		leases:    make(map[uint64]*leaseState),
-		boundary:  delay.MaxKey,
+		epoch:     s.Epoch,
+		boundary:  s.Boundary,
+		loadedTo:  s.Watermark,
+		watermark: s.Watermark,
+		horizon:   s.Horizon,
+		claimFrom: s.ClaimFrom,
+		lastSeq:   s.Last,
 	}
 	return c
 }
 
-// step applies one event at instant now and returns what is to be done. The slice is valid until
+// Step applies one event at instant now and returns what is to be done. The slice is valid until
 // the next step. now never goes back: the guarded clock sees to that.
-func (c *core) step(now delay.Due, ev event) []action {
+func (c *Core) Step(now delay.Due, ev Event) []Action {
 	if now > c.now {
 		c.now = now
 	}
@@ -142,19 +168,19 @@ func (c *core) step(now delay.Due, ev event) []action {
 	return c.actions
 }
 
-func (c *core) do(a action) { c.actions = append(c.actions, a) }
+func (c *Core) do(a Action) { c.actions = append(c.actions, a) }
 
 // touch has l dispatched at the end of the step.
-func (c *core) touch(l *lane) {
+func (c *Core) touch(l *lane) {
 	if !l.touched {
 		l.touched = true
 		c.touched = append(c.touched, l)
 	}
 }
 
-// nextWake is the instant at which a step without an event is due. The runner looks at the wall
+// NextWake is the instant at which a step without an event is due. The runner looks at the wall
 // clock at least every 100 ms anyway.
-func (c *core) nextWake() delay.Due {
+func (c *Core) NextWake() delay.Due {
 	if c.moreDue {
 		return c.now
 	}
@@ -176,7 +202,7 @@ func (c *core) nextWake() delay.Due {
 
 // fire moves what is due from the wheel to the ready queues, at most fireChunk references a step,
 // so that other events get their turn in between.
-func (c *core) fire() {
+func (c *Core) fire() {
 	if c.ready >= maxReady {
 		c.moreDue = false // parking makes room
 		return
@@ -184,10 +210,10 @@ func (c *core) fire() {
 	c.due = c.wheel.Advance(int64(c.now), c.due[:0], fireChunk)
 	c.moreDue = len(c.due) == fireChunk
 	for _, r := range c.due {
-		if c.skip(r.key) {
+		if c.skip(r.Key) {
 			continue
 		}
-		l := c.lane(r.lane)
+		l := c.lane(r.Lane)
 		l.ready.push(waiting{ref: r, pos: c.open.add(r, c.now)})
 		c.ready++
 		c.touch(l)
@@ -213,7 +239,7 @@ const (
 	timerLane // look at the lane again: breaker, start of claims
 )
 
-func (c *core) fireTimers() {
+func (c *Core) fireTimers() {
 	for {
 		c.fired = c.timers.Advance(int64(c.now), c.fired[:0], fireChunk)
 		for _, t := range c.fired {
@@ -235,20 +261,20 @@ func (c *core) fireTimers() {
 }
 
 // remindLane has l looked at again at the instant at.
-func (c *core) remindLane(l *lane, at delay.Due) {
+func (c *Core) remindLane(l *lane, at delay.Due) {
 	if !l.timer {
 		l.timer = true
 		c.timers.Add(int64(at), 0, timer{kind: timerLane, lane: l.no})
 	}
 }
 
-// actHorizon asks for the claim horizon to be written; evHorizon answers.
-type actHorizon struct{ horizon delay.Due }
+// ActHorizon asks for the claim horizon to be written; EvHorizon answers.
+type ActHorizon struct{ Horizon delay.Due }
 
-type evHorizon struct{ horizon delay.Due }
+type EvHorizon struct{ Horizon delay.Due }
 
-func (e evHorizon) apply(c *core) {
-	c.horizon = max(c.horizon, e.horizon)
+func (e EvHorizon) apply(c *Core) {
+	c.horizon = max(c.horizon, e.Horizon)
 	c.horizonReq = 0
 	for _, l := range c.live {
 		if l != nil && !l.pull {
@@ -258,39 +284,39 @@ func (e evHorizon) apply(c *core) {
 }
 
 // wantHorizon keeps H ahead of now while push lanes are claiming (rule R8).
-func (c *core) wantHorizon() {
+func (c *Core) wantHorizon() {
 	if c.pushed && c.horizonReq == 0 && c.horizon < c.now+horizonRenew {
 		c.horizonReq = c.now + horizonAhead
 		c.pushed = false
-		c.do(actHorizon{horizon: c.horizonReq})
+		c.do(ActHorizon{Horizon: c.horizonReq})
 	}
 }
 
-// evNothing only lets time pass.
-type evNothing struct{}
+// EvNothing only lets time pass.
+type EvNothing struct{}
 
-func (evNothing) apply(*core) {}
+func (EvNothing) apply(*Core) {}
 
-// evDrain stops all claims.
-type evDrain struct{}
+// EvDrain stops all claims.
+type EvDrain struct{}
 
-func (evDrain) apply(c *core) {
+func (EvDrain) apply(c *Core) {
 	c.draining = true
 	for _, l := range c.live {
 		if l == nil {
 			continue
 		}
 		for l.waiters.len() > 0 {
-			c.do(actGrant{waiter: l.waiters.pop()})
+			c.do(ActGrant{Waiter: l.waiters.pop()})
 		}
 	}
 }
 
-// evBoundary says that every cold message below the boundary is a local row now (rule R1).
-type evBoundary struct{ boundary delay.Key }
+// EvBoundary says that every cold message below the boundary is a local row now (rule R1).
+type EvBoundary struct{ Boundary delay.Key }
 
-func (e evBoundary) apply(c *core) {
-	if c.boundary.Less(e.boundary) {
-		c.boundary = e.boundary
+func (e EvBoundary) apply(c *Core) {
+	if c.boundary.Less(e.Boundary) {
+		c.boundary = e.Boundary
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package scheduler
+package clock
 
 import (
 	"sync"
@@ -12,11 +12,11 @@ import (
 // maxStep is the largest forward step of the wall clock that is simply followed (rule R21).
 const maxStep = 2 * time.Second
 
-// guardedClock is the one clock that decides what is due (rule R21): the wall clock, held back
+// Guarded is the one clock that decides what is due (rule R21): the wall clock, held back
 // after a forward step against the boot clock until an independent source agrees, somebody
 // confirms it or the hold has lasted long enough. It never goes back: after a backward step it
 // stands still until the wall clock has caught up.
-type guardedClock struct {
+type Guarded struct {
 	wall    func() time.Time
 	boot    func() time.Duration // time since boot, suspend included
 	maxHold time.Duration
@@ -35,17 +35,17 @@ type guardedClock struct {
 	}
 }
 
-func newGuardedClock(
+func New(
 	wall func() time.Time, boot func() time.Duration, hold time.Duration, ev func(time.Duration),
-) *guardedClock {
-	g := &guardedClock{wall: wall, boot: boot, maxHold: hold, events: ev}
+) *Guarded {
+	g := &Guarded{wall: wall, boot: boot, maxHold: hold, events: ev}
 	g.mu.last, g.mu.lastBoot = wall().Round(0), boot()
 	g.mu.seen = g.mu.last
 	return g
 }
 
-// now is the guarded instant.
-func (g *guardedClock) now() delay.Due {
+// Now is the guarded instant.
+func (g *Guarded) Now() delay.Due {
 	wall, boot := g.wall().Round(0), g.boot()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -84,8 +84,8 @@ func (g *guardedClock) now() delay.Due {
 	return delay.InstantOf(next)
 }
 
-// confirm ends a hold.
-func (g *guardedClock) confirm() {
+// Confirm ends a hold.
+func (g *Guarded) Confirm() {
 	wall, boot := g.wall().Round(0), g.boot()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -95,11 +95,11 @@ func (g *guardedClock) confirm() {
 	}
 }
 
-func (g *guardedClock) status() ClockStatus {
-	now := g.now()
+func (g *Guarded) Status() Status {
+	now := g.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	st := ClockStatus{Now: now, Held: g.mu.holding || g.mu.back, Steps: g.mu.steps}
+	st := Status{Now: now, Held: g.mu.holding || g.mu.back, Steps: g.mu.steps}
 	switch {
 	case g.mu.holding:
 		st.Reason = "the wall clock stepped forward by " + g.mu.step.Round(time.Second).String() +
@@ -108,4 +108,12 @@ func (g *guardedClock) status() ClockStatus {
 		st.Reason = "the wall clock stepped back; time stands still until it has caught up"
 	}
 	return st
+}
+
+// Status is the guarded clock (rule R21).
+type Status struct {
+	Now    delay.Due
+	Held   bool
+	Reason string
+	Steps  int64
 }

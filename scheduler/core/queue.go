@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package scheduler
+package core
 
 import "github.com/cicadamq/cicada/delay"
 
@@ -52,13 +52,13 @@ type openSet struct {
 }
 
 type openItem struct {
-	ref     ref
+	ref     Ref
 	firedAt delay.Due
 	done    bool
 	asked   bool // a park commit is under way
 }
 
-func (o *openSet) add(r ref, now delay.Due) uint64 {
+func (o *openSet) add(r Ref, now delay.Due) uint64 {
 	o.items = append(o.items, openItem{ref: r, firedAt: now})
 	return o.base + uint64(len(o.items))
 }
@@ -98,8 +98,8 @@ func (o *openSet) shift() {
 func (o *openSet) lowest() (delay.Key, bool) {
 	low, found := delay.MaxKey, false
 	for i := range o.items {
-		if it := &o.items[i]; !it.done && it.ref.key.Less(low) {
-			low, found = it.ref.key, true
+		if it := &o.items[i]; !it.done && it.ref.Key.Less(low) {
+			low, found = it.ref.Key, true
 		}
 	}
 	return low, found

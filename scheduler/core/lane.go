@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package scheduler
+package core
 
 import (
 	"time"
@@ -10,7 +10,8 @@ import (
 
 // laneTable numbers targets. Numbers are never reused while the process lives.
 type laneTable interface {
-	target(no uint32) delay.Target
+	// Target is the target with the number no, which the table has given out.
+	Target(no uint32) delay.Target
 }
 
 // lane is the queue of one target (S9): its due messages, its window, its breaker, its consumers.
@@ -23,9 +24,9 @@ type lane struct {
 
 	touched bool
 	ready   queue[waiting] // due, unclaimed, in memory
-	waiters queue[*waiter] // pulls waiting for messages
+	waiters queue[*Waiter] // pulls waiting for messages
 
-	parked   queue[ref] // read ahead from the parked rows
+	parked   queue[Ref] // read ahead from the parked rows
 	backlog  int64      // parked and unclaimed, as far as known
 	more     bool       // there are parked rows beyond the read-ahead
 	cursor   delay.Key  // read-ahead continues here
@@ -47,61 +48,61 @@ type lane struct {
 // waiting is an entry of a ready queue: a reference and its position in the open set, 0 when it is
 // parked. again is set for a message that has been claimed before: its flight knows the rest.
 type waiting struct {
-	ref   ref
+	ref   Ref
 	pos   uint64
 	again bool
 }
 
-// waiter is one pull that waits.
-type waiter struct {
-	lane  uint32
-	max   int
-	lease time.Duration
-	grant chan grant // capacity 1
+// Waiter is one pull that waits.
+type Waiter struct {
+	Lane  uint32
+	Max   int
+	Lease time.Duration
+	Grant chan Grant // capacity 1
 }
 
-// grant is what a pull gets: claims under one lease.
-type grant struct {
-	lease   uint64
-	expires delay.Due
-	claims  []claim
+// Grant is what a pull gets: claims under one lease.
+type Grant struct {
+	Lease   uint64
+	Expires delay.Due
+	Claims  []Claim
 }
 
-// claim is one attempt to be made.
-type claim struct {
-	ref     ref
-	attempt uint32
-	parked  bool
+// Claim is one attempt to be made.
+type Claim struct {
+	Ref     Ref
+	Attempt uint32
+	Parked  bool
 }
 
 // lane finds or makes the lane of a number.
-func (c *core) lane(no uint32) *lane {
+func (c *Core) lane(no uint32) *lane {
 	for int(no) >= len(c.live) {
 		c.live = append(c.live, nil)
 	}
 	l := c.live[no]
 	if l == nil {
-		t := c.lanes.target(no)
+		t := c.lanes.Target(no)
 		l = &lane{no: no, target: t, pull: t.IsPull()}
 		c.live[no] = l
 	}
 	return l
 }
 
-// actDeliver asks for one attempt at each claim; evOutcomes answers, in one or more parts.
-type actDeliver struct {
-	lane   uint32
-	claims []claim
+// ActDeliver asks for one attempt at each claim; EvOutcomes answers, in one or more parts.
+type ActDeliver struct {
+	Lane   uint32
+	Claims []Claim
 }
 
-// actGrant answers a waiter; an empty grant says that nothing will come.
-type actGrant struct {
-	waiter *waiter
-	grant  grant
+// ActGrant answers a waiter; an empty grant says that nothing will come.
+type ActGrant struct {
+	Waiter *Waiter
+	Grant  Grant
 }
 
 // dispatch claims what the lane may claim now.
-func (c *core) dispatch(l *lane) {
+func (c *Core) dispatch(l *lane) {
 	if l.paused || c.draining || l.ready.len()+l.parked.len() == 0 && !l.more {
 		return
 	}
@@ -117,37 +118,37 @@ func (c *core) dispatch(l *lane) {
 	c.dispatchPush(l)
 }
 
-func (c *core) dispatchPull(l *lane) {
+func (c *Core) dispatchPull(l *lane) {
 	for l.waiters.len() > 0 {
 		w := l.waiters.items[l.waiters.head]
-		claims := c.claim(l, w.max)
+		claims := c.claim(l, w.Max)
 		if len(claims) == 0 {
 			return
 		}
 		l.waiters.pop()
 		c.leaseNo++
-		g := grant{
-			lease:   uint64(c.epoch)<<40 | c.leaseNo,
-			expires: c.now.Add(w.lease),
-			claims:  claims,
+		g := Grant{
+			Lease:   uint64(c.epoch)<<40 | c.leaseNo,
+			Expires: c.now.Add(w.Lease),
+			Claims:  claims,
 		}
 		ls := &leaseState{lane: l.no, left: len(claims)}
 		for _, cl := range claims {
-			f := c.flights[cl.ref.key]
-			f.state, f.lease, f.epoch = flightLeased, g.lease, c.epoch
-			c.flights[cl.ref.key] = f
-			ls.keys = append(ls.keys, cl.ref.key)
+			f := c.flights[cl.Ref.Key]
+			f.state, f.lease, f.epoch = flightLeased, g.Lease, c.epoch
+			c.flights[cl.Ref.Key] = f
+			ls.keys = append(ls.keys, cl.Ref.Key)
 		}
-		c.leases[g.lease] = ls
-		c.timers.Add(int64(g.expires), 0, timer{kind: timerLease, lease: g.lease})
-		c.do(actGrant{waiter: w, grant: g})
+		c.leases[g.Lease] = ls
+		c.timers.Add(int64(g.Expires), 0, timer{kind: timerLease, lease: g.Lease})
+		c.do(ActGrant{Waiter: w, Grant: g})
 	}
 }
 
-func (c *core) dispatchPush(l *lane) {
+func (c *Core) dispatchPush(l *lane) {
 	c.pushed = true
 	if c.horizon < c.now {
-		return // evHorizon comes back to it
+		return // EvHorizon comes back to it
 	}
 	for {
 		room := min(c.opts.Window-l.inflight, maxRetrying-l.retrying)
@@ -166,14 +167,14 @@ func (c *core) dispatchPush(l *lane) {
 			return
 		}
 		l.inflight += len(claims)
-		c.do(actDeliver{lane: l.no, claims: claims})
+		c.do(ActDeliver{Lane: l.no, Claims: claims})
 	}
 }
 
 // claim takes up to n references of the lane, parked and fresh in turn so that a backlog does not
 // starve what comes due now, nor the other way round.
-func (c *core) claim(l *lane, n int) []claim {
-	var claims []claim
+func (c *Core) claim(l *lane, n int) []Claim {
+	var claims []Claim
 	for len(claims) < n {
 		fresh := l.ready.len() > 0
 		old := l.parked.len() > 0 && (l.pull || !l.claiming)
@@ -181,7 +182,7 @@ func (c *core) claim(l *lane, n int) []claim {
 			break
 		}
 		if claims == nil {
-			claims = make([]claim, 0, min(n, l.ready.len()+l.parked.len()))
+			claims = make([]Claim, 0, min(n, l.ready.len()+l.parked.len()))
 		}
 		if old && (l.drain || !fresh) {
 			r := l.parked.pop()
@@ -199,8 +200,8 @@ func (c *core) claim(l *lane, n int) []claim {
 	return claims
 }
 
-func (c *core) claimOne(claims []claim, w waiting) []claim {
-	key := w.ref.key
+func (c *Core) claimOne(claims []Claim, w waiting) []Claim {
+	key := w.ref.Key
 	f, flying := c.flights[key]
 	switch {
 	case flying && f.state != flightWaiting, !flying && w.again:
@@ -214,88 +215,88 @@ func (c *core) claimOne(claims []claim, w waiting) []claim {
 	f.attempt++
 	f.state = flightDelivering
 	c.flights[key] = f
-	return append(claims, claim{ref: f.ref, attempt: f.attempt, parked: f.parked})
+	return append(claims, Claim{Ref: f.ref, Attempt: f.attempt, Parked: f.parked})
 }
 
-// evPull lets a pull wait for messages.
-type evPull struct{ w *waiter }
+// EvPull lets a pull wait for messages.
+type EvPull struct{ Waiter *Waiter }
 
-func (e evPull) apply(c *core) {
+func (e EvPull) apply(c *Core) {
 	if c.draining {
-		c.do(actGrant{waiter: e.w})
+		c.do(ActGrant{Waiter: e.Waiter})
 		return
 	}
-	l := c.lane(e.w.lane)
-	l.waiters.push(e.w)
+	l := c.lane(e.Waiter.Lane)
+	l.waiters.push(e.Waiter)
 	c.touch(l)
 }
 
-// evPullGone takes a waiter back. It is always answered: by an empty grant now, or by the grant
+// EvPullGone takes a waiter back. It is always answered: by an empty grant now, or by the grant
 // that was already under way.
-type evPullGone struct{ w *waiter }
+type EvPullGone struct{ Waiter *Waiter }
 
-func (e evPullGone) apply(c *core) {
-	l := c.lane(e.w.lane)
+func (e EvPullGone) apply(c *Core) {
+	l := c.lane(e.Waiter.Lane)
 	before := l.waiters.len()
-	l.waiters.filter(func(w *waiter) bool { return w != e.w })
+	l.waiters.filter(func(w *Waiter) bool { return w != e.Waiter })
 	if l.waiters.len() < before {
-		c.do(actGrant{waiter: e.w})
+		c.do(ActGrant{Waiter: e.Waiter})
 	}
 }
 
-// evPause pauses or resumes a lane.
-type evPause struct {
-	lane   uint32
-	paused bool
+// EvPause pauses or resumes a lane.
+type EvPause struct {
+	Lane   uint32
+	Paused bool
 }
 
-func (e evPause) apply(c *core) {
-	l := c.lane(e.lane)
-	l.paused = e.paused
+func (e EvPause) apply(c *Core) {
+	l := c.lane(e.Lane)
+	l.paused = e.Paused
 	c.touch(l)
 }
 
-// evParkedLanes tells, at start, which lanes have parked rows and which are paused.
-type evParkedLanes struct{ lanes []parkedLane }
+// EvParkedLanes tells, at start, which lanes have parked rows and which are paused.
+type EvParkedLanes struct{ Lanes []ParkedLane }
 
-type parkedLane struct {
-	lane    uint32
-	rows    int64
-	paused  bool
-	claimed delay.Key
+type ParkedLane struct {
+	Lane    uint32
+	Rows    int64
+	Paused  bool
+	Claimed delay.Key
 }
 
-func (e evParkedLanes) apply(c *core) {
-	for _, p := range e.lanes {
-		l := c.lane(p.lane)
-		l.more, l.backlog = p.rows > 0, p.rows
-		l.paused, l.claimed = p.paused, p.claimed
+func (e EvParkedLanes) apply(c *Core) {
+	for _, p := range e.Lanes {
+		l := c.lane(p.Lane)
+		l.more, l.backlog = p.Rows > 0, p.Rows
+		l.paused, l.claimed = p.Paused, p.Claimed
 		c.touch(l)
 	}
 }
 
-// actReadParked asks for up to parkedLoad parked rows of the lane from cursor on.
-type actReadParked struct {
-	lane uint32
-	from delay.Key
+// ActReadParked asks for up to ParkedLoad parked rows of the lane from cursor on.
+type ActReadParked struct {
+	Lane uint32
+	From delay.Key
 }
 
-// evParkedRead answers. more says that there are rows beyond next.
-type evParkedRead struct {
-	lane uint32
-	refs []ref
-	next delay.Key
-	more bool
-	err  error
+// EvParkedRead answers. more says that there are rows beyond next.
+type EvParkedRead struct {
+	Lane uint32
+	Refs []Ref
+	Next delay.Key
+	More bool
+	Err  error
 }
 
-func (e evParkedRead) apply(c *core) {
-	l := c.lane(e.lane)
+func (e EvParkedRead) apply(c *Core) {
+	l := c.lane(e.Lane)
 	l.loading = false
 	c.loads--
-	if e.err == nil {
-		for _, r := range e.refs {
-			if _, flying := c.flights[r.key]; flying || c.skip(r.key) {
+	if e.Err == nil {
+		for _, r := range e.Refs {
+			if _, flying := c.flights[r.Key]; flying || c.skip(r.Key) {
 				l.backlog--
 				continue
 			}
@@ -305,46 +306,46 @@ func (e evParkedRead) apply(c *core) {
 		if l.rewind {
 			l.cursor, l.more = delay.Key{}, true
 		} else {
-			l.cursor, l.more = e.next, e.more
+			l.cursor, l.more = e.Next, e.More
 		}
 		l.rewind = false
 	}
 	c.sweep()
 	if !l.pull && l.parked.len() > 0 {
-		last := l.parked.items[len(l.parked.items)-1].key
+		last := l.parked.items[len(l.parked.items)-1].Key
 		if l.claimed.Less(last) {
 			l.claiming = true
-			c.do(actClaimCursor{lane: l.no, key: last})
+			c.do(ActClaimCursor{Lane: l.no, Key: last})
 			return
 		}
 	}
 	c.touch(l)
 }
 
-// actClaimCursor asks for the lane's durable claim cursor to be written; evClaimCursor answers.
-type actClaimCursor struct {
-	lane uint32
-	key  delay.Key
+// ActClaimCursor asks for the lane's durable claim cursor to be written; EvClaimCursor answers.
+type ActClaimCursor struct {
+	Lane uint32
+	Key  delay.Key
 }
 
-type evClaimCursor struct {
-	lane uint32
-	key  delay.Key
+type EvClaimCursor struct {
+	Lane uint32
+	Key  delay.Key
 }
 
-func (e evClaimCursor) apply(c *core) {
-	l := c.lane(e.lane)
+func (e EvClaimCursor) apply(c *Core) {
+	l := c.lane(e.Lane)
 	l.claiming = false
-	l.claimed = e.key
+	l.claimed = e.Key
 	c.touch(l)
 }
 
 // readAhead asks for parked rows when the lane runs out of them.
-func (c *core) readAhead(l *lane) {
+func (c *Core) readAhead(l *lane) {
 	if !l.more || l.loading || l.parked.len() > 0 {
 		return
 	}
 	l.loading = true
 	c.loads++
-	c.do(actReadParked{lane: l.no, from: l.cursor})
+	c.do(ActReadParked{Lane: l.no, From: l.cursor})
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package scheduler
+package core
 
 import (
 	"time"
@@ -11,7 +11,7 @@ import (
 
 // flight is a message that has been claimed at least once and is not finished.
 type flight struct {
-	ref     ref
+	ref     Ref
 	pos     uint64 // in the open set; 0 when parked
 	lease   uint64
 	attempt uint32 // the last one made
@@ -41,46 +41,46 @@ type leaseState struct {
 	keys []delay.Key
 }
 
-// finishItem is the outcome of one message, to be committed.
-type finishItem struct {
-	ref      ref
-	parked   bool
-	parking  bool // parked by now, unless the commit of that failed to find its row
-	noted    bool
-	state    delay.State
-	attempts uint32
-	reason   string // of death
-	detail   string // the last error
+// FinishItem is the outcome of one message, to be committed.
+type FinishItem struct {
+	Ref      Ref
+	Parked   bool
+	Parking  bool // parked by now, unless the commit of that failed to find its row
+	Noted    bool // an attempt record exists
+	State    delay.State
+	Attempts uint32
+	Reason   string // of death
+	Detail   string // the last error
 }
 
-// actFinish asks for outcomes to be committed. settle is answered after the sync.
-type actFinish struct {
-	items  []finishItem
-	leases []uint64 // lease records that are done with
-	notes  []noteItem
-	settle *settling
+// ActFinish asks for outcomes to be committed. settle is answered after the sync.
+type ActFinish struct {
+	Items  []FinishItem
+	Leases []uint64 // lease records that are done with
+	Notes  []NoteItem
+	Settle *Settling
 }
 
-// noteItem is an attempt that failed: what must survive a restart.
-type noteItem struct {
-	key      delay.Key
-	attempts uint32
-	nextAt   delay.Due
-	detail   string
+// NoteItem is an attempt that failed: what must survive a restart.
+type NoteItem struct {
+	Key      delay.Key
+	Attempts uint32
+	NextAt   delay.Due
+	Detail   string
 }
 
-// evFinished says that outcomes are synced.
-type evFinished struct{ items []finishItem }
+// EvFinished says that outcomes are synced.
+type EvFinished struct{ Items []FinishItem }
 
-func (e evFinished) apply(c *core) {
-	for _, it := range e.items {
-		c.landed(it.ref.key)
+func (e EvFinished) apply(c *Core) {
+	for _, it := range e.Items {
+		c.landed(it.Ref.Key)
 	}
 	c.finished = true
 }
 
 // landed forgets a flight.
-func (c *core) landed(key delay.Key) {
+func (c *Core) landed(key delay.Key) {
 	if f, ok := c.flights[key]; ok {
 		c.open.finish(f.pos)
 		delete(c.flights, key)
@@ -88,17 +88,16 @@ func (c *core) landed(key delay.Key) {
 }
 
 // finish takes the outcome of a flight to the next commit.
-func (c *core) finish(f flight, state delay.State, reason, detail string) {
+func (c *Core) finish(f flight, state delay.State, reason, detail string) {
 	if f.state == flightRetrying {
-		c.lane(f.ref.lane).retrying--
+		c.lane(f.ref.Lane).retrying--
 	}
 	c.unlease(&f)
 	f.state = flightFinishing
-	c.flights[f.ref.key] = f
-	c.finishes = append(c.finishes, finishItem{
-		ref: f.ref, parked: f.parked, parking: f.parking, noted: f.noted, state: state,
-		attempts: f.attempt,
-		reason:   reason, detail: detail,
+	c.flights[f.ref.Key] = f
+	c.finishes = append(c.finishes, FinishItem{
+		Ref: f.ref, Parked: f.parked, Parking: f.parking, Noted: f.noted, State: state,
+		Attempts: f.attempt, Reason: reason, Detail: detail,
 	})
 	if c.finishBy == 0 {
 		c.finishBy = c.now + finishDelay
@@ -106,16 +105,16 @@ func (c *core) finish(f flight, state delay.State, reason, detail string) {
 }
 
 // wantFinish commits outcomes in groups.
-func (c *core) wantFinish() {
+func (c *Core) wantFinish() {
 	if c.finishBy == 0 || c.now < c.finishBy && len(c.finishes) < finishChunk {
 		return
 	}
-	c.do(actFinish{items: c.finishes})
+	c.do(ActFinish{Items: c.finishes})
 	c.finishes, c.finishBy = nil, 0
 }
 
 // unlease takes f out of its lease.
-func (c *core) unlease(f *flight) {
+func (c *Core) unlease(f *flight) {
 	if f.lease == 0 {
 		return
 	}
@@ -123,34 +122,34 @@ func (c *core) unlease(f *flight) {
 		ls.left--
 		if ls.left == 0 {
 			delete(c.leases, f.lease)
-			c.do(actFinish{leases: []uint64{f.lease}})
+			c.do(ActFinish{Leases: []uint64{f.lease}})
 		}
 	}
 	f.lease = 0
 }
 
-// outcome is the result of one attempt at a push lane.
-type outcome struct {
-	key     delay.Key
-	result  broker.Outcome
-	expired bool // its time had passed: no attempt was made
-	lost    bool // no copy of it could be read
-	last    bool // this was its last attempt
-	backoff time.Duration
-	after   time.Duration // the receiver's wish
-	reason  string
+// Outcome is the result of one attempt at a push lane.
+type Outcome struct {
+	Key     delay.Key
+	Result  broker.Outcome
+	Expired bool // its time had passed: no attempt was made
+	Lost    bool // no copy of it could be read
+	Last    bool // this was its last attempt
+	Backoff time.Duration
+	After   time.Duration // the receiver's wish
+	Reason  string
 }
 
-// evOutcomes brings the results of deliveries of one lane.
-type evOutcomes struct {
-	lane     uint32
-	outcomes []outcome
+// EvOutcomes brings the results of deliveries of one lane.
+type EvOutcomes struct {
+	Lane     uint32
+	Outcomes []Outcome
 }
 
-func (e evOutcomes) apply(c *core) {
-	l := c.lane(e.lane)
-	for _, o := range e.outcomes {
-		f, ok := c.flights[o.key]
+func (e EvOutcomes) apply(c *Core) {
+	l := c.lane(e.Lane)
+	for _, o := range e.Outcomes {
+		f, ok := c.flights[o.Key]
 		if !ok || f.state != flightDelivering {
 			continue
 		}
@@ -160,41 +159,41 @@ func (e evOutcomes) apply(c *core) {
 	c.touch(l)
 }
 
-func (c *core) outcome(l *lane, f flight, o outcome) {
+func (c *Core) outcome(l *lane, f flight, o Outcome) {
 	switch {
-	case o.expired:
+	case o.Expired:
 		f.attempt--
 		c.finish(f, delay.Expired, "expired", "")
-	case f.ref.meta&refOnce != 0 && !o.lost:
+	case f.ref.Meta&RefOnce != 0 && !o.Lost:
 		// Finished before it was handed over; whatever came of it, it is not repeated.
-		c.landed(o.key)
+		c.landed(o.Key)
 		c.note(l, o)
-	case o.result == broker.Delivered:
+	case o.Result == broker.Delivered:
 		c.note(l, o)
 		c.finish(f, delay.Delivered, "", "")
-	case o.result == broker.Rejected:
-		l.lastError = o.reason
-		c.finish(f, delay.Dead, "rejected", o.reason)
+	case o.Result == broker.Rejected:
+		l.lastError = o.Reason
+		c.finish(f, delay.Dead, "rejected", o.Reason)
 	case f.stop:
-		c.finish(f, delay.Dead, "stopped", o.reason)
-	case o.last:
+		c.finish(f, delay.Dead, "stopped", o.Reason)
+	case o.Last:
 		c.note(l, o)
-		c.finish(f, delay.Dead, "max_attempts", o.reason)
+		c.finish(f, delay.Dead, "max_attempts", o.Reason)
 	default:
 		c.note(l, o)
-		c.retry(l, f, c.pause(f.attempt, o), o.reason)
+		c.retry(l, f, c.pause(f.attempt, o), o.Reason)
 	}
 }
 
 // note keeps the lane's breaker: ten failures in a row open it, one success closes it.
-func (c *core) note(l *lane, o outcome) {
-	if o.result == broker.Delivered {
+func (c *Core) note(l *lane, o Outcome) {
+	if o.Result == broker.Delivered {
 		l.failures, l.trips, l.openUntil = 0, 0, 0
 		l.delivered++
 		return
 	}
-	l.lastError = o.reason
-	if o.lost {
+	l.lastError = o.Reason
+	if o.Lost {
 		return // our own trouble, not the target's
 	}
 	l.failures++
@@ -211,11 +210,11 @@ func (c *core) note(l *lane, o outcome) {
 
 // pause is the time before the next attempt: exponential with full jitter above the half, or the
 // receiver's wish.
-func (c *core) pause(attempt uint32, o outcome) time.Duration {
-	if o.after > 0 {
-		return o.after
+func (c *Core) pause(attempt uint32, o Outcome) time.Duration {
+	if o.After > 0 {
+		return o.After
 	}
-	base := o.backoff
+	base := o.Backoff
 	if base <= 0 {
 		base = c.opts.Backoff
 	}
@@ -227,46 +226,46 @@ func (c *core) pause(attempt uint32, o outcome) time.Duration {
 }
 
 // retry lets f wait for its next attempt; the attempt made is written down (S7).
-func (c *core) retry(l *lane, f flight, after time.Duration, detail string) {
+func (c *Core) retry(l *lane, f flight, after time.Duration, detail string) {
 	c.unlease(&f)
 	f.state, f.noted = flightRetrying, true
 	at := c.now.Add(after)
-	c.flights[f.ref.key] = f
+	c.flights[f.ref.Key] = f
 	l.retrying++
-	c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: f.ref.key})
-	c.do(actFinish{notes: []noteItem{{
-		key: f.ref.key, attempts: f.attempt, nextAt: at, detail: detail,
+	c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: f.ref.Key})
+	c.do(ActFinish{Notes: []NoteItem{{
+		Key: f.ref.Key, Attempts: f.attempt, NextAt: at, Detail: detail,
 	}}})
 }
 
 // retryDue puts a message back into the ready queue of its lane.
-func (c *core) retryDue(key delay.Key) {
+func (c *Core) retryDue(key delay.Key) {
 	f, ok := c.flights[key]
 	if !ok || f.state != flightRetrying {
 		return
 	}
-	l := c.lane(f.ref.lane)
+	l := c.lane(f.ref.Lane)
 	l.retrying--
 	c.again(l, f)
 }
 
-func (c *core) again(l *lane, f flight) {
+func (c *Core) again(l *lane, f flight) {
 	f.state = flightWaiting
-	c.flights[f.ref.key] = f
+	c.flights[f.ref.Key] = f
 	l.ready.push(waiting{ref: f.ref, pos: f.pos, again: true})
 	c.ready++
 	c.touch(l)
 }
 
 // leaseOver returns what a consumer did not settle in time.
-func (c *core) leaseOver(no uint64) {
+func (c *Core) leaseOver(no uint64) {
 	ls := c.leases[no]
 	if ls == nil {
 		return
 	}
 	delete(c.leases, no)
 	l := c.lane(ls.lane)
-	done := actFinish{leases: []uint64{no}}
+	done := ActFinish{Leases: []uint64{no}}
 	for _, key := range ls.keys {
 		f, ok := c.flights[key]
 		if !ok || f.lease != no || f.state != flightLeased {
@@ -274,7 +273,7 @@ func (c *core) leaseOver(no uint64) {
 		}
 		f.lease = 0
 		switch {
-		case f.ref.meta&refOnce != 0:
+		case f.ref.Meta&RefOnce != 0:
 			c.landed(key)
 		case f.stop:
 			c.finish(f, delay.Dead, "stopped", "lease expired")
@@ -282,8 +281,8 @@ func (c *core) leaseOver(no uint64) {
 			c.finish(f, delay.Dead, "max_attempts", "lease expired")
 		default:
 			f.noted = true
-			done.notes = append(done.notes, noteItem{
-				key: key, attempts: f.attempt, nextAt: c.now, detail: "lease expired",
+			done.Notes = append(done.Notes, NoteItem{
+				Key: key, Attempts: f.attempt, NextAt: c.now, Detail: "lease expired",
 			})
 			c.again(l, f)
 		}
@@ -291,11 +290,11 @@ func (c *core) leaseOver(no uint64) {
 	c.do(done)
 }
 
-// evLast says of claimed messages that their current attempt is the last one allowed.
-type evLast struct{ keys []delay.Key }
+// EvLast says of claimed messages that their current attempt is the last one allowed.
+type EvLast struct{ Keys []delay.Key }
 
-func (e evLast) apply(c *core) {
-	for _, key := range e.keys {
+func (e EvLast) apply(c *Core) {
+	for _, key := range e.Keys {
 		if f, ok := c.flights[key]; ok {
 			f.last = true
 			c.flights[key] = f
@@ -303,30 +302,30 @@ func (e evLast) apply(c *core) {
 	}
 }
 
-// evReleased gives claims back that were never handed over, and finishes what could not be handed
+// EvReleased gives claims back that were never handed over, and finishes what could not be handed
 // over any more. No attempt was made.
-type evReleased struct {
-	lane    uint32
-	keys    []delay.Key
-	expired []delay.Key
-	lost    []delay.Key // unreadable just now: tried again after a pause
+type EvReleased struct {
+	Lane    uint32
+	Keys    []delay.Key
+	Expired []delay.Key
+	Lost    []delay.Key // unreadable just now: tried again after a pause
 }
 
-func (e evReleased) apply(c *core) {
-	l := c.lane(e.lane)
-	for _, key := range e.expired {
+func (e EvReleased) apply(c *Core) {
+	l := c.lane(e.Lane)
+	for _, key := range e.Expired {
 		if f, ok := c.flights[key]; ok && f.state != flightFinishing {
 			f.attempt--
 			c.finish(f, delay.Expired, "expired", "")
 		}
 	}
-	for _, key := range e.lost {
+	for _, key := range e.Lost {
 		if f, ok := c.flights[key]; ok && f.state == flightLeased {
 			f.attempt--
 			c.retry(l, f, c.opts.Backoff, "no readable copy")
 		}
 	}
-	for _, key := range e.keys {
+	for _, key := range e.Keys {
 		f, ok := c.flights[key]
 		if !ok || f.state == flightFinishing {
 			continue

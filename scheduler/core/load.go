@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package scheduler
+package core
 
 import (
 	"time"
@@ -13,41 +13,41 @@ import (
 type loadState struct {
 	lower, upper delay.Key
 	cut          delay.Seq
-	added        []ref
+	added        []Ref
 }
 
-// actLoad asks for the references of at most loadChunk rows of [lower, upper) with seq <= cut.
-type actLoad struct {
-	lower, upper delay.Key
-	cut          delay.Seq
+// ActLoad asks for the references of at most LoadChunk rows of [lower, upper) with seq <= cut.
+type ActLoad struct {
+	Lower, Upper delay.Key
+	Cut          delay.Seq
 }
 
-// evLoaded answers: every row of the range below next was returned.
-type evLoaded struct {
-	refs []ref
-	next delay.Key
+// EvLoaded answers: every row of the range below next was returned.
+type EvLoaded struct {
+	Refs []Ref
+	Next delay.Key
 }
 
-func (e evLoaded) apply(c *core) {
+func (e EvLoaded) apply(c *Core) {
 	ld := c.load
 	c.load = nil
 	c.loads--
-	for _, r := range e.refs {
+	for _, r := range e.Refs {
 		c.enter(r)
 	}
 	for _, r := range ld.added {
-		if r.key.Less(e.next) {
+		if r.Key.Less(e.Next) {
 			c.enter(r)
 		}
 	}
-	c.loadedTo = e.next
+	c.loadedTo = e.Next
 	c.sweep()
 }
 
-// evLoadFailed lets the load be asked for again after a pause.
-type evLoadFailed struct{}
+// EvLoadFailed lets the load be asked for again after a pause.
+type EvLoadFailed struct{}
 
-func (evLoadFailed) apply(c *core) {
+func (EvLoadFailed) apply(c *Core) {
 	c.load = nil
 	c.loads--
 	c.watermarkAt = c.now.Add(100 * time.Millisecond)
@@ -56,25 +56,25 @@ func (evLoadFailed) apply(c *core) {
 
 // enter puts a row into the wheel, unless it is known already: withdrawn, or in flight since
 // before a restart.
-func (c *core) enter(r ref) {
-	if w, ok := c.withdrawn[r.key]; ok {
+func (c *Core) enter(r Ref) {
+	if w, ok := c.withdrawn[r.Key]; ok {
 		w.entered = false
-		c.withdrawn[r.key] = w
+		c.withdrawn[r.Key] = w
 		return
 	}
 	if len(c.flights) > 0 {
-		if f, ok := c.flights[r.key]; ok {
+		if f, ok := c.flights[r.Key]; ok {
 			f.ref = r
 			f.pos = c.open.add(r, c.now)
-			c.flights[r.key] = f
+			c.flights[r.Key] = f
 			return
 		}
 	}
-	c.wheel.Add(int64(r.key.Due), int64(r.size()), r)
+	c.wheel.Add(int64(r.Key.Due), int64(r.Size()), r)
 }
 
 // wantLoad keeps the wheel filled for the hot window, below the boundary and within the bounds.
-func (c *core) wantLoad() {
+func (c *Core) wantLoad() {
 	if c.load != nil || c.wheel.Len() > maxHot || c.ready >= maxReady {
 		return
 	}
@@ -89,23 +89,23 @@ func (c *core) wantLoad() {
 	}
 	c.load = &loadState{lower: c.loadedTo, upper: want, cut: c.lastSeq}
 	c.loads++
-	c.do(actLoad{lower: c.loadedTo, upper: want, cut: c.lastSeq})
+	c.do(ActLoad{Lower: c.loadedTo, Upper: want, Cut: c.lastSeq})
 }
 
-// evAccepted announces committed and synced rows, in the order of their seqs. Rows that are due
+// EvAccepted announces committed and synced rows, in the order of their seqs. Rows that are due
 // beyond what has been loaded are none of the core's business yet.
-type evAccepted struct {
-	refs []ref
-	last delay.Seq
+type EvAccepted struct {
+	Refs []Ref
+	Last delay.Seq
 }
 
-func (e evAccepted) apply(c *core) {
-	c.lastSeq = max(c.lastSeq, e.last)
-	for _, r := range e.refs {
+func (e EvAccepted) apply(c *Core) {
+	c.lastSeq = max(c.lastSeq, e.Last)
+	for _, r := range e.Refs {
 		switch {
-		case r.key.Less(c.loadedTo):
+		case r.Key.Less(c.loadedTo):
 			c.enter(r)
-		case c.load != nil && r.key.Less(c.load.upper):
+		case c.load != nil && r.Key.Less(c.load.upper):
 			c.load.added = append(c.load.added, r)
 		}
 	}
@@ -119,14 +119,14 @@ type withdrawal struct {
 }
 
 // withdraw takes key away from delivery for a change. It reports false when the message is
-// claimed. Every granted key is followed by an evWithdrawn. lane is set for a parked row.
-func (c *core) withdraw(key delay.Key, parked *lane) bool {
+// claimed. Every granted key is followed by an EvWithdrawn. lane is set for a parked row.
+func (c *Core) withdraw(key delay.Key, parked *lane) bool {
 	if _, claimed := c.flights[key]; claimed {
 		return false
 	}
 	if parked != nil {
 		before := parked.parked.len()
-		parked.parked.filter(func(r ref) bool { return r.key != key })
+		parked.parked.filter(func(r Ref) bool { return r.Key != key })
 		c.withdrawn[key] = withdrawal{}
 		parked.backlog -= int64(before - parked.parked.len())
 		return true
@@ -135,15 +135,15 @@ func (c *core) withdraw(key delay.Key, parked *lane) bool {
 	return true
 }
 
-// evWithdrawn says that the change of a granted key is committed (or was given up: then the row
+// EvWithdrawn says that the change of a granted key is committed (or was given up: then the row
 // still lives and must be taken back in).
-type evWithdrawn struct {
-	keys []delay.Key
-	back []ref // not parked
+type EvWithdrawn struct {
+	Keys []delay.Key
+	Back []Ref // not parked
 }
 
-func (e evWithdrawn) apply(c *core) {
-	for _, k := range e.keys {
+func (e EvWithdrawn) apply(c *Core) {
+	for _, k := range e.Keys {
 		w, ok := c.withdrawn[k]
 		if !ok {
 			continue
@@ -159,10 +159,10 @@ func (e evWithdrawn) apply(c *core) {
 			delete(c.withdrawn, k)
 		}
 	}
-	for _, r := range e.back {
-		if w, ok := c.withdrawn[r.key]; ok {
-			delete(c.withdrawn, r.key)
-			if !w.entered && r.key.Less(c.loadedTo) {
+	for _, r := range e.Back {
+		if w, ok := c.withdrawn[r.Key]; ok {
+			delete(c.withdrawn, r.Key)
+			if !w.entered && r.Key.Less(c.loadedTo) {
 				c.enter(r)
 			}
 		}
@@ -170,7 +170,7 @@ func (e evWithdrawn) apply(c *core) {
 }
 
 // sweep forgets withdrawn keys that the finished loads could have returned.
-func (c *core) sweep() {
+func (c *Core) sweep() {
 	if c.loads > 0 {
 		return
 	}
@@ -188,7 +188,7 @@ func (c *core) sweep() {
 }
 
 // skip reports whether a reference that comes up was withdrawn, and forgets it.
-func (c *core) skip(key delay.Key) bool {
+func (c *Core) skip(key delay.Key) bool {
 	if len(c.withdrawn) == 0 {
 		return false
 	}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"fmt"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/core"
+)
+
+// insert stores m as a fresh row and returns its reference.
+func (c *Committer) insert(m *delay.Message) core.Ref {
+	key := delay.Key{Due: m.Due, Seq: c.nextSeq()}
+	if key.Due < c.meta.Watermark.Due {
+		key.Due = c.meta.Watermark.Due // rule R2
+	}
+	m.Cold = c.tiered && (m.Durability == delay.Tier || m.Due.Sub(m.AcceptedAt) > c.opts.MinWait)
+	c.scratch = delay.AppendRecord(c.scratch[:0], m)
+	c.batch.PutRow(key, c.scratch)
+	r := core.Ref{Key: key, Lane: c.lanes.Number(m.Target), Meta: uint32(len(c.scratch))}
+	if m.Cold {
+		r.Meta |= core.RefCold
+		c.next.rows = append(c.next.rows, c.upload.row(key, c.scratch))
+	} else {
+		c.uncold++
+	}
+	if m.ID != "" {
+		r.Meta |= core.RefID
+	}
+	if m.Mode == delay.AtMostOnce {
+		r.Meta |= core.RefOnce
+	}
+	if at := m.Expires(); at > 0 {
+		c.batch.PutTimer(at, TimerExpire, delay.AppendKey(nil, key))
+	}
+	c.next.refs = append(c.next.refs, r)
+	if key.Less(c.lowest) {
+		c.lowest = key
+	}
+	return r
+}
+
+// AcceptOp stores drafts.
+type AcceptOp struct {
+	Drafts   []delay.Draft
+	Receipts []Receipt
+	TierSeq  delay.Seq  // set: the highest seq that the bucket must hold before the reply (S3)
+	Done     chan error // capacity 1; answered after the sync
+
+	made []byte // the server-made ids, 26 bytes each, in the order of the receipts
+}
+
+func (a *AcceptOp) stage(c *Committer) {
+	a.made = make([]byte, 0, 26*len(a.Drafts))
+	for i := range a.Drafts {
+		if c.full() {
+			c.flush()
+			if c.failed != nil {
+				break
+			}
+		}
+		r := &a.Receipts[i]
+		seq := c.accept(&a.Drafts[i], r, a)
+		if r.Err == nil && r.Durability == delay.Tier {
+			a.TierSeq = max(a.TierSeq, seq)
+		}
+	}
+	// One string for all ids of the request: an allocation per request, not per message.
+	made := string(a.made)
+	at := 0
+	for i := range a.Receipts {
+		if r := &a.Receipts[i]; r.Err == nil && r.ID == "" && at+26 <= len(made) {
+			r.ID = delay.ID(made[at : at+26])
+			at += 26
+		}
+	}
+}
+
+func (a *AcceptOp) finish(_ localstore.Synced, err error) { a.Done <- err }
+
+// accept stores one draft and returns its seq, or that of the message it repeats.
+func (c *Committer) accept(d *delay.Draft, r *Receipt, a *AcceptOp) delay.Seq {
+	if d.ID != "" {
+		return c.acceptNamed(d, r)
+	}
+	d.Generation = 1
+	rf := c.insert(&d.Message)
+	c.books.Accepted++
+	c.books.Pending++
+	a.made = c.ids.AppendID(a.made, c.shard, rf.Key)
+	r.ID, r.Due, r.Durability, r.Generation = "", d.Due, d.Durability, 1
+	return rf.Key.Seq
+}
+
+// acceptNamed accepts a message with a client's id (S4).
+func (c *Committer) acceptNamed(d *delay.Draft, r *Receipt) delay.Seq {
+	id := string(d.ID)
+	if !c.meta.IDsComplete {
+		r.Err = fmt.Errorf("%w: ids are being restored from the bucket", delay.ErrUnavailable)
+		return 0
+	}
+	if delay.LooksServerMade(d.ID) {
+		kind, _, key := c.ids.Parse(d.ID)
+		if kind != delay.ReservedID || !c.issued(key.Seq) {
+			r.Err = delay.Invalid("id", "looks like an id of the server but was not reserved")
+			return 0
+		}
+	}
+	c.distinct(id)
+	old, found, err := c.store.LookupID(id)
+	if err != nil {
+		r.Err = fmt.Errorf("look up id: %w", err)
+		return 0
+	}
+	d.Generation = 1
+	if found {
+		if c.repeated(d, r, &old) {
+			return old.Key.Seq
+		}
+		if !c.replace(d, r, &old) {
+			return 0
+		}
+	}
+	rf := c.insert(&d.Message)
+	ident := delay.IdentityOf(rf.Key, &d.Message)
+	c.batch.PutID(id, localstore.IDRecord{Identity: ident, State: delay.Scheduled})
+	if !found || old.State.Finished() {
+		c.books.Accepted++
+		c.books.Pending++
+	}
+	r.ID, r.Due, r.Durability, r.Generation = d.ID, d.Due, d.Durability, d.Generation
+	return rf.Key.Seq
+}
+
+// repeated answers a request that repeats an earlier one.
+func (c *Committer) repeated(d *delay.Draft, r *Receipt, old *localstore.IDRecord) bool {
+	if !old.SameContent(delay.IdentityOf(delay.Key{}, &d.Message)) {
+		return false
+	}
+	r.ID, r.Duplicate, r.State = d.ID, true, old.State
+	r.Due = old.Given.Add(d.Due.Sub(d.GivenDue())) // the same id has the same spread
+	r.Durability, r.Generation = old.Durability, old.Generation
+	return true
+}
+
+// replace clears the way for another content under the same id.
+func (c *Committer) replace(d *delay.Draft, r *Receipt, old *localstore.IDRecord) bool {
+	if !d.Replace {
+		r.Err = fmt.Errorf("%w: id %q names another message", delay.ErrExists, d.ID)
+		return false
+	}
+	d.Generation = old.Generation + 1
+	if old.State.Finished() {
+		return true
+	}
+	loc, err := c.find.locateKey(old.Key)
+	if err != nil {
+		r.Err = err
+		return false
+	}
+	if !c.claimable(loc) {
+		r.Err = fmt.Errorf("%w: id %q is claimed", delay.ErrTooLate, d.ID)
+		return false
+	}
+	d.FirstDue = old.FirstDue
+	if d.MaxWait > 0 {
+		if most := old.FirstDue.Add(d.MaxWait); d.Due > most {
+			d.Due = most
+		}
+	}
+	forward := delay.Key{Due: max(d.Due, c.meta.Watermark.Due), Seq: c.lastSeq() + 1}
+	c.remove(loc, &delay.Mark{Key: loc.Key, State: delay.Scheduled, At: c.now(), Forward: forward})
+	return true
+}
+
+// ReserveOp takes fresh seqs for ids. Seqs of a crashed epoch are never issued again, so the op
+// needs no row.
+type ReserveOp struct {
+	N    int
+	IDs  []delay.ID
+	Done chan error
+}
+
+func (o *ReserveOp) stage(c *Committer) {
+	now := c.now()
+	for range o.N {
+		key := delay.Key{Due: now, Seq: c.nextSeq()}
+		o.IDs = append(o.IDs, c.ids.Reserve(c.shard, key))
+	}
+}
+
+func (o *ReserveOp) finish(_ localstore.Synced, err error) { o.Done <- err }

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import "github.com/cicadamq/cicada/delay"
+
+// Receipt is the answer to one accepted message (S2), or why it was not accepted.
+type Receipt struct {
+	ID         delay.ID
+	Due        delay.Due
+	Durability delay.Durability
+	Duplicate  bool
+	Generation uint32
+	State      delay.State
+	Err        error // nil, or wraps one of delay's kinds
+}
+
+// Change is the kind of a change to a pending message.
+type Change uint8
+
+// The changes.
+const (
+	Cancel Change = iota
+	StopRetrying
+	Reschedule
+	Fire
+)
+
+// Verdict is the answer to a change (S5).
+type Verdict uint8
+
+// The verdicts. The zero value answers nothing.
+const (
+	NoVerdict   Verdict = iota
+	Cancelled           // never delivered, before or after
+	Rescheduled         //
+	Fired               //
+	Stopped             // claimed, and no further attempt is made
+	TooLate             // claimed or finished
+	NotFound            //
+)
+
+// String is the word of the API.
+func (v Verdict) String() string {
+	return [...]string{"", "CANCELLED", "RESCHEDULED", "FIRED", "STOPPED", "TOO_LATE",
+		"NOT_FOUND"}[v]
+}
+
+// ChangeRequest asks for one change of one message.
+type ChangeRequest struct {
+	ID     delay.ID
+	Change Change
+	Due    delay.Due // for Reschedule: the new due, already resolved
+}
+
+// ChangeResult is the answer. Due is set for Rescheduled and Fired, State for TooLate.
+type ChangeResult struct {
+	Verdict    Verdict
+	Due        delay.Due
+	State      delay.State
+	Durability delay.Durability
+	Err        error // set when there is no verdict: unavailable, closed
+}

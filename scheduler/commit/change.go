@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/core"
+)
+
+// claimable reports whether loc may be changed, and if so takes it away from delivery: the core is
+// asked last (C5). Everything granted must be followed by remove or giveBack.
+func (c *Committer) claimable(loc Located) bool {
+	if loc.Place == PlaceCold {
+		return true
+	}
+	if loc.Claimed {
+		return false
+	}
+	if _, noted, err := c.store.Progress(loc.Key); err != nil || noted {
+		return false
+	}
+	target, _, err := delay.RecordTarget(loc.Record)
+	if err != nil {
+		return false
+	}
+	if loc.Place == PlaceRow {
+		if !target.IsPull() && loc.Key.Due <= c.horizon {
+			return false // it may have been handed over just before the crash (rule R8)
+		}
+		return c.ask(loc.Key, nil)
+	}
+	lane := c.lanes.Number(target)
+	if !target.IsPull() && c.beforeCursor(target, loc.Key) {
+		return false
+	}
+	return c.ask(loc.Key, &lane)
+}
+
+// beforeCursor reports whether a parked push message may have been claimed before the last crash.
+func (c *Committer) beforeCursor(target delay.Target, key delay.Key) bool {
+	cursor, ok := c.cursors[target]
+	return ok && !cursor.Less(key)
+}
+
+// remove takes a granted message out of the local store, with a mark where a segment may hold it.
+func (c *Committer) remove(loc Located, mark *delay.Mark) {
+	switch loc.Place {
+	case PlaceRow:
+		c.batch.DeleteRow(loc.Key, len(loc.Record))
+	case PlaceParked:
+		c.batch.DeleteParked(loc.Lane, loc.Key, len(loc.Record))
+	case PlaceCold:
+		c.batch.ForgetCold(loc.Key.Due, len(loc.Record))
+	}
+	_, cold, _ := delay.RecordTarget(loc.Record)
+	if loc.Place == PlaceRow && !cold {
+		c.uncold--
+	}
+	c.mark(mark, cold || loc.Place != PlaceRow)
+	if loc.Place != PlaceCold {
+		c.then(core.EvWithdrawn{Keys: []delay.Key{loc.Key}})
+	}
+}
+
+// mark writes m where it is needed: beside the rows while its segment may be hydrated (rule R1),
+// and to the outbox when the tier must know (rules R12, R14).
+func (c *Committer) mark(m *delay.Mark, uploaded bool) {
+	if !c.tiered {
+		return
+	}
+	if uploaded && !m.Key.Less(c.meta.Boundary) {
+		c.batch.PutMark(m)
+	}
+	if uploaded || m.ID != "" {
+		c.batch.PutOutbox(c.meta.OutboxNext, m)
+		c.meta.OutboxNext++
+		c.changed()
+	}
+}
+
+// outcome remembers how a message ended, for the dedupe window (S4, S5).
+func (c *Committer) outcome(id delay.ID, rec localstore.IDRecord, state delay.State) {
+	rec.State, rec.FinishedAt = state, c.now()
+	c.batch.PutID(string(id), rec)
+	c.batch.PutTimer(rec.FinishedAt.Add(c.opts.DedupeWindow), TimerForget, []byte(id))
+}
+
+// ChangeOp applies changes; records holds what Change fetched of cold messages.
+type ChangeOp struct {
+	Requests []ChangeRequest
+	Results  []ChangeResult
+	Records  map[delay.Key][]byte
+	Outbox   uint64
+	Done     chan error
+}
+
+func (o *ChangeOp) stage(c *Committer) {
+	for i := range o.Requests {
+		if c.full() || c.batch.Len() >= 4*batchMessages {
+			c.flush()
+			if c.failed != nil {
+				return
+			}
+		}
+		o.Results[i] = c.change(&o.Requests[i], o.Records)
+	}
+	o.Outbox = c.meta.OutboxNext
+}
+
+func (o *ChangeOp) finish(_ localstore.Synced, err error) { o.Done <- err }
+
+func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) ChangeResult {
+	loc, err := c.locate(q.ID)
+	if err != nil {
+		return ChangeResult{Err: err}
+	}
+	if loc.Place == PlaceNone {
+		return c.changeFinished(q, loc)
+	}
+	if loc.Place == PlaceCold {
+		loc.Record = records[loc.Key]
+		if loc.Record == nil && q.Change != Cancel {
+			return ChangeResult{Err: ErrRefetch}
+		}
+	}
+	if !c.claimable(loc) {
+		return ChangeResult{Verdict: TooLate, State: delay.Claimed}
+	}
+	switch q.Change {
+	case Cancel, StopRetrying:
+		return c.cancel(loc)
+	case Fire:
+		return c.move(loc, c.now(), Fired)
+	default:
+		return c.move(loc, q.Due, Rescheduled)
+	}
+}
+
+// ErrRefetch says that a message became cold between the fetch of its record and the change.
+var ErrRefetch = errors.New("scheduler: record of a cold message is missing")
+
+// changeFinished answers for what has no row.
+func (c *Committer) changeFinished(q *ChangeRequest, loc Located) ChangeResult {
+	switch {
+	case !loc.Known:
+		return ChangeResult{Verdict: NotFound}
+	case loc.Rec.State == delay.Cancelled && q.Change <= StopRetrying:
+		return ChangeResult{Verdict: Cancelled, Durability: loc.Rec.Durability}
+	default:
+		return ChangeResult{Verdict: TooLate, State: loc.Rec.State}
+	}
+}
+
+func (c *Committer) cancel(loc Located) ChangeResult {
+	durability := loc.Rec.Durability
+	rec := loc.Rec
+	if m, err := delay.DecodeRecord(loc.Record); err == nil {
+		durability = m.Durability
+		if !loc.Known {
+			rec = localstore.IDRecord{Identity: delay.IdentityOf(loc.Key, &m)}
+		}
+	} else if !loc.Known {
+		rec = localstore.IDRecord{Identity: delay.Identity{Key: loc.Key, Generation: 1}}
+	}
+	c.remove(loc, &delay.Mark{
+		Key: loc.Key, State: delay.Cancelled, At: c.now(),
+		ID: string(loc.ID), Identity: rec.Identity,
+	})
+	c.outcome(loc.ID, rec, delay.Cancelled)
+	c.books.Pending--
+	c.books.Cancelled++
+	return ChangeResult{Verdict: Cancelled, Durability: durability}
+}
+
+// move gives a message a new due under a fresh key (rule R3); the id keeps its generation.
+func (c *Committer) move(loc Located, due delay.Due, verdict Verdict) ChangeResult {
+	m, err := delay.DecodeRecord(loc.Record)
+	if err != nil {
+		if loc.Place == PlaceRow {
+			c.then(core.EvWithdrawn{Back: []core.Ref{{Key: loc.Key, Lane: 0}}})
+		}
+		return ChangeResult{Err: fmt.Errorf("message %s: %w", loc.ID, err)}
+	}
+	ident := loc.Rec.Identity
+	if !loc.Known {
+		ident = delay.IdentityOf(loc.Key, &m)
+	}
+	m.ID, m.Due, m.Given = loc.ID, due, 0
+	r := c.insert(&m)
+	c.remove(loc, &delay.Mark{Key: loc.Key, State: delay.Scheduled, At: c.now(), Forward: r.Key})
+	ident.Key = r.Key
+	c.batch.PutID(string(loc.ID), localstore.IDRecord{Identity: ident, State: delay.Scheduled})
+	return ChangeResult{Verdict: verdict, Due: due, Durability: m.Durability}
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/core"
+)
+
+// HydrateOp brings cold messages back into rows, unless they are marked (the race with a cancel is
+// decided here, rule R1) or still there.
+type HydrateOp struct {
+	Keys     []delay.Key
+	Recs     [][]byte
+	Boundary delay.Key
+	Done     chan error
+}
+
+func (o *HydrateOp) stage(c *Committer) {
+	err := c.store.ReadRows(o.Keys, func(i int, rec []byte) {
+		if rec != nil {
+			return // not dropped yet
+		}
+		if _, marked, err := c.store.Mark(o.Keys[i]); err == nil && !marked {
+			c.batch.HydrateRow(o.Keys[i], o.Recs[i])
+		}
+	})
+	if err != nil {
+		c.log.Error("rows unreadable while hydrating", zap.Error(err))
+		return
+	}
+	if c.meta.Boundary.Less(o.Boundary) {
+		c.meta.Boundary = o.Boundary
+		c.changed()
+		c.then(core.EvBoundary{Boundary: o.Boundary})
+	}
+}
+
+func (o *HydrateOp) finish(_ localstore.Synced, err error) { o.Done <- err }
+
+// DropOp turns warm rows cold. The committer looks again: a row may be finished by now.
+type DropOp struct {
+	Keys []delay.Key
+	Seq  delay.Seq
+	Done chan error
+}
+
+func (o *DropOp) stage(c *Committer) {
+	if c.meta.Uploaded < o.Seq {
+		return // the upload is not noted locally yet (C7)
+	}
+	err := c.store.ReadRows(o.Keys, func(i int, rec []byte) {
+		if rec != nil && !o.Keys[i].Less(c.meta.Boundary) {
+			c.batch.DropRow(o.Keys[i], len(rec))
+		}
+	})
+	if err != nil {
+		c.log.Error("rows unreadable while dropping", zap.Error(err))
+	}
+}
+
+func (o *DropOp) finish(_ localstore.Synced, err error) { o.Done <- err }
+
+// IDsOp stores ids of pending messages, unless something newer is known of them.
+type IDsOp struct {
+	IDs      []string
+	Idents   []delay.Identity
+	Complete bool
+	Done     chan error
+}
+
+func (o *IDsOp) stage(c *Committer) {
+	for i, id := range o.IDs {
+		c.distinct(id)
+		old, known, err := c.store.LookupID(id)
+		if err != nil {
+			c.log.Error("id unreadable", zap.Error(err))
+			continue
+		}
+		ident := o.Idents[i]
+		if known && (old.Generation > ident.Generation || old.State.Finished() ||
+			ident.Key.Seq < old.Key.Seq) {
+			continue
+		}
+		if loc, err := c.find.locateKey(ident.Key); err != nil || loc.Place == PlaceNone {
+			continue
+		}
+		c.batch.PutID(id, localstore.IDRecord{Identity: ident, State: delay.Scheduled})
+	}
+	if o.Complete {
+		c.meta.IDsComplete = true
+		c.changed()
+	}
+}
+
+func (o *IDsOp) finish(_ localstore.Synced, err error) { o.Done <- err }

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+)
+
+// DeadOp retries or deletes a dead letter.
+type DeadOp struct {
+	ID      delay.ID
+	Retry   bool
+	Receipt Receipt
+	err     error
+	Done    chan error
+}
+
+func (o *DeadOp) stage(c *Committer) {
+	c.distinct(string(o.ID))
+	rec, known, err := c.store.LookupID(string(o.ID))
+	key := rec.Key
+	if err == nil && !known {
+		_, _, key = c.ids.Parse(o.ID)
+	}
+	var p delay.Progress
+	var record []byte
+	if err == nil {
+		p, record, err = c.store.Dead(key)
+	}
+	if err != nil {
+		o.err = fmt.Errorf("dead letter %s: %w", o.ID, err)
+		return
+	}
+	c.batch.DeleteDead(key)
+	mark := &delay.Mark{Key: key, State: delay.Dead, At: c.now()}
+	if o.Retry {
+		mark = o.again(c, key, p, record)
+	}
+	if o.err == nil {
+		c.mark(mark, true)
+	}
+}
+
+// again starts the message over, due now, with its own id and generation.
+func (o *DeadOp) again(c *Committer, key delay.Key, p delay.Progress, record []byte) *delay.Mark {
+	m, err := delay.DecodeRecord(record)
+	if err != nil {
+		o.err = fmt.Errorf("dead letter %s: %w", o.ID, err)
+		return nil
+	}
+	ident := delay.IdentityOf(key, &m)
+	now := c.now()
+	m.ID, m.Due, m.Given, m.NotAfter = o.ID, now, 0, 0
+	r := c.insert(&m)
+	ident.Key = r.Key
+	c.batch.PutID(string(o.ID), localstore.IDRecord{Identity: ident, State: delay.Scheduled})
+	if p.State == delay.Expired {
+		c.books.Expired--
+	} else {
+		c.books.Dead--
+	}
+	c.books.Pending++
+	o.Receipt = Receipt{
+		ID: o.ID, Due: now, Durability: m.Durability, Generation: ident.Generation,
+	}
+	return &delay.Mark{Key: key, State: delay.Scheduled, At: now, Forward: r.Key}
+}
+
+func (o *DeadOp) finish(_ localstore.Synced, err error) { o.Done <- errors.Join(err, o.err) }

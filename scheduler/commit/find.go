@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+)
+
+// place is where the row of a pending message is.
+type place uint8
+
+const (
+	PlaceNone   place = iota // finished or never there
+	PlaceRow                 // a local row
+	PlaceParked              // a parked row
+	PlaceCold                // only in the bucket
+)
+
+// Located is what the committer knows of a message before it changes it.
+type Located struct {
+	ID      delay.ID
+	Rec     localstore.IDRecord
+	Known   bool // rec is of the id index
+	Key     delay.Key
+	Place   place
+	Lane    uint64 // of a parked row
+	Claimed bool   // of a parked row: it was claimed before it was parked
+	Record  []byte // of a local row
+}
+
+// Finder looks messages up in the local store. It is safe for concurrent use; what it finds may
+// have changed by the time the caller acts, so the committer looks again.
+type Finder struct {
+	store  *localstore.Store
+	ids    delay.IDMaker
+	shard  delay.Shard
+	issued func(delay.Seq) bool
+}
+
+// Locate finds the current generation of id. place is PlaceNone for what is finished or unknown;
+// then rec.State tells which, with known.
+func (f *Finder) Locate(id delay.ID) (Located, error) {
+	rec, known, err := f.store.LookupID(string(id))
+	if err != nil {
+		return Located{}, fmt.Errorf("look up id: %w", err)
+	}
+	if known {
+		if rec.State.Finished() {
+			return Located{ID: id, Rec: rec, Known: true, Key: rec.Key}, nil
+		}
+		loc, err := f.locateKey(rec.Key)
+		loc.ID, loc.Rec, loc.Known = id, rec, true
+		return loc, err
+	}
+	kind, shard, key := f.ids.Parse(id)
+	if kind != delay.ServerID || shard != f.shard || !f.issued(key.Seq) {
+		if kind != delay.ServerID && !f.store.Meta().IDsComplete {
+			return Located{}, fmt.Errorf("%w: ids are being restored", delay.ErrUnavailable)
+		}
+		return Located{ID: id}, nil
+	}
+	loc, err := f.locateKey(key)
+	loc.ID = id
+	if loc.Place == PlaceNone && err == nil {
+		// Authentic, issued, without a trace: delivered. Other outcomes leave an id record (R14).
+		loc.Known, loc.Rec.State = true, delay.Delivered
+		loc.Rec.Key, loc.Rec.Generation = key, 1
+	}
+	return loc, err
+}
+
+// locateKey finds the row of a key that is not known to be finished.
+func (f *Finder) locateKey(key delay.Key) (Located, error) {
+	loc := Located{Key: key}
+	rec, err := f.store.Row(key)
+	switch {
+	case err == nil:
+		loc.Place, loc.Record = PlaceRow, rec
+		return loc, nil
+	case !errors.Is(err, delay.ErrNotFound):
+		return loc, fmt.Errorf("read row %s: %w", key, err)
+	}
+	lane, parked, err := f.store.ParkedLane(key)
+	if err != nil {
+		return loc, fmt.Errorf("read parked row %s: %w", key, err)
+	}
+	if parked {
+		loc.Place, loc.Lane = PlaceParked, lane
+		loc.Record, loc.Claimed, err = f.store.Parked(lane, key)
+		return loc, err
+	}
+	if key.Less(f.store.Meta().Boundary) {
+		return loc, nil
+	}
+	_, marked, err := f.store.Mark(key)
+	if err == nil && !marked {
+		loc.Place = PlaceCold
+	}
+	return loc, err
+}
+
+// locate is finder.locate for the committer: its own batch is applied first if it touched id.
+func (c *Committer) locate(id delay.ID) (Located, error) {
+	c.distinct(string(id))
+	return c.find.Locate(id)
+}

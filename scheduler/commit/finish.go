@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/core"
+)
+
+// FinishOp commits outcomes, attempts and the end of leases.
+type FinishOp struct {
+	core.ActFinish
+	Report func(FinishOp) // metrics; may be nil
+	Done   chan error     // may be nil
+	Quiet  bool           // the core must not be told: it has forgotten the flights already
+}
+
+func (o *FinishOp) stage(c *Committer) {
+	c.findParked(o.Items)
+	records := c.recordsOf(o.Items)
+	for i := range o.Items {
+		c.finishItem(&o.Items[i], records[o.Items[i].Ref.Key])
+	}
+	for _, n := range o.Notes {
+		c.batch.PutProgress(n.Key, delay.Progress{
+			State: delay.Claimed, Attempts: n.Attempts, NextAt: n.NextAt, LastError: n.Detail,
+		})
+	}
+	for _, no := range o.Leases {
+		c.batch.DeleteLease(no)
+	}
+	if o.Settle != nil && len(o.Settle.Grant.Claims) > 0 {
+		c.batch.PutLease(LeaseOf(o.Settle.Grant, c.lanes.Target(o.Settle.Lane)))
+	}
+	if len(o.Items) > 0 && !o.Quiet {
+		c.then(core.EvFinished{Items: o.Items})
+	}
+}
+
+func (o *FinishOp) finish(_ localstore.Synced, err error) {
+	if o.Report != nil && err == nil {
+		o.Report(*o)
+	}
+	if o.Settle != nil {
+		o.Settle.Done <- err
+	}
+	if o.Done != nil {
+		o.Done <- err
+	}
+}
+
+// LeaseOf is the durable record of a grant (rule R8).
+func LeaseOf(g core.Grant, target delay.Target) *localstore.Lease {
+	l := &localstore.Lease{
+		No: g.Lease, Target: target, Epoch: delay.Epoch(g.Lease >> 40), Expires: g.Expires,
+		Entries: make([]localstore.LeaseEntry, len(g.Claims)),
+	}
+	for i, cl := range g.Claims {
+		l.Entries[i] = localstore.LeaseEntry{Key: cl.Ref.Key, Attempt: cl.Attempt}
+	}
+	slices.SortFunc(l.Entries, func(a, b localstore.LeaseEntry) int { return a.Key.Compare(b.Key) })
+	return l
+}
+
+// findParked looks for the rows that were being parked when their messages ended: the park was
+// committed before this op, and the core did not know it yet.
+func (c *Committer) findParked(items []core.FinishItem) {
+	for i := range items {
+		it := &items[i]
+		if !it.Parking || it.Parked {
+			continue
+		}
+		_, parked, err := c.store.ParkedLane(it.Ref.Key)
+		if err != nil {
+			c.log.Error("parked row unreadable", zap.Stringer("key", it.Ref.Key), zap.Error(err))
+		}
+		it.Parked = parked
+	}
+}
+
+// recordsOf reads the records that finishing needs: of ids, of dead letters, of unknown size.
+func (c *Committer) recordsOf(items []core.FinishItem) map[delay.Key][]byte {
+	var keys []delay.Key
+	var records map[delay.Key][]byte
+	for i := range items {
+		it := &items[i]
+		if it.Ref.Meta&core.RefID == 0 && it.State == delay.Delivered && it.Ref.Size() > 0 {
+			continue
+		}
+		if records == nil {
+			records = make(map[delay.Key][]byte)
+		}
+		if it.Parked {
+			lane := c.lanes.Target(it.Ref.Lane).Hash()
+			if rec, _, err := c.store.Parked(lane, it.Ref.Key); err == nil {
+				records[it.Ref.Key] = rec
+			}
+			continue
+		}
+		keys = append(keys, it.Ref.Key)
+	}
+	if len(keys) == 0 {
+		return records
+	}
+	slices.SortFunc(keys, delay.Key.Compare)
+	err := c.store.ReadRows(keys, func(i int, rec []byte) {
+		if rec != nil {
+			records[keys[i]] = slices.Clone(rec)
+		}
+	})
+	if err != nil {
+		c.log.Error("records of finished messages unreadable", zap.Error(err))
+	}
+	return records
+}
+
+func (c *Committer) finishItem(it *core.FinishItem, rec []byte) {
+	key := it.Ref.Key
+	size := it.Ref.Size()
+	if rec != nil {
+		size = len(rec)
+	}
+	if it.Parked {
+		c.batch.DeleteParked(c.lanes.Target(it.Ref.Lane).Hash(), key, size)
+	} else {
+		c.batch.DeleteRow(key, size)
+	}
+	if it.Noted {
+		c.batch.DeleteProgress(key)
+	}
+	c.books.Pending--
+	if !it.Parked && it.Ref.Meta&core.RefCold == 0 {
+		c.uncold--
+	}
+	switch it.State {
+	case delay.Delivered:
+		c.books.Delivered++
+	case delay.Expired:
+		c.books.Expired++
+	default:
+		c.books.Dead++
+	}
+	if rec == nil || it.State == delay.Delivered && it.Ref.Meta&core.RefID == 0 {
+		if it.Attempts > 1 {
+			// Only then can a receipt of an earlier attempt turn up: tell it from the last one.
+			c.outcome(c.ids.Make(c.shard, key), localstore.IDRecord{
+				Identity: delay.Identity{Key: key, Generation: 1}, Attempts: it.Attempts,
+			}, it.State)
+		}
+		switch {
+		case it.Parked: // a kept segment may hold it (rule R5)
+			c.mark(&delay.Mark{Key: key, State: it.State, At: c.now()}, true)
+		case it.Ref.Meta&core.RefCold != 0:
+			c.next.done = append(c.next.done, key)
+		}
+		return
+	}
+	m, err := delay.DecodeRecord(rec)
+	if err != nil {
+		c.log.Error("record of a finished message is corrupt", zap.Stringer("key", key),
+			zap.Error(err))
+		return
+	}
+	c.finishNamed(it, &m, rec)
+}
+
+// finishNamed finishes what leaves more than nothing: an id's outcome, a dead letter, a mark.
+func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byte) {
+	key := it.Ref.Key
+	id := m.ID
+	if id == "" {
+		id = c.ids.Make(c.shard, key)
+	}
+	ident := delay.IdentityOf(key, m)
+	if m.ID != "" {
+		if old, ok, err := c.store.LookupID(string(id)); err == nil && ok && old.Key == key {
+			ident = old.Identity
+		}
+	}
+	if it.State != delay.Delivered {
+		died := delay.Progress{
+			State: it.State, Attempts: it.Attempts, LastError: it.Detail, Reason: it.Reason,
+			DiedAt: c.now(),
+		}
+		c.batch.PutDead(key, died, rec)
+		c.batch.PutTimer(died.DiedAt.Add(c.opts.DeadRetention), TimerBury,
+			delay.AppendKey(nil, key))
+		c.next.kept = append(c.next.kept, KeptRef{Key: key, Dead: true})
+	}
+	c.outcome(id, localstore.IDRecord{Identity: ident, Attempts: it.Attempts}, it.State)
+	if it.State == delay.Delivered {
+		c.mark(&delay.Mark{
+			Key: key, State: it.State, At: c.now(), ID: string(id), Identity: ident,
+			Attempts: it.Attempts,
+		}, it.Ref.Meta&core.RefCold != 0 || it.Parked)
+	}
+}
+
+// ParkOp moves rows to the parked rows of their lanes (rule R8 for the claimed flag).
+type ParkOp struct{ Items []core.ParkItem }
+
+func (o *ParkOp) stage(c *Committer) {
+	items := slices.Clone(o.Items)
+	slices.SortFunc(items, func(a, b core.ParkItem) int { return a.Ref.Key.Compare(b.Ref.Key) })
+	keys := make([]delay.Key, len(items))
+	for i := range items {
+		keys[i] = items[i].Ref.Key
+	}
+	err := c.store.ReadRows(keys, func(i int, rec []byte) {
+		if rec == nil {
+			return // finished or changed since
+		}
+		lane := c.lanes.Target(items[i].Ref.Lane).Hash()
+		c.batch.Park(lane, keys[i], items[i].Claimed, rec)
+		if items[i].Ref.Meta&core.RefCold == 0 {
+			c.uncold--
+		}
+		c.next.kept = append(c.next.kept, KeptRef{Key: keys[i], Lane: lane})
+	})
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.then(core.EvParked{Items: o.Items})
+}
+
+func (o *ParkOp) finish(localstore.Synced, error) {}

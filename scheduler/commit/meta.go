@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/core"
+)
+
+// metaOp changes the shard's scalar state.
+type metaOp struct {
+	change func(c *Committer)
+	done   chan error // may be nil
+}
+
+func (o *metaOp) stage(c *Committer) {
+	o.change(c)
+	c.changed()
+}
+
+func (o *metaOp) finish(_ localstore.Synced, err error) {
+	if o.done != nil {
+		o.done <- err
+	}
+}
+
+// PauseTarget pauses or resumes a target, durably. lane is its number.
+func PauseTarget(target delay.Target, lane uint32, paused bool, done chan error) Op {
+	return &metaOp{done: done, change: func(c *Committer) {
+		st := c.targets[target]
+		st.Paused = paused
+		c.targets[target] = st
+		c.batch.PutTarget(target, st)
+		c.then(core.EvPause{Lane: lane, Paused: paused})
+	}}
+}
+
+// RaiseCursor writes the durable claim cursor of a lane ahead (rule R8).
+func RaiseCursor(a core.ActClaimCursor) Op {
+	return &metaOp{change: func(c *Committer) {
+		target := c.lanes.Target(a.Lane)
+		st := c.targets[target]
+		st.ClaimCursor = a.Key
+		c.targets[target] = st
+		c.batch.PutTarget(target, st)
+		c.then(core.EvClaimCursor(a))
+	}}
+}
+
+// NoteUpload notes what a committed manifest holds: the rows up to uploaded and the marks below
+// outbox (C7). Only then may rows be dropped and marks be forgotten.
+func NoteUpload(uploaded delay.Seq, version, outbox uint64, done chan error) Op {
+	return &metaOp{done: done, change: func(c *Committer) {
+		c.meta.Uploaded = max(c.meta.Uploaded, uploaded)
+		c.meta.ManifestVersion = version
+		if outbox > c.meta.OutboxDone {
+			c.batch.DeleteOutboxThrough(outbox - 1)
+			c.meta.OutboxDone = outbox
+		}
+		c.retireMarks()
+	}}
+}
+
+// SetClean notes whether everything that was claimed has landed before the end.
+func SetClean(clean bool, done chan error) Op {
+	return &metaOp{done: done, change: func(c *Committer) { c.meta.Clean = clean }}
+}
+
+// Fence does nothing: done is answered when everything that was put before is synced.
+func Fence(done chan error) Op { return &metaOp{done: done, change: func(*Committer) {}} }
+
+// RaiseHorizon writes the claim horizon ahead (rule R8).
+func RaiseHorizon(h delay.Due) Op {
+	return &metaOp{change: func(c *Committer) {
+		c.meta.ClaimHorizon = max(c.meta.ClaimHorizon, h)
+		c.then(core.EvHorizon{Horizon: c.meta.ClaimHorizon})
+	}}
+}
+
+// RaiseWatermark writes the low watermark, lowered to what was accepted after the core looked, and
+// removes the drained rows by range: scanning point tombstones costs 0.5 s per million.
+func RaiseWatermark(a core.ActWatermark) Op {
+	return &metaOp{change: func(c *Committer) {
+		mark := a.Mark
+		left := c.recent[:0]
+		for _, r := range c.recent {
+			if r.last <= a.Seen {
+				continue
+			}
+			left = append(left, r)
+			if r.low.Less(mark) {
+				mark = r.low
+			}
+		}
+		c.recent = left
+		if c.lowest.Less(mark) {
+			mark = c.lowest
+		}
+		if c.meta.Boundary.Less(mark) {
+			mark = c.meta.Boundary
+		}
+		if !c.meta.Watermark.Less(mark) {
+			return
+		}
+		c.meta.Watermark = mark
+		if mark.Due-c.ranged.Due >= rangeStep {
+			c.batch.DeleteRowsBelow(c.ranged, mark)
+			c.ranged = mark
+		}
+	}}
+}
+
+// rangeStep is how far the watermark moves, in ms, between removals of drained rows by range.
+const rangeStep = 10_000
+
+// retireMarks drops local marks that no hydrate can ask for any more (rule R6): the boundary has
+// passed them.
+func (c *Committer) retireMarks() {
+	if c.retired.Less(c.meta.Boundary) && c.meta.Boundary != delay.MaxKey {
+		c.batch.DeleteMarks(c.retired, c.meta.Boundary)
+		c.retired = c.meta.Boundary
+	}
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/core"
+)
+
+// Kinds of durable timers.
+const (
+	TimerForget byte = 1 // payload: an id whose outcome need not be remembered any more
+	TimerExpire byte = 2 // payload: the key of a message with a ttl or not_after
+	TimerBury   byte = 3 // payload: the key of a dead letter to be deleted
+)
+
+// ExpireOp finishes an unclaimed message whose time has passed.
+type ExpireOp struct{ core.ActExpire }
+
+func (o *ExpireOp) stage(c *Committer) {
+	loc, err := c.find.locateKey(o.Ref.Key)
+	if err != nil || loc.Place != PlaceRow && loc.Place != PlaceParked {
+		c.then(core.EvWithdrawn{Keys: []delay.Key{o.Ref.Key}})
+		return
+	}
+	it := core.FinishItem{
+		Ref: o.Ref, Parked: loc.Place == PlaceParked, State: delay.Expired, Reason: "expired",
+	}
+	c.finishItem(&it, loc.Record)
+	c.then(core.EvWithdrawn{Keys: []delay.Key{o.Ref.Key}})
+}
+
+func (o *ExpireOp) finish(localstore.Synced, error) {}
+
+// TimersOp works off durable timers that have come due.
+type TimersOp struct {
+	UpTo delay.Due
+	Done chan int // how many
+}
+
+// TimersChunk bounds one op.
+const TimersChunk = 1000
+
+func (o *TimersOp) stage(c *Committer) {
+	n := 0
+	var expire []core.Expiring
+	err := c.store.ScanTimers(o.UpTo, func(at delay.Due, kind byte, payload []byte) bool {
+		n++
+		c.batch.DeleteTimer(at, kind, payload)
+		switch kind {
+		case TimerForget:
+			c.forget(string(payload), at)
+		case TimerBury:
+			if key, ok := delay.DecodeKey(payload); ok {
+				c.bury(key)
+			}
+		case TimerExpire:
+			if key, ok := delay.DecodeKey(payload); ok {
+				expire = c.expiring(expire, key)
+			}
+		}
+		return n < TimersChunk
+	})
+	if err != nil {
+		c.log.Error("timers unreadable", zap.Error(err))
+	}
+	if len(expire) > 0 {
+		c.then(core.EvExpire{Refs: expire})
+	}
+	o.Done <- n
+}
+
+func (o *TimersOp) finish(localstore.Synced, error) {}
+
+// forget drops an id whose dedupe window is over, unless it was used again.
+func (c *Committer) forget(id string, at delay.Due) {
+	c.distinct(id)
+	rec, ok, err := c.store.LookupID(id)
+	if err == nil && ok && rec.State.Finished() && rec.FinishedAt.Add(c.opts.DedupeWindow) <= at {
+		c.batch.DeleteID(id)
+	}
+}
+
+// bury deletes a dead letter for good.
+func (c *Committer) bury(key delay.Key) {
+	if _, _, err := c.store.Dead(key); err != nil {
+		return
+	}
+	c.batch.DeleteDead(key)
+	c.mark(&delay.Mark{Key: key, State: delay.Dead, At: c.now()}, true)
+}
+
+func (c *Committer) expiring(list []core.Expiring, key delay.Key) []core.Expiring {
+	loc, err := c.find.locateKey(key)
+	if err != nil || loc.Place != PlaceRow && loc.Place != PlaceParked {
+		return list
+	}
+	m, err := delay.DecodeRecord(loc.Record)
+	if err != nil {
+		return list
+	}
+	return append(list, core.Expiring{
+		Ref:    c.lanes.refOf(key, &m, len(loc.Record)),
+		Parked: loc.Place == PlaceParked,
+	})
+}

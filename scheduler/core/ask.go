@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import "github.com/cicadamq/cicada/delay"
+
+// EvTargets asks the core for its lanes.
+type EvTargets struct{ Done chan []LaneStatus }
+
+// LaneStatus is a lane as the core sees it.
+type LaneStatus struct {
+	Target    delay.Target
+	InFlight  int    // with the sink, leased or between attempts
+	Backlog   int64  // due and waiting: in memory and parked
+	Delivered int64  // since the start
+	LastError string // of an attempt
+	Paused    bool
+	Open      bool // the breaker is open
+}
+
+func (e EvTargets) apply(c *Core) {
+	var out []LaneStatus
+	for _, l := range c.live {
+		if l == nil {
+			continue
+		}
+		out = append(out, LaneStatus{
+			Target: l.target, InFlight: l.inflight, Paused: l.paused, LastError: l.lastError,
+			Backlog: int64(l.ready.len()) + l.backlog, Open: c.now < l.openUntil,
+			Delivered: l.delivered,
+		})
+	}
+	for _, f := range c.flights {
+		if f.state != flightLeased && f.state != flightRetrying {
+			continue
+		}
+		t := c.lanes.Target(f.ref.Lane)
+		for i := range out {
+			if out[i].Target == t {
+				out[i].InFlight++
+				break
+			}
+		}
+	}
+	e.Done <- out
+}
+
+// Glance is what Status asks of the core.
+type Glance struct{ Hot, HotBytes int64 }
+
+type EvGlance struct{ Done chan Glance }
+
+func (e EvGlance) apply(c *Core) {
+	e.Done <- Glance{
+		Hot:      int64(c.wheel.Len() + c.ready + len(c.flights)),
+		HotBytes: c.wheel.Bytes(),
+	}
+}
+
+// EvInspect asks the core about keys.
+type EvInspect struct {
+	Keys []delay.Key
+	Done chan []Sight // capacity 1
+}
+
+// Sight is what the core sees of a key.
+type Sight struct {
+	Claimed  bool
+	Hot      bool
+	Attempts uint32
+}
+
+func (e EvInspect) apply(c *Core) {
+	out := make([]Sight, len(e.Keys))
+	for i, k := range e.Keys {
+		f, ok := c.flights[k]
+		out[i] = Sight{Claimed: ok, Hot: ok || k.Less(c.loadedTo), Attempts: f.attempt}
+	}
+	e.Done <- out
+}
+
+// EvSync commits pending outcomes at once and says when that is on its way.
+type EvSync struct{ Done chan struct{} }
+
+func (e EvSync) apply(c *Core) {
+	if c.finishBy != 0 {
+		c.finishBy = c.now
+		c.wantFinish()
+	}
+	close(e.Done)
+}
+
+// EvWithdraw is the committer's question.
+type EvWithdraw struct {
+	Key     delay.Key
+	Parked  bool
+	Lane    uint32
+	Granted chan bool // capacity 1
+}
+
+func (e EvWithdraw) apply(c *Core) {
+	var l *lane
+	if e.Parked {
+		l = c.lane(e.Lane)
+	}
+	e.Granted <- c.withdraw(e.Key, l)
+}

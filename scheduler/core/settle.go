@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// Settling is a consumer's request to settle receipts, on its way through the core.
+type Settling struct {
+	Kind     Settlement
+	Lane     uint32
+	Receipts []SettleKey
+	Results  []SettleResult
+	Missing  []int // receipts of which the core knows nothing
+	After    time.Duration
+	HasAfter bool
+	Lease    time.Duration
+	Reason   string
+	Grant    Grant      // Extend: the new lease record to be written
+	Done     chan error // capacity 1
+}
+
+type SettleKey struct {
+	Key     delay.Key
+	Epoch   delay.Epoch
+	Attempt uint32
+}
+
+// EvSettle settles. Results that change something are answered after the commit (S6).
+type EvSettle struct{ Settling *Settling }
+
+func (e EvSettle) apply(c *Core) {
+	s := e.Settling
+	l := c.lane(s.Lane)
+	before := len(c.finishes)
+	act := ActFinish{Settle: s}
+	var extended []delay.Key
+	for i, r := range s.Receipts {
+		f, ok := c.flights[r.Key]
+		switch {
+		case !ok:
+			s.Missing = append(s.Missing, i)
+		case f.ref.Lane != s.Lane:
+			s.Results[i] = SettleNotFound
+		case f.attempt != r.Attempt || f.epoch != r.Epoch:
+			s.Results[i] = Superseded
+		case f.state == flightFinishing:
+			// Settled before, perhaps not yet synced: our commit comes after that one.
+			s.Results[i] = Superseded
+			if s.Kind == Ack {
+				s.Results[i] = Acked
+			}
+		case s.Kind == Ack:
+			s.Results[i] = Acked
+			c.ack(l, f)
+		case s.Kind == Nack:
+			s.Results[i] = Nacked
+			c.nack(l, f, s)
+		case f.state != flightLeased:
+			s.Results[i] = Superseded // the lease is over
+		default:
+			s.Results[i] = Extended
+			extended = append(extended, r.Key)
+		}
+	}
+	if len(extended) > 0 {
+		s.Grant = c.extend(l, extended, s.Lease)
+	}
+	act.Items = c.finishes[before:len(c.finishes):len(c.finishes)]
+	c.finishes = c.finishes[:before:before]
+	if before == 0 {
+		c.finishes, c.finishBy = nil, 0
+	}
+	c.do(act)
+	c.touch(l)
+}
+
+func (c *Core) ack(l *lane, f flight) {
+	l.delivered++
+	if f.ref.Meta&RefOnce != 0 {
+		c.unlease(&f)
+		c.landed(f.ref.Key)
+		return
+	}
+	c.finish(f, delay.Delivered, "", "")
+}
+
+func (c *Core) nack(l *lane, f flight, s *Settling) {
+	if f.state != flightLeased {
+		return // it is on its way to the next attempt anyway
+	}
+	if s.Reason != "" {
+		l.lastError = s.Reason
+	}
+	switch {
+	case f.ref.Meta&RefOnce != 0:
+		c.unlease(&f)
+		c.landed(f.ref.Key)
+	case f.stop:
+		c.finish(f, delay.Dead, "stopped", s.Reason)
+	case f.last:
+		c.finish(f, delay.Dead, "max_attempts", s.Reason)
+	default:
+		after := s.After
+		if !s.HasAfter {
+			after = c.pause(f.attempt, Outcome{})
+		}
+		c.retry(l, f, after, s.Reason)
+	}
+}
+
+// extend moves keys to a new lease.
+func (c *Core) extend(l *lane, keys []delay.Key, lease time.Duration) Grant {
+	c.leaseNo++
+	g := Grant{Lease: uint64(c.epoch)<<40 | c.leaseNo, Expires: c.now.Add(lease)}
+	for _, key := range keys {
+		f := c.flights[key]
+		c.unlease(&f)
+		f.lease = g.Lease
+		c.flights[key] = f
+		g.Claims = append(g.Claims, Claim{Ref: f.ref, Attempt: f.attempt})
+	}
+	c.leases[g.Lease] = &leaseState{lane: l.no, left: len(keys), keys: keys}
+	c.timers.Add(int64(g.Expires), 0, timer{kind: timerLease, lease: g.Lease})
+	return g
+}
+
+// EvStop stops further attempts of claimed messages (S5): what waits between attempts is dead at
+// once, what is being attempted when the attempt fails.
+type EvStop struct {
+	Key  delay.Key
+	Done chan bool // capacity 1: whether the message was claimed
+}
+
+func (e EvStop) apply(c *Core) {
+	f, ok := c.flights[e.Key]
+	if !ok || f.state == flightFinishing {
+		e.Done <- false
+		return
+	}
+	if f.state == flightRetrying || f.state == flightWaiting {
+		c.finish(f, delay.Dead, "stopped", "")
+	} else {
+		f.stop = true
+		c.flights[e.Key] = f
+	}
+	e.Done <- true
+}
+
+// EvExpire finishes messages whose time has passed and that nobody is working on. The rest is
+// looked at when its attempt ends.
+type EvExpire struct{ Refs []Expiring }
+
+type Expiring struct {
+	Ref    Ref
+	Parked bool
+}
+
+func (e EvExpire) apply(c *Core) {
+	for _, x := range e.Refs {
+		f, claimed := c.flights[x.Ref.Key]
+		switch {
+		case claimed && (f.state == flightRetrying || f.state == flightWaiting):
+			c.finish(f, delay.Expired, "expired", "")
+		case claimed:
+		default:
+			var l *lane
+			if x.Parked {
+				l = c.lane(x.Ref.Lane)
+			}
+			if c.withdraw(x.Ref.Key, l) {
+				c.do(ActExpire(x))
+			}
+		}
+	}
+}
+
+// ActExpire asks for an unclaimed message to be finished as expired; EvWithdrawn answers.
+type ActExpire struct {
+	Ref    Ref
+	Parked bool
+}
+
+// EvRecovered brings back, at start, what was in flight before: leases and attempts.
+type EvRecovered struct {
+	Flights []RecoveredFlight
+	Leases  map[uint64]RecoveredLease // by number
+}
+
+// RecoveredFlight is a message that was claimed and not finished before the restart: under a lease
+// when it has one, otherwise between attempts.
+type RecoveredFlight struct {
+	Ref     Ref
+	Lease   uint64      // number of its lease; 0 is none
+	Epoch   delay.Epoch // of the lease
+	Attempt uint32      // the last one made
+	NextAt  delay.Due   // without a lease: when the next attempt is due
+	Parked  bool
+	Noted   bool // an attempt record exists
+}
+
+// RecoveredLease is a lease that was durable before the restart.
+type RecoveredLease struct {
+	Lane    uint32
+	Expires delay.Due
+	Keys    []delay.Key
+}
+
+func (e EvRecovered) apply(c *Core) {
+	for _, r := range e.Flights {
+		f := flight{
+			ref: r.Ref, lease: r.Lease, attempt: r.Attempt, epoch: r.Epoch, state: flightLeased,
+			parked: r.Parked, noted: r.Noted,
+		}
+		if r.Lease == 0 {
+			f.state = flightRetrying
+			c.lane(r.Ref.Lane).retrying++
+			at := max(r.NextAt, c.now)
+			c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: r.Ref.Key})
+		}
+		c.flights[r.Ref.Key] = f
+	}
+	for _, no := range slices.Sorted(maps.Keys(e.Leases)) { // one history, one order
+		r := e.Leases[no]
+		c.leases[no] = &leaseState{lane: r.Lane, left: len(r.Keys), keys: r.Keys}
+		c.timers.Add(int64(r.Expires), 0, timer{kind: timerLease, lease: no})
+	}
+}
+
+// Settlement is what a consumer says of a lease.
+type Settlement uint8
+
+// The settlements.
+const (
+	Ack Settlement = iota
+	Nack
+	Extend
+)
+
+// SettleResult is the answer to one receipt.
+type SettleResult uint8
+
+// The results of settling; each settlement has its own word for success.
+const (
+	SettleNotFound SettleResult = iota
+	Acked
+	Nacked
+	Extended
+	Superseded
+	SettleUnknown // not committed in time; repeat
+)
+
+// String is the word of the API.
+func (r SettleResult) String() string {
+	return [...]string{"NOT_FOUND", "ACKED", "NACKED", "EXTENDED", "SUPERSEDED", "UNKNOWN"}[r]
+}

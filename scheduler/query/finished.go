@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package query
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/commit"
+)
+
+// listOutcomes lists cancelled or delivered messages whose id is remembered, by id.
+func (q *Reader) listOutcomes(f Filter, limit int, token string) ([]Info, string, error) {
+	var out []Info
+	next := ""
+	err := q.store.ScanIDs(f.IDPrefix, func(id string, rec localstore.IDRecord) bool {
+		if id < token {
+			return true
+		}
+		info := Info{
+			ID: delay.ID(id), State: rec.State, Level: delay.Warm, Due: rec.Key.Due,
+			Generation: rec.Generation, Attempts: rec.Attempts,
+		}
+		if !f.passes(&info) {
+			return true
+		}
+		if len(out) == limit {
+			next = id
+			return false
+		}
+		out = append(out, info)
+		return true
+	})
+	return out, next, err
+}
+
+// DeadLetters pages through dead and expired messages by due.
+func (q *Reader) DeadLetters(
+	f Filter, limit int, token string,
+) ([]Info, string, error) {
+	from, err := parseToken(token)
+	if err != nil {
+		return nil, "", err
+	}
+	var out []Info
+	next := ""
+	err = q.store.ScanDead(from, func(k delay.Key, p delay.Progress, rec []byte) bool {
+		info, err := q.deadInfo(k, p, slices.Clone(rec), false)
+		if err != nil || !f.passes(&info) {
+			return true
+		}
+		if len(out) == limit {
+			next = pageToken(k)
+			return false
+		}
+		out = append(out, info)
+		return true
+	})
+	return out, next, err
+}
+
+func (q *Reader) getFinished(loc commit.Located, withBody bool) (Info, error) {
+	if !loc.Known {
+		return Info{}, fmt.Errorf("message %s: %w", loc.ID, delay.ErrNotFound)
+	}
+	if p, rec, err := q.store.Dead(loc.Rec.Key); err == nil {
+		info, err := q.deadInfo(loc.Rec.Key, p, rec, withBody)
+		info.ID = loc.ID
+		return info, err
+	}
+	return Info{
+		ID: loc.ID, State: loc.Rec.State, Level: delay.Warm, Due: loc.Rec.Key.Due,
+		Generation: loc.Rec.Generation, Attempts: loc.Rec.Attempts,
+	}, nil
+}
+
+func (q *Reader) deadInfo(
+	key delay.Key, p delay.Progress, rec []byte, withBody bool,
+) (Info, error) {
+	info, err := q.infoOf(key, rec, withBody)
+	if err != nil {
+		return Info{}, fmt.Errorf("dead letter %s: %w", key, err)
+	}
+	info.State, info.Level, info.Attempts = p.State, delay.Warm, p.Attempts
+	info.Reason, info.LastError, info.DiedAt = p.Reason, p.LastError, p.DiedAt
+	return info, nil
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package query
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/commit"
+)
+
+// Item is one pending message of a scan.
+type Item struct {
+	Key  delay.Key
+	Info Info
+}
+
+// scanChunk is how many messages a scan of pending ones reads at a time, from each source.
+const scanChunk = 1000
+
+// Pending calls fn for every pending message from a key on that passes the filter, in key
+// order: parked rows, rows and cold messages merged. Each chunk is a consistent look; what moves
+// in between may be missed or appear with its new due.
+func (q *Reader) Pending(
+	ctx context.Context, f Filter, from delay.Key, fn func(Item) bool,
+) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		items, next, err := q.pendingChunk(ctx, f, from)
+		if err != nil {
+			return err
+		}
+		for i := range items {
+			if !fn(items[i]) {
+				return nil
+			}
+		}
+		if next == delay.MaxKey {
+			return nil
+		}
+		from = next
+	}
+}
+
+// chunkReader collects one chunk of a scan: candidates of each source up to a common upper key.
+type chunkReader struct {
+	q     *Reader
+	f     *Filter
+	items []Item
+	locs  []commit.Located
+	upper delay.Key
+	seen  map[delay.Key]struct{} // local rows from the boundary on: the tier holds them too
+	err   error
+}
+
+// add takes a candidate; it reports false when the source has given enough.
+func (r *chunkReader) add(loc commit.Located, n *int) bool {
+	if !loc.Key.Less(r.upper) {
+		return false
+	}
+	if *n++; *n > scanChunk {
+		r.upper = loc.Key
+		return false
+	}
+	info, err := r.q.infoOf(loc.Key, slices.Clone(loc.Record), false)
+	if err != nil {
+		return true // unreadable rows are reported by whoever needs them
+	}
+	if r.f.matches(&info) {
+		loc.Record = nil
+		r.items = append(r.items, Item{Key: loc.Key, Info: info})
+		r.locs = append(r.locs, loc)
+	}
+	return true
+}
+
+func (q *Reader) pendingChunk(
+	ctx context.Context, f Filter, from delay.Key,
+) ([]Item, delay.Key, error) {
+	r := &chunkReader{q: q, f: &f, upper: delay.MaxKey, seen: make(map[delay.Key]struct{})}
+	if f.DueTo > 0 && !from.Less(q.store.Meta().Watermark) {
+		r.upper = delay.Key{Due: f.DueTo}
+	}
+	limit := r.upper
+	if f.Level == nil || *f.Level != delay.Cold {
+		if err := r.parked(from); err != nil {
+			return nil, from, err
+		}
+	}
+	if err := r.rows(from); err != nil {
+		return nil, from, err
+	}
+	if q.tier != nil && (f.Level == nil || *f.Level == delay.Cold) {
+		if err := r.cold(ctx, from); err != nil {
+			return nil, from, err
+		}
+	}
+	items := r.sighted()
+	if r.upper == limit {
+		return items, delay.MaxKey, nil
+	}
+	return items, r.upper, nil
+}
+
+func (r *chunkReader) parked(from delay.Key) error {
+	var lanes []uint64
+	err := r.q.store.ParkedLanes(func(lane uint64, _ delay.Target, _ int64) bool {
+		if r.f.Target == "" || lane == r.f.Target.Hash() {
+			lanes = append(lanes, lane)
+		}
+		return true
+	})
+	for _, lane := range lanes {
+		if err != nil {
+			break
+		}
+		n := 0
+		err = r.q.store.ScanParked(lane, from,
+			func(k delay.Key, claimed bool, rec []byte) bool {
+				return r.add(commit.Located{
+					Key: k, Place: commit.PlaceParked, Lane: lane, Claimed: claimed, Record: rec,
+				}, &n)
+			})
+	}
+	return err
+}
+
+func (r *chunkReader) rows(from delay.Key) error {
+	meta := r.q.store.Meta()
+	lower := from
+	for _, k := range []delay.Key{meta.Watermark, {Due: r.f.DueFrom}} {
+		if lower.Less(k) {
+			lower = k
+		}
+	}
+	if !lower.Less(r.upper) {
+		return nil
+	}
+	n := 0
+	return r.q.store.ScanRows(lower, r.upper, func(k delay.Key, rec []byte) bool {
+		if !k.Less(meta.Boundary) {
+			r.seen[k] = struct{}{}
+		}
+		return r.add(commit.Located{Key: k, Place: commit.PlaceRow, Record: rec}, &n)
+	})
+}
+
+func (r *chunkReader) cold(ctx context.Context, from delay.Key) error {
+	meta := r.q.store.Meta()
+	lower := from
+	for _, k := range []delay.Key{meta.Boundary, {Due: r.f.DueFrom}} {
+		if lower.Less(k) {
+			lower = k
+		}
+	}
+	if !lower.Less(r.upper) {
+		return nil
+	}
+	n := 0
+	err := r.q.tier.Scan(ctx, lower, r.upper, func(k delay.Key, rec []byte) bool {
+		if _, local := r.seen[k]; local {
+			return true
+		}
+		if _, marked, err := r.q.store.Mark(k); err != nil || marked {
+			r.err = errors.Join(r.err, err)
+			return err == nil
+		}
+		return r.add(commit.Located{Key: k, Place: commit.PlaceCold, Record: rec}, &n)
+	})
+	return errors.Join(err, r.err)
+}
+
+// sighted sorts the chunk, adds what the core sees, and applies the rest of the filter.
+func (r *chunkReader) sighted() []Item {
+	order := make([]int, 0, len(r.items))
+	keys := make([]delay.Key, 0, len(r.items))
+	for i := range r.items {
+		if r.items[i].Key.Less(r.upper) {
+			order = append(order, i)
+		}
+	}
+	slices.SortFunc(order, func(a, b int) int { return r.items[a].Key.Compare(r.items[b].Key) })
+	for _, i := range order {
+		keys = append(keys, r.items[i].Key)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	out := make([]Item, 0, len(keys))
+	for n, seen := range r.q.inspect(keys) {
+		it, loc := r.items[order[n]], r.locs[order[n]]
+		it.Info.State = delay.Scheduled
+		if seen.Claimed || loc.Claimed {
+			it.Info.State = delay.Claimed
+		}
+		it.Info.Attempts = seen.Attempts
+		switch {
+		case loc.Place == commit.PlaceCold:
+			it.Info.Level = delay.Cold
+		case loc.Place == commit.PlaceRow && seen.Hot:
+			it.Info.Level = delay.Hot
+		default:
+			it.Info.Level = delay.Warm
+		}
+		if r.f.passes(&it.Info) {
+			out = append(out, it)
+		}
+	}
+	return out
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package recovery
+
+import (
+	"context"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/tiered"
+)
+
+// restoreBatch bounds the batches that a restore writes.
+const restoreBatch = 1000
+
+// Restore fills a new local store with what the manifest's cut says, but for the cold messages:
+// those come back with hydrate, in the order of their dues, while the shard serves (R5, R14, R15).
+// meta and books are filled and stored last: then the store is believed.
+func (r *Recoverer) Restore(
+	ctx context.Context, st *tiered.State, meta *localstore.Meta, books *delay.Books,
+) error {
+	meta.Watermark, meta.Boundary = st.Watermark, st.Watermark
+	meta.Uploaded, meta.IDsComplete = st.Uploaded, false
+	*books = st.Books
+	books.Pending -= st.NotUploaded
+	books.LostWithDisk += st.NotUploaded
+	w := &restorer{Recoverer: r, b: r.Store.NewBatch()}
+	if err := w.countCold(ctx, st); err != nil {
+		return fmt.Errorf("count cold messages: %w", err)
+	}
+	if err := w.marks(ctx, st); err != nil {
+		return fmt.Errorf("marks: %w", err)
+	}
+	if err := w.kept(ctx); err != nil {
+		return fmt.Errorf("kept messages: %w", err)
+	}
+	meta.Adopted = true // from here on the store is believed
+	w.b.SetMeta(*meta)
+	w.b.SetBooks(*books)
+	if err := r.apply(w.b); err != nil {
+		return err
+	}
+	r.Log.Info("restored from the bucket",
+		zap.Uint64("manifest_version", st.Version), zap.Int64("pending", books.Pending),
+		zap.Int64("lost_with_disk", books.LostWithDisk), zap.Int("segments", len(st.Segments)))
+	return nil
+}
+
+// restorer writes in batches.
+type restorer struct {
+	*Recoverer
+	b   *localstore.Batch
+	err error
+}
+
+func (r *restorer) more() bool {
+	if r.b.Len() < restoreBatch {
+		return true
+	}
+	r.err = r.apply(r.b)
+	r.b = r.Store.NewBatch()
+	return r.err == nil
+}
+
+// countCold fills the cold side of the slots from the segments' directories.
+func (r *restorer) countCold(ctx context.Context, st *tiered.State) error {
+	days, err := r.Tier.Count(ctx, st.Watermark, delay.MaxKey)
+	if err != nil {
+		return err
+	}
+	for _, d := range days {
+		at := max(d.Day, st.Watermark.Due)
+		for n := range d.Count {
+			r.b.AddCold(at, int(d.Bytes/d.Count))
+			if n%65536 == 65535 { // a batch has few writes here, but its counts must land
+				if err := r.apply(r.b); err != nil {
+					return err
+				}
+				r.b = r.Store.NewBatch()
+			}
+		}
+	}
+	return nil
+}
+
+// marks brings back what is finished: keys that segments still hold, and outcomes of ids.
+func (r *restorer) marks(ctx context.Context, st *tiered.State) error {
+	err := r.Tier.ScanMarks(ctx, func(m delay.Mark) bool {
+		if !m.Key.IsZero() {
+			r.b.PutMark(&m)
+			if !m.Key.Less(st.Watermark) {
+				r.b.ForgetCold(m.Key.Due, 0)
+			}
+		}
+		if m.ID != "" {
+			rec := localstore.IDRecord{
+				Identity: m.Identity, State: m.State, FinishedAt: m.At, Attempts: m.Attempts,
+			}
+			r.b.PutID(m.ID, rec)
+			r.b.PutTimer(m.At.Add(r.DedupeWindow), commit.TimerForget, []byte(m.ID))
+		}
+		return r.more()
+	})
+	if err == nil {
+		err = r.err
+	}
+	if err != nil {
+		return err
+	}
+	err = r.apply(r.b) // kept looks at the marks
+	r.b = r.Store.NewBatch()
+	return err
+}
+
+// kept brings back what was unfinished or dead behind the watermark (rule R5).
+func (r *restorer) kept(ctx context.Context) error {
+	err := r.Tier.ScanKept(ctx, func(k delay.Kept) bool {
+		_, marked, err := r.Store.Mark(k.Key)
+		if err != nil {
+			r.err = err
+			return false
+		}
+		if marked {
+			return true
+		}
+		if r.err = r.keep(k); r.err != nil {
+			return false
+		}
+		return r.more()
+	})
+	if err == nil {
+		err = r.err
+	}
+	return err
+}
+
+func (r *restorer) keep(k delay.Kept) error {
+	m, err := delay.DecodeRecord(k.Record)
+	if err != nil {
+		return fmt.Errorf("kept message %s: %w", k.Key, err)
+	}
+	id := m.ID
+	if id == "" {
+		id = r.IDs.Make(r.Shard, k.Key)
+	}
+	rec := localstore.IDRecord{Identity: delay.IdentityOf(k.Key, &m), Attempts: k.Progress.Attempts}
+	if k.Progress.State.Finished() {
+		rec.State, rec.FinishedAt = k.Progress.State, k.Progress.DiedAt
+		r.b.PutDead(k.Key, k.Progress, k.Record)
+		r.b.PutTimer(k.Progress.DiedAt.Add(r.DeadRetention), commit.TimerBury,
+			delay.AppendKey(nil, k.Key))
+		r.b.PutID(string(id), rec)
+		r.b.PutTimer(rec.FinishedAt.Add(r.DedupeWindow), commit.TimerForget, []byte(id))
+		return nil
+	}
+	claimed := k.Progress.State == delay.Claimed
+	r.b.PutParked(m.Target.Hash(), k.Key, claimed, k.Record)
+	if k.Progress.Attempts > 0 {
+		r.b.PutProgress(k.Key, k.Progress)
+	}
+	if m.ID != "" {
+		r.b.PutID(string(m.ID), rec)
+	}
+	if at := m.Expires(); at > 0 {
+		r.b.PutTimer(at, commit.TimerExpire, delay.AppendKey(nil, k.Key))
+	}
+	return nil
+}
