@@ -13,10 +13,10 @@ import (
 // HydrateOp brings cold messages back into rows, unless they are marked (the race with a cancel is
 // decided here, rule R1) or still there.
 type HydrateOp struct {
-	Keys     []delay.Key
-	Recs     [][]byte
-	Boundary delay.Key
-	Done     chan error
+	Keys     []delay.Key // sorted
+	Recs     [][]byte    // their records
+	Boundary delay.Key   // L is raised to it: everything cold below is in this op or an earlier one
+	Done     chan error  // capacity 1; answered after the sync
 }
 
 func (o *HydrateOp) stage(c *Committer) {
@@ -43,9 +43,9 @@ func (o *HydrateOp) finish(_ localstore.Synced, err error) { o.Done <- err }
 
 // DropOp turns warm rows cold. The committer looks again: a row may be finished by now.
 type DropOp struct {
-	Keys []delay.Key
-	Seq  delay.Seq
-	Done chan error
+	Keys []delay.Key // sorted
+	Seq  delay.Seq   // the upload that holds them all
+	Done chan error  // capacity 1; answered after the sync
 }
 
 func (o *DropOp) stage(c *Committer) {
@@ -67,9 +67,9 @@ func (o *DropOp) finish(_ localstore.Synced, err error) { o.Done <- err }
 // IDsOp stores ids of pending messages, unless something newer is known of them.
 type IDsOp struct {
 	IDs      []string
-	Idents   []delay.Identity
-	Complete bool
-	Done     chan error
+	Idents   []delay.Identity // what they name
+	Complete bool             // these are the last ones
+	Done     chan error       // capacity 1; answered after the sync
 }
 
 func (o *IDsOp) stage(c *Committer) {
@@ -81,9 +81,9 @@ func (o *IDsOp) stage(c *Committer) {
 			continue
 		}
 		ident := o.Idents[i]
-		if known && (old.Generation > ident.Generation || old.State.Finished() ||
-			ident.Key.Seq < old.Key.Seq) {
-			continue
+		if known && (old.Generation > ident.Generation || ident.Key.Seq < old.Key.Seq ||
+			old.State.Finished() && ident.Key.Seq == old.Key.Seq) {
+			continue // an outcome stands only for its own generation
 		}
 		if loc, err := c.find.locateKey(ident.Key); err != nil || loc.Place == PlaceNone {
 			continue

@@ -16,7 +16,7 @@ import (
 type FinishOp struct {
 	core.ActFinish
 	Report func(FinishOp) // metrics; may be nil
-	Done   chan error     // may be nil
+	Done   chan error     // capacity 1, or nil; answered after the sync
 	Quiet  bool           // the core must not be told: it has forgotten the flights already
 }
 
@@ -191,6 +191,11 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 		c.batch.PutTimer(died.DiedAt.Add(c.opts.DeadRetention), TimerBury,
 			delay.AppendKey(nil, key))
 		c.next.kept = append(c.next.kept, KeptRef{Key: key, Dead: true})
+		if c.tiered && !key.Less(c.meta.Boundary) {
+			// Its segment is still to be hydrated, and must not bring it back (rule R1). The tier
+			// gets no mark: that would bury the dead letter.
+			c.batch.PutMark(&delay.Mark{Key: key, State: it.State, At: died.DiedAt})
+		}
 	}
 	c.outcome(id, localstore.IDRecord{Identity: ident, Attempts: it.Attempts}, it.State)
 	if it.State == delay.Delivered {

@@ -28,7 +28,7 @@ func (r *Recoverer) Restore(
 	*books = st.Books
 	books.Pending -= st.NotUploaded
 	books.LostWithDisk += st.NotUploaded
-	w := &restorer{Recoverer: r, b: r.Store.NewBatch()}
+	w := &restorer{Recoverer: r, b: r.Store.NewBatch(), watermark: st.Watermark}
 	if err := w.countCold(ctx, st); err != nil {
 		return fmt.Errorf("count cold messages: %w", err)
 	}
@@ -38,7 +38,7 @@ func (r *Recoverer) Restore(
 	if err := w.kept(ctx); err != nil {
 		return fmt.Errorf("kept messages: %w", err)
 	}
-	meta.Adopted = true // from here on the store is believed
+	meta.Adopted = true // from here on the store is believed (C13)
 	w.b.SetMeta(*meta)
 	w.b.SetBooks(*books)
 	if err := r.apply(w.b); err != nil {
@@ -53,8 +53,9 @@ func (r *Recoverer) Restore(
 // restorer writes in batches.
 type restorer struct {
 	*Recoverer
-	b   *localstore.Batch
-	err error
+	b         *localstore.Batch
+	err       error
+	watermark delay.Key
 }
 
 func (r *restorer) more() bool {
@@ -148,6 +149,14 @@ func (r *restorer) keep(k delay.Kept) error {
 		id = r.IDs.Make(r.Shard, k.Key)
 	}
 	rec := localstore.IDRecord{Identity: delay.IdentityOf(k.Key, &m), Attempts: k.Progress.Attempts}
+	if !k.Key.Less(r.watermark) {
+		// It was kept before the manifest's watermark passed it: a segment holds it too, which is
+		// still to be hydrated and must not bring it back (rule R1).
+		r.b.PutMark(&delay.Mark{Key: k.Key, State: k.Progress.State, At: k.Progress.DiedAt})
+		if m.Cold {
+			r.b.ForgetCold(k.Key.Due, 0)
+		}
+	}
 	if k.Progress.State.Finished() {
 		rec.State, rec.FinishedAt = k.Progress.State, k.Progress.DiedAt
 		r.b.PutDead(k.Key, k.Progress, k.Record)
