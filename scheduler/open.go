@@ -138,8 +138,13 @@ func (s *Shard) ownTier(ctx context.Context, own *ownership) error {
 	case st != nil && fresh:
 		own.restore = st
 	}
-	if st == nil {
+	switch {
+	case st == nil:
 		m.Boundary = delay.Key{}
+	case !fresh:
+		// What is ours is known as such before another nonce is written: an attempt to take the
+		// shard may end here, or after the manifest was written, any number of times.
+		m.Nonce, m.ManifestVersion = st.Nonce, st.Version
 	}
 	// The nonce is on the disk before the manifest names it (rule R10).
 	if _, err := rand.Read(m.NextNonce[:]); err != nil {
