@@ -201,7 +201,7 @@ func (p *parcel) handedOver() core.FinishItem {
 	}
 }
 
-// commitOnce finishes at-most-once messages before they are handed over.
+// commitOnce finishes at-most-once messages before they are handed over (C14).
 func (s *Shard) commitOnce(items []core.FinishItem) error {
 	if len(items) == 0 {
 		return nil
@@ -267,7 +267,9 @@ func (s *Shard) Pull(
 }
 
 // awaitGrant waits for messages.
-func (s *Shard) awaitGrant(ctx context.Context, w *core.Waiter, d time.Duration) (core.Grant, error) {
+func (s *Shard) awaitGrant(
+	ctx context.Context, w *core.Waiter, d time.Duration,
+) (core.Grant, error) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	var g core.Grant
@@ -290,7 +292,7 @@ func (s *Shard) takeBack(w *core.Waiter) core.Grant {
 	return g
 }
 
-// lease makes a grant durable and reads its messages meanwhile.
+// lease makes a grant durable (C14) and reads its messages meanwhile.
 func (s *Shard) lease(
 	ctx context.Context, lane uint32, target delay.Target, g core.Grant,
 ) ([]Lease, error) {

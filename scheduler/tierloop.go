@@ -66,7 +66,7 @@ type tierWaiter struct {
 	done   chan struct{}
 }
 
-// waitFor waits until the bucket holds everything up to seq and outbox.
+// waitFor waits until the bucket holds everything up to seq and outbox (C15).
 func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error {
 	t := &s.tier
 	t.mu.Lock()

@@ -35,6 +35,8 @@ type Guarded struct {
 	}
 }
 
+// New makes a clock that begins at the wall clock. boot is the time since boot, suspend included;
+// hold is the longest time that a step is held; ev is told of steps and may be nil.
 func New(
 	wall func() time.Time, boot func() time.Duration, hold time.Duration, ev func(time.Duration),
 ) *Guarded {
@@ -44,7 +46,7 @@ func New(
 	return g
 }
 
-// Now is the guarded instant.
+// Now is the guarded instant (C10, C11).
 func (g *Guarded) Now() delay.Due {
 	wall, boot := g.wall().Round(0), g.boot()
 	g.mu.Lock()
@@ -95,6 +97,7 @@ func (g *Guarded) Confirm() {
 	}
 }
 
+// Status tells the time, and whether and why it is held.
 func (g *Guarded) Status() Status {
 	now := g.Now()
 	g.mu.Lock()
@@ -113,7 +116,7 @@ func (g *Guarded) Status() Status {
 // Status is the guarded clock (rule R21).
 type Status struct {
 	Now    delay.Due
-	Held   bool
-	Reason string
-	Steps  int64
+	Held   bool   // it does not follow the wall clock now
+	Reason string // of holding
+	Steps  int64  // since the start
 }

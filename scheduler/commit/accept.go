@@ -45,7 +45,7 @@ func (c *Committer) insert(m *delay.Message) core.Ref {
 // AcceptOp stores drafts.
 type AcceptOp struct {
 	Drafts   []delay.Draft
-	Receipts []Receipt
+	Receipts []Receipt  // filled; as long as Drafts
 	TierSeq  delay.Seq  // set: the highest seq that the bucket must hold before the reply (S3)
 	Done     chan error // capacity 1; answered after the sync
 
@@ -178,9 +178,9 @@ func (c *Committer) replace(d *delay.Draft, r *Receipt, old *localstore.IDRecord
 // ReserveOp takes fresh seqs for ids. Seqs of a crashed epoch are never issued again, so the op
 // needs no row.
 type ReserveOp struct {
-	N    int
-	IDs  []delay.ID
-	Done chan error
+	N    int        // how many
+	IDs  []delay.ID // filled
+	Done chan error // capacity 1
 }
 
 func (o *ReserveOp) stage(c *Committer) {

@@ -9,10 +9,10 @@ type Receipt struct {
 	ID         delay.ID
 	Due        delay.Due
 	Durability delay.Durability
-	Duplicate  bool
-	Generation uint32
-	State      delay.State
-	Err        error // nil, or wraps one of delay's kinds
+	Duplicate  bool        // it repeats an earlier request; nothing was stored
+	Generation uint32      // counts the contents that the id has named, from 1
+	State      delay.State // of the message that it repeats
+	Err        error       // nil, or wraps one of delay's kinds
 }
 
 // Change is the kind of a change to a pending message.

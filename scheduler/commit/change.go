@@ -89,13 +89,13 @@ func (c *Committer) outcome(id delay.ID, rec localstore.IDRecord, state delay.St
 	c.batch.PutTimer(rec.FinishedAt.Add(c.opts.DedupeWindow), TimerForget, []byte(id))
 }
 
-// ChangeOp applies changes; records holds what Change fetched of cold messages.
+// ChangeOp applies changes.
 type ChangeOp struct {
 	Requests []ChangeRequest
-	Results  []ChangeResult
-	Records  map[delay.Key][]byte
-	Outbox   uint64
-	Done     chan error
+	Results  []ChangeResult       // filled; as long as Requests
+	Records  map[delay.Key][]byte // of cold messages that are to be moved
+	Outbox   uint64               // set: marks below it belong to the changes (rule R13)
+	Done     chan error           // capacity 1; answered after the sync
 }
 
 func (o *ChangeOp) stage(c *Committer) {
@@ -140,7 +140,8 @@ func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) Chang
 	}
 }
 
-// ErrRefetch says that a message became cold between the fetch of its record and the change.
+// ErrRefetch is the Err of a ChangeResult whose message became cold between the fetch of its record
+// and the change: fetch it and ask again.
 var ErrRefetch = errors.New("scheduler: record of a cold message is missing")
 
 // changeFinished answers for what has no row.

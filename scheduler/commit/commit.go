@@ -21,11 +21,12 @@ const (
 	syncsInFlight = 8       // batches applied and not yet synced
 )
 
-// Op is one request to the committer: the only writer of ids, keys and rows (C5).
+// Op is one request to the committer: the only writer of ids, keys and rows (C5). The pointers to
+// the Op types of this package are ops; they must not be touched from Put until they are answered.
 type Op interface {
 	// stage adds the op's writes to the batch, flushing it where it must.
 	stage(c *Committer)
-	// finish is called once, after the sync of the op's last write, with a token or an error.
+	// finish is called once, after the sync of the op's last write, with a token or an error (C4).
 	finish(s localstore.Synced, err error)
 }
 
@@ -210,8 +211,8 @@ type flushed struct {
 	at      time.Time // when it was applied
 }
 
-// Run commits until close was called and everything is committed. A store error ends it: everything that waits
-// and everything that follows is refused.
+// Run commits until Close was called and everything is committed. A store error ends it: everything
+// that waits and everything that follows is refused. It is called once.
 func (c *Committer) Run() error {
 	var ops []Op
 	for {

@@ -13,10 +13,11 @@ import (
 // DeadOp retries or deletes a dead letter.
 type DeadOp struct {
 	ID      delay.ID
-	Retry   bool
-	Receipt Receipt
-	err     error
-	Done    chan error
+	Retry   bool       // otherwise it is deleted
+	Receipt Receipt    // filled by a retry
+	Done    chan error // capacity 1; answered after the sync, with ErrNotFound when there is none
+
+	err error
 }
 
 func (o *DeadOp) stage(c *Committer) {

@@ -10,26 +10,27 @@ import (
 	"github.com/cicadamq/cicada/localstore"
 )
 
-// place is where the row of a pending message is.
-type place uint8
+// Place is where the row of a pending message is.
+type Place uint8
 
+// The places.
 const (
-	PlaceNone   place = iota // finished or never there
+	PlaceNone   Place = iota // finished or never there
 	PlaceRow                 // a local row
 	PlaceParked              // a parked row
 	PlaceCold                // only in the bucket
 )
 
-// Located is what the committer knows of a message before it changes it.
+// Located is what the local store knows of a message.
 type Located struct {
 	ID      delay.ID
 	Rec     localstore.IDRecord
-	Known   bool // rec is of the id index
+	Known   bool // Rec is of the id index, or made up for an id that was issued
 	Key     delay.Key
-	Place   place
+	Place   Place
 	Lane    uint64 // of a parked row
 	Claimed bool   // of a parked row: it was claimed before it was parked
-	Record  []byte // of a local row
+	Record  []byte // of a row; nil for cold and finished messages
 }
 
 // Finder looks messages up in the local store. It is safe for concurrent use; what it finds may
@@ -41,8 +42,8 @@ type Finder struct {
 	issued func(delay.Seq) bool
 }
 
-// Locate finds the current generation of id. place is PlaceNone for what is finished or unknown;
-// then rec.State tells which, with known.
+// Locate finds the current generation of id. Place is PlaceNone for what is finished or unknown;
+// then Known tells which, with Rec.State. ErrUnavailable while ids are being restored (rule R14).
 func (f *Finder) Locate(id delay.ID) (Located, error) {
 	rec, known, err := f.store.LookupID(string(id))
 	if err != nil {

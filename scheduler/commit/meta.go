@@ -25,7 +25,8 @@ func (o *metaOp) finish(_ localstore.Synced, err error) {
 	}
 }
 
-// PauseTarget pauses or resumes a target, durably. lane is its number.
+// PauseTarget pauses or resumes a target, durably. lane is its number. done has capacity 1 and is
+// answered after the sync, here and below.
 func PauseTarget(target delay.Target, lane uint32, paused bool, done chan error) Op {
 	return &metaOp{done: done, change: func(c *Committer) {
 		st := c.targets[target]

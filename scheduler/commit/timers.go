@@ -38,10 +38,10 @@ func (o *ExpireOp) finish(localstore.Synced, error) {}
 // TimersOp works off durable timers that have come due.
 type TimersOp struct {
 	UpTo delay.Due
-	Done chan int // how many
+	Done chan int // capacity 1: how many were worked off; TimersChunk says that there may be more
 }
 
-// TimersChunk bounds one op.
+// TimersChunk bounds the timers of one op.
 const TimersChunk = 1000
 
 func (o *TimersOp) stage(c *Committer) {
@@ -93,6 +93,7 @@ func (c *Committer) bury(key delay.Key) {
 	c.mark(&delay.Mark{Key: key, State: delay.Dead, At: c.now()}, true)
 }
 
+// expiring adds the message of key to list, if it is still there.
 func (c *Committer) expiring(list []core.Expiring, key delay.Key) []core.Expiring {
 	loc, err := c.find.locateKey(key)
 	if err != nil || loc.Place != PlaceRow && loc.Place != PlaceParked {

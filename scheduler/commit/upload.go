@@ -24,18 +24,19 @@ type Row struct {
 // KeptRef names a parked row or a dead letter to be uploaded again (rule R5).
 type KeptRef struct {
 	Key  delay.Key
-	Lane uint64
-	Dead bool
+	Lane uint64 // hash of the target of a parked row
+	Dead bool   // a dead letter
 }
 
 // Buffer collects what the next flush uploads, so that it need not be read back from the
-// store. When the bucket is slow it overflows: then only a position is kept, and the flush reads
-// the rows it needs.
+// store (C7). When the bucket is slow it overflows: then only a position is kept, and the flush
+// reads the rows it needs. The committer fills it; Take, Oldest, FlushSoon and Wake are safe for
+// concurrent use.
 type Buffer struct {
 	off   bool
 	now   func() delay.Due
-	Wake  chan struct{}
-	arena []byte // the committer's: rows are copied here
+	Wake  chan struct{} // holds a token when a flush is wanted soon
+	arena []byte        // the committer's: rows are copied here
 
 	mu struct {
 		sync.Mutex
@@ -43,20 +44,20 @@ type Buffer struct {
 	}
 }
 
-// Part is what has come together since the last flush.
+// Part is what has come together since the last flush. It is a value of whoever took it.
 type Part struct {
 	Rows   []Row
-	Bytes  int64
-	Since  delay.Due // when the first of rows came; 0 when there are none
+	Bytes  int64     // of Rows, with their keys
+	Since  delay.Due // when the first of Rows came; 0 when there are none
 	Kept   []KeptRef
-	Done   []delay.Key
-	Last   delay.Seq // every row above behind and up to here is in rows
-	Outbox uint64
-	Mark   delay.Key
-	Books  delay.Books
-	Uncold int64
-	Resume delay.Key // where the backlog is read on; of what is left after a cut
-	Behind delay.Seq // rows overflowed: those up to here must be read from the store; 0 is none
+	Done   []delay.Key // delivered without a mark of their own
+	Last   delay.Seq   // every row above Behind and up to here is in Rows
+	Outbox uint64      // every mark below it is in the outbox
+	Mark   delay.Key   // the watermark
+	Books  delay.Books // as of Last
+	Uncold int64       // pending rows that no segment holds (rule R15)
+	Resume delay.Key   // where the backlog is read on; of what is left after a cut
+	Behind delay.Seq   // rows overflowed: those up to here must be read from the store; 0 is none
 }
 
 // NewBuffer makes a buffer that begins with what first says. off is for --bucket none:

@@ -5,7 +5,7 @@ package core
 import "github.com/cicadamq/cicada/delay"
 
 // EvTargets asks the core for its lanes.
-type EvTargets struct{ Done chan []LaneStatus }
+type EvTargets struct{ Done chan []LaneStatus } // capacity 1
 
 // LaneStatus is a lane as the core sees it.
 type LaneStatus struct {
@@ -45,10 +45,12 @@ func (e EvTargets) apply(c *Core) {
 	e.Done <- out
 }
 
-// Glance is what Status asks of the core.
+// Glance is how much the core holds in memory: messages, and bytes of the records of those in the
+// wheel.
 type Glance struct{ Hot, HotBytes int64 }
 
-type EvGlance struct{ Done chan Glance }
+// EvGlance asks the core how much it holds.
+type EvGlance struct{ Done chan Glance } // capacity 1
 
 func (e EvGlance) apply(c *Core) {
 	e.Done <- Glance{
@@ -66,8 +68,8 @@ type EvInspect struct {
 // Sight is what the core sees of a key.
 type Sight struct {
 	Claimed  bool
-	Hot      bool
-	Attempts uint32
+	Hot      bool   // in memory, if its row is local
+	Attempts uint32 // made so far; 0 when it is not claimed
 }
 
 func (e EvInspect) apply(c *Core) {
@@ -90,11 +92,12 @@ func (e EvSync) apply(c *Core) {
 	close(e.Done)
 }
 
-// EvWithdraw is the committer's question.
+// EvWithdraw is the committer's question before a change: may the message be taken away from
+// delivery? A key that is granted must be followed by EvWithdrawn (C2).
 type EvWithdraw struct {
 	Key     delay.Key
-	Parked  bool
-	Lane    uint32
+	Parked  bool      // its row is parked
+	Lane    uint32    // of a parked row
 	Granted chan bool // capacity 1
 }
 

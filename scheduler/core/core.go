@@ -53,10 +53,11 @@ const (
 // Ref is a reference to a message: what the wheel and the queues hold instead of it.
 type Ref struct {
 	Key  delay.Key
-	Lane uint32
+	Lane uint32 // number of its target
 	Meta uint32 // size of the record in the low 24 bits, flags above
 }
 
+// Flags of Ref.Meta.
 const (
 	sizeMask = 1<<24 - 1
 	RefCold  = 1 << 24 // a segment may hold it: finishing needs a mark
@@ -64,15 +65,17 @@ const (
 	RefOnce  = 1 << 26 // at most once: finished before it is handed over
 )
 
+// Size is the length of the record in bytes; 0 when it is not known.
 func (r Ref) Size() int { return int(r.Meta & sizeMask) }
 
-// Event is something that happened; apply lets the core take note and append actions.
+// Event is something that happened: one of the Ev types of this package. It belongs to the core
+// once it is given to Step; answers come through channels of capacity 1 in the event.
 type Event interface{ apply(c *Core) }
 
-// Action is something the runner has to do; one of the act types.
+// Action is something the runner has to do; one of the Act types of this package.
 type Action any
 
-// Core is the state machine of one shard. It is confined to one goroutine.
+// Core is the state machine of one shard, made by New. It is confined to one goroutine.
 type Core struct {
 	opts  Options
 	lanes laneTable
@@ -200,8 +203,8 @@ func (c *Core) NextWake() delay.Due {
 	return wake
 }
 
-// fire moves what is due from the wheel to the ready queues, at most fireChunk references a step,
-// so that other events get their turn in between.
+// fire moves what is due (C1) from the wheel to the ready queues, at most fireChunk references a
+// step, so that other events get their turn in between.
 func (c *Core) fire() {
 	if c.ready >= maxReady {
 		c.moreDue = false // parking makes room
@@ -271,6 +274,7 @@ func (c *Core) remindLane(l *lane, at delay.Due) {
 // ActHorizon asks for the claim horizon to be written; EvHorizon answers.
 type ActHorizon struct{ Horizon delay.Due }
 
+// EvHorizon says that the claim horizon is durable up to Horizon (rule R8).
 type EvHorizon struct{ Horizon delay.Due }
 
 func (e EvHorizon) apply(c *Core) {
@@ -283,7 +287,7 @@ func (e EvHorizon) apply(c *Core) {
 	}
 }
 
-// wantHorizon keeps H ahead of now while push lanes are claiming (rule R8).
+// wantHorizon keeps H ahead of now while push lanes are claiming (C6).
 func (c *Core) wantHorizon() {
 	if c.pushed && c.horizonReq == 0 && c.horizon < c.now+horizonRenew {
 		c.horizonReq = c.now + horizonAhead

@@ -44,29 +44,30 @@ type leaseState struct {
 // FinishItem is the outcome of one message, to be committed.
 type FinishItem struct {
 	Ref      Ref
-	Parked   bool
+	Parked   bool // its row is parked
 	Parking  bool // parked by now, unless the commit of that failed to find its row
 	Noted    bool // an attempt record exists
 	State    delay.State
-	Attempts uint32
+	Attempts uint32 // made
 	Reason   string // of death
 	Detail   string // the last error
 }
 
-// ActFinish asks for outcomes to be committed. settle is answered after the sync.
+// ActFinish asks for outcomes to be committed; EvFinished answers when there are Items, and
+// Settle.Done after the sync.
 type ActFinish struct {
 	Items  []FinishItem
-	Leases []uint64 // lease records that are done with
-	Notes  []NoteItem
-	Settle *Settling
+	Leases []uint64   // lease records that are done with
+	Notes  []NoteItem // attempts to be noted
+	Settle *Settling  // nil unless a consumer waits for it
 }
 
 // NoteItem is an attempt that failed: what must survive a restart.
 type NoteItem struct {
 	Key      delay.Key
-	Attempts uint32
-	NextAt   delay.Due
-	Detail   string
+	Attempts uint32    // made so far
+	NextAt   delay.Due // of the next one
+	Detail   string    // why it failed
 }
 
 // EvFinished says that outcomes are synced.
@@ -131,13 +132,13 @@ func (c *Core) unlease(f *flight) {
 // Outcome is the result of one attempt at a push lane.
 type Outcome struct {
 	Key     delay.Key
-	Result  broker.Outcome
-	Expired bool // its time had passed: no attempt was made
-	Lost    bool // no copy of it could be read
-	Last    bool // this was its last attempt
-	Backoff time.Duration
-	After   time.Duration // the receiver's wish
-	Reason  string
+	Result  broker.Outcome // when an attempt was made
+	Expired bool           // its time had passed: no attempt was made
+	Lost    bool           // no copy of it could be read
+	Last    bool           // this was its last attempt
+	Backoff time.Duration  // the message's own first pause; 0 is the default
+	After   time.Duration  // the receiver's wish
+	Reason  string         // why it failed
 }
 
 // EvOutcomes brings the results of deliveries of one lane.
@@ -306,8 +307,8 @@ func (e EvLast) apply(c *Core) {
 // over any more. No attempt was made.
 type EvReleased struct {
 	Lane    uint32
-	Keys    []delay.Key
-	Expired []delay.Key
+	Keys    []delay.Key // given back
+	Expired []delay.Key // whose time has passed
 	Lost    []delay.Key // unreadable just now: tried again after a pause
 }
 

@@ -56,23 +56,23 @@ type waiting struct {
 // Waiter is one pull that waits.
 type Waiter struct {
 	Lane  uint32
-	Max   int
-	Lease time.Duration
-	Grant chan Grant // capacity 1
+	Max   int           // messages
+	Lease time.Duration // from the grant on
+	Grant chan Grant    // capacity 1
 }
 
 // Grant is what a pull gets: claims under one lease.
 type Grant struct {
-	Lease   uint64
+	Lease   uint64 // its number: the epoch above 40 bits of a counter
 	Expires delay.Due
-	Claims  []Claim
+	Claims  []Claim // empty: nothing came
 }
 
 // Claim is one attempt to be made.
 type Claim struct {
 	Ref     Ref
-	Attempt uint32
-	Parked  bool
+	Attempt uint32 // its number, from 1
+	Parked  bool   // its row is parked
 }
 
 // lane finds or makes the lane of a number.
@@ -259,11 +259,12 @@ func (e EvPause) apply(c *Core) {
 // EvParkedLanes tells, at start, which lanes have parked rows and which are paused.
 type EvParkedLanes struct{ Lanes []ParkedLane }
 
+// ParkedLane is a lane as the local store knows it.
 type ParkedLane struct {
 	Lane    uint32
-	Rows    int64
+	Rows    int64 // parked
 	Paused  bool
-	Claimed delay.Key
+	Claimed delay.Key // the durable claim cursor (rule R8)
 }
 
 func (e EvParkedLanes) apply(c *Core) {
@@ -281,13 +282,14 @@ type ActReadParked struct {
 	From delay.Key
 }
 
-// EvParkedRead answers. more says that there are rows beyond next.
+// EvParkedRead answers: every parked row of the lane below Next was returned, and there are rows
+// beyond it when More is set.
 type EvParkedRead struct {
 	Lane uint32
 	Refs []Ref
 	Next delay.Key
 	More bool
-	Err  error
+	Err  error // nothing was read
 }
 
 func (e EvParkedRead) apply(c *Core) {
@@ -328,6 +330,7 @@ type ActClaimCursor struct {
 	Key  delay.Key
 }
 
+// EvClaimCursor says that the lane's claim cursor is durable up to Key (C6).
 type EvClaimCursor struct {
 	Lane uint32
 	Key  delay.Key

@@ -25,7 +25,7 @@ type ActLoad struct {
 // EvLoaded answers: every row of the range below next was returned.
 type EvLoaded struct {
 	Refs []Ref
-	Next delay.Key
+	Next delay.Key // Upper of the load when it was read to its end
 }
 
 func (e EvLoaded) apply(c *Core) {
@@ -96,7 +96,7 @@ func (c *Core) wantLoad() {
 // beyond what has been loaded are none of the core's business yet.
 type EvAccepted struct {
 	Refs []Ref
-	Last delay.Seq
+	Last delay.Seq // every seq up to here is announced by now
 }
 
 func (e EvAccepted) apply(c *Core) {
@@ -119,7 +119,7 @@ type withdrawal struct {
 }
 
 // withdraw takes key away from delivery for a change. It reports false when the message is
-// claimed. Every granted key is followed by an EvWithdrawn. lane is set for a parked row.
+// claimed. Every granted key is followed by an EvWithdrawn (C2). parked is set for a parked row.
 func (c *Core) withdraw(key delay.Key, parked *lane) bool {
 	if _, claimed := c.flights[key]; claimed {
 		return false

@@ -16,6 +16,7 @@ type ParkItem struct {
 // ActPark asks for rows to be parked; EvParked answers when that is synced.
 type ActPark struct{ Items []ParkItem }
 
+// EvParked says that rows are parked, durably.
 type EvParked struct{ Items []ParkItem }
 
 func (e EvParked) apply(c *Core) {
@@ -45,8 +46,8 @@ func (e EvParked) apply(c *Core) {
 	c.finished = true
 }
 
-// ActWatermark asks for the low watermark to be raised. seen is the cut of rule R7: the committer
-// lowers mark to the first key it accepted after seen.
+// ActWatermark asks for the low watermark to be raised. Seen is the cut of rule R7: the committer
+// lowers Mark to the first key it accepted after Seen (C3).
 type ActWatermark struct {
 	Mark delay.Key
 	Seen delay.Seq

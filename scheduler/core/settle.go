@@ -13,18 +13,19 @@ import (
 // Settling is a consumer's request to settle receipts, on its way through the core.
 type Settling struct {
 	Kind     Settlement
-	Lane     uint32
-	Receipts []SettleKey
-	Results  []SettleResult
-	Missing  []int // receipts of which the core knows nothing
-	After    time.Duration
-	HasAfter bool
-	Lease    time.Duration
-	Reason   string
-	Grant    Grant      // Extend: the new lease record to be written
-	Done     chan error // capacity 1
+	Lane     uint32         // the queue's number
+	Receipts []SettleKey    // what is settled
+	Results  []SettleResult // filled; as long as Receipts
+	Missing  []int          // filled: receipts of which the core knows nothing
+	After    time.Duration  // Nack: pause before the next attempt
+	HasAfter bool           // After is set; otherwise the pause of the attempt's number
+	Lease    time.Duration  // Extend: from now
+	Reason   string         // Nack
+	Grant    Grant          // filled for Extend: the new lease record to be written
+	Done     chan error     // capacity 1; answered after the sync
 }
 
+// SettleKey is what a receipt names: one attempt at one message, under one owner of the shard.
 type SettleKey struct {
 	Key     delay.Key
 	Epoch   delay.Epoch
@@ -133,7 +134,7 @@ func (c *Core) extend(l *lane, keys []delay.Key, lease time.Duration) Grant {
 // EvStop stops further attempts of claimed messages (S5): what waits between attempts is dead at
 // once, what is being attempted when the attempt fails.
 type EvStop struct {
-	Key  delay.Key
+	Key  delay.Key // the message
 	Done chan bool // capacity 1: whether the message was claimed
 }
 
@@ -156,9 +157,10 @@ func (e EvStop) apply(c *Core) {
 // looked at when its attempt ends.
 type EvExpire struct{ Refs []Expiring }
 
+// Expiring is a message whose time has passed.
 type Expiring struct {
 	Ref    Ref
-	Parked bool
+	Parked bool // its row is parked
 }
 
 func (e EvExpire) apply(c *Core) {
@@ -180,7 +182,7 @@ func (e EvExpire) apply(c *Core) {
 	}
 }
 
-// ActExpire asks for an unclaimed message to be finished as expired; EvWithdrawn answers.
+// ActExpire asks for an unclaimed message to be finished as expired; EvWithdrawn answers (C2).
 type ActExpire struct {
 	Ref    Ref
 	Parked bool
@@ -208,7 +210,7 @@ type RecoveredFlight struct {
 type RecoveredLease struct {
 	Lane    uint32
 	Expires delay.Due
-	Keys    []delay.Key
+	Keys    []delay.Key // those that are not settled
 }
 
 func (e EvRecovered) apply(c *Core) {

@@ -145,7 +145,7 @@ func (q *Reader) List(
 	next := ""
 	err = q.Pending(ctx, f, from, func(it Item) bool {
 		if len(out) == limit {
-			next = pageToken(it.Key)
+			next = pageToken(it.Key) // C9
 			return false
 		}
 		out = append(out, it.Info)

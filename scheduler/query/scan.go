@@ -53,7 +53,7 @@ type chunkReader struct {
 	items []Item
 	locs  []commit.Located
 	upper delay.Key
-	seen  map[delay.Key]struct{} // local rows from the boundary on: the tier holds them too
+	seen  map[delay.Key]struct{} // local rows from the boundary on: the tier holds them too (C8)
 	err   error
 }
 

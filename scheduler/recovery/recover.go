@@ -122,7 +122,7 @@ func (r *Recoverer) recoverLanes(f *Found, behind bool) error {
 }
 
 // recoverFlights brings leases and attempts back (S7): rows are the truth, so what has none is
-// finished.
+// finished (C12).
 func (r *Recoverer) recoverFlights(ev *core.EvRecovered) error {
 	store := r.Store
 	ev.Leases = make(map[uint64]core.RecoveredLease)
