@@ -350,7 +350,7 @@ func (s *Shard) leases(
 		}
 		at := len(receipts)
 		receipts = pull.AppendReceipt(receipts, pull.Receipt{
-			Key: o.Key, Epoch: delay.Epoch(g.Lease >> 40), Attempt: p.Attempt, Lane: hash,
+			Key: o.Key, Epoch: g.Epoch, Attempt: p.Attempt, Lane: hash,
 		})
 		out = append(out, Lease{
 			ID: p.id, Receipt: string(receipts[at:]), Attempt: p.Attempt, Due: p.msg.Due,
@@ -425,6 +425,12 @@ func (s *Shard) settled(kind Settlement, target delay.Target, r core.SettleKey) 
 	}
 	if _, _, err := s.parts.Store.Dead(r.Key); !errors.Is(err, delay.ErrNotFound) {
 		return Superseded
+	}
+	if !r.Key.Less(s.parts.Store.Meta().Boundary) && s.parts.Tier != nil {
+		// After a restore the message may wait in the bucket, to be delivered again.
+		if _, marked, err := s.parts.Store.Mark(r.Key); err != nil || !marked {
+			return Superseded
+		}
 	}
 	if s.endedOtherwise(r) || kind != Ack {
 		return Superseded

@@ -28,8 +28,8 @@ func (c *Committer) claimable(loc Located) bool {
 		return false
 	}
 	if loc.Place == PlaceRow {
-		if !target.IsPull() && loc.Key.Due <= c.horizon {
-			return false // it may have been handed over just before the crash (rule R8)
+		if c.maybeClaimed(target, loc.Key) {
+			return false
 		}
 		return c.ask(loc.Key, nil)
 	}
@@ -38,6 +38,12 @@ func (c *Committer) claimable(loc Located) bool {
 		return false
 	}
 	return c.ask(loc.Key, &lane)
+}
+
+// maybeClaimed reports whether an unparked message may have been handed over just before the last
+// crash (rule R8). When it is parked later, that is remembered with it.
+func (c *Committer) maybeClaimed(target delay.Target, key delay.Key) bool {
+	return !target.IsPull() && key.Due <= c.horizon
 }
 
 // beforeCursor reports whether a parked push message may have been claimed before the last crash.

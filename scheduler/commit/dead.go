@@ -37,6 +37,12 @@ func (o *DeadOp) stage(c *Committer) {
 		return
 	}
 	c.batch.DeleteDead(key)
+	if made := c.ids.Make(c.shard, key); made != o.ID {
+		// A receipt that comes late knows only the key, and must not find that all went well.
+		c.outcome(made, localstore.IDRecord{
+			Identity: delay.Identity{Key: key, Generation: 1}, Attempts: p.Attempts,
+		}, p.State)
+	}
 	mark := &delay.Mark{Key: key, State: delay.Dead, At: c.now()}
 	if o.Retry {
 		mark = o.again(c, key, p, record)

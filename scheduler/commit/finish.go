@@ -29,17 +29,30 @@ func (o *FinishOp) stage(c *Committer) {
 	for _, n := range o.Notes {
 		c.batch.PutProgress(n.Key, delay.Progress{
 			State: delay.Claimed, Attempts: n.Attempts, NextAt: n.NextAt, LastError: n.Detail,
+			Reason: reasonOf(n),
 		})
 	}
 	for _, no := range o.Leases {
 		c.batch.DeleteLease(no)
 	}
-	if o.Settle != nil && len(o.Settle.Grant.Claims) > 0 {
-		c.batch.PutLease(LeaseOf(o.Settle.Grant, c.lanes.Target(o.Settle.Lane)))
+	if o.Settle != nil {
+		for _, g := range o.Settle.Grants {
+			c.batch.PutLease(LeaseOf(g, c.lanes.Target(o.Settle.Lane)))
+		}
 	}
 	if len(o.Items) > 0 && !o.Quiet {
 		c.then(core.EvFinished{Items: o.Items})
 	}
+}
+
+// StoppedReason is the reason in the progress of a message that must not be attempted again (S5).
+const StoppedReason = "stopped"
+
+func reasonOf(n core.NoteItem) string {
+	if n.Stopped {
+		return StoppedReason
+	}
+	return ""
 }
 
 func (o *FinishOp) finish(_ localstore.Synced, err error) {
@@ -49,6 +62,9 @@ func (o *FinishOp) finish(_ localstore.Synced, err error) {
 	if o.Settle != nil {
 		o.Settle.Done <- err
 	}
+	if o.Stop != nil {
+		o.Stop <- err == nil
+	}
 	if o.Done != nil {
 		o.Done <- err
 	}
@@ -57,7 +73,7 @@ func (o *FinishOp) finish(_ localstore.Synced, err error) {
 // LeaseOf is the durable record of a grant (rule R8).
 func LeaseOf(g core.Grant, target delay.Target) *localstore.Lease {
 	l := &localstore.Lease{
-		No: g.Lease, Target: target, Epoch: delay.Epoch(g.Lease >> 40), Expires: g.Expires,
+		No: g.Lease, Target: target, Epoch: g.Epoch, Expires: g.Expires,
 		Entries: make([]localstore.LeaseEntry, len(g.Claims)),
 	}
 	for i, cl := range g.Claims {
@@ -198,6 +214,10 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 		}
 	}
 	c.outcome(id, localstore.IDRecord{Identity: ident, Attempts: it.Attempts}, it.State)
+	if made := c.ids.Make(c.shard, key); it.Attempts > 1 && made != id {
+		// A receipt of an earlier attempt knows only the key.
+		c.outcome(made, localstore.IDRecord{Identity: ident, Attempts: it.Attempts}, it.State)
+	}
 	if it.State == delay.Delivered {
 		c.mark(&delay.Mark{
 			Key: key, State: it.State, At: c.now(), ID: string(id), Identity: ident,
@@ -221,7 +241,8 @@ func (o *ParkOp) stage(c *Committer) {
 			return // finished or changed since
 		}
 		lane := c.lanes.Target(items[i].Ref.Lane).Hash()
-		c.batch.Park(lane, keys[i], items[i].Claimed, rec)
+		claimed := items[i].Claimed || c.maybeClaimed(c.lanes.Target(items[i].Ref.Lane), keys[i])
+		c.batch.Park(lane, keys[i], claimed, rec)
 		if items[i].Ref.Meta&core.RefCold == 0 {
 			c.uncold--
 		}

@@ -18,10 +18,11 @@ type flight struct {
 	epoch   delay.Epoch
 	state   flightState
 	parked  bool
-	parking bool // its row is being parked: by the time it ends it may be
-	noted   bool // an attempt record exists
-	last    bool // the next failure is the last: out of attempts
-	stop    bool // no further attempt (S5)
+	parking bool        // its row is being parked: by the time it ends it may be
+	noted   bool        // an attempt record exists
+	last    bool        // the next failure is the last: out of attempts
+	stop    bool        // no further attempt (S5)
+	ending  delay.State // of a flight that is finishing
 }
 
 type flightState uint8
@@ -60,6 +61,7 @@ type ActFinish struct {
 	Leases []uint64   // lease records that are done with
 	Notes  []NoteItem // attempts to be noted
 	Settle *Settling  // nil unless a consumer waits for it
+	Stop   chan bool  // nil unless a stop waits for it: capacity 1
 }
 
 // NoteItem is an attempt that failed: what must survive a restart.
@@ -68,6 +70,7 @@ type NoteItem struct {
 	Attempts uint32    // made so far
 	NextAt   delay.Due // of the next one
 	Detail   string    // why it failed
+	Stopped  bool      // no further attempt may follow
 }
 
 // EvFinished says that outcomes are synced.
@@ -94,7 +97,7 @@ func (c *Core) finish(f flight, state delay.State, reason, detail string) {
 		c.lane(f.ref.Lane).retrying--
 	}
 	c.unlease(&f)
-	f.state = flightFinishing
+	f.state, f.ending = flightFinishing, state
 	c.flights[f.ref.Key] = f
 	c.finishes = append(c.finishes, FinishItem{
 		Ref: f.ref, Parked: f.parked, Parking: f.parking, Noted: f.noted, State: state,
@@ -176,7 +179,7 @@ func (c *Core) outcome(l *lane, f flight, o Outcome) {
 		l.lastError = o.Reason
 		c.finish(f, delay.Dead, "rejected", o.Reason)
 	case f.stop:
-		c.finish(f, delay.Dead, "stopped", o.Reason)
+		c.finish(f, delay.Dead, stopped, o.Reason)
 	case o.Last:
 		c.note(l, o)
 		c.finish(f, delay.Dead, "max_attempts", o.Reason)
@@ -277,7 +280,7 @@ func (c *Core) leaseOver(no uint64) {
 		case f.ref.Meta&RefOnce != 0:
 			c.landed(key)
 		case f.stop:
-			c.finish(f, delay.Dead, "stopped", "lease expired")
+			c.finish(f, delay.Dead, stopped, "lease expired")
 		case f.last:
 			c.finish(f, delay.Dead, "max_attempts", "lease expired")
 		default:

@@ -63,6 +63,7 @@ type Waiter struct {
 
 // Grant is what a pull gets: claims under one lease.
 type Grant struct {
+	Epoch delay.Epoch // of the receipts
 	Lease   uint64 // its number: the epoch above 40 bits of a counter
 	Expires delay.Due
 	Claims  []Claim // empty: nothing came
@@ -128,6 +129,7 @@ func (c *Core) dispatchPull(l *lane) {
 		l.waiters.pop()
 		c.leaseNo++
 		g := Grant{
+			Epoch:   c.epoch,
 			Lease:   uint64(c.epoch)<<40 | c.leaseNo,
 			Expires: c.now.Add(w.Lease),
 			Claims:  claims,

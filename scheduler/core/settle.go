@@ -21,7 +21,7 @@ type Settling struct {
 	HasAfter bool           // After is set; otherwise the pause of the attempt's number
 	Lease    time.Duration  // Extend: from now
 	Reason   string         // Nack
-	Grant    Grant          // filled for Extend: the new lease record to be written
+	Grants   []Grant        // filled for Extend: the new lease records to be written
 	Done     chan error     // capacity 1; answered after the sync
 }
 
@@ -53,7 +53,7 @@ func (e EvSettle) apply(c *Core) {
 		case f.state == flightFinishing:
 			// Settled before, perhaps not yet synced: our commit comes after that one.
 			s.Results[i] = Superseded
-			if s.Kind == Ack {
+			if s.Kind == Ack && f.ending == delay.Delivered {
 				s.Results[i] = Acked
 			}
 		case s.Kind == Ack:
@@ -70,7 +70,7 @@ func (e EvSettle) apply(c *Core) {
 		}
 	}
 	if len(extended) > 0 {
-		s.Grant = c.extend(l, extended, s.Lease)
+		s.Grants = c.extend(l, extended, s.Lease)
 	}
 	act.Items = c.finishes[before:len(c.finishes):len(c.finishes)]
 	c.finishes = c.finishes[:before:before]
@@ -103,7 +103,7 @@ func (c *Core) nack(l *lane, f flight, s *Settling) {
 		c.unlease(&f)
 		c.landed(f.ref.Key)
 	case f.stop:
-		c.finish(f, delay.Dead, "stopped", s.Reason)
+		c.finish(f, delay.Dead, stopped, s.Reason)
 	case f.last:
 		c.finish(f, delay.Dead, "max_attempts", s.Reason)
 	default:
@@ -116,23 +116,40 @@ func (c *Core) nack(l *lane, f flight, s *Settling) {
 }
 
 // extend moves keys to a new lease.
-func (c *Core) extend(l *lane, keys []delay.Key, lease time.Duration) Grant {
-	c.leaseNo++
-	g := Grant{Lease: uint64(c.epoch)<<40 | c.leaseNo, Expires: c.now.Add(lease)}
+// Receipts name the epoch that made them, so those of one epoch share a lease.
+func (c *Core) extend(l *lane, keys []delay.Key, lease time.Duration) []Grant {
+	var grants []Grant
 	for _, key := range keys {
 		f := c.flights[key]
+		at := slices.IndexFunc(grants, func(g Grant) bool { return g.Epoch == f.epoch })
+		if at < 0 {
+			c.leaseNo++
+			at = len(grants)
+			grants = append(grants, Grant{
+				Epoch: f.epoch, Lease: uint64(c.epoch)<<40 | c.leaseNo,
+				Expires: c.now.Add(lease),
+			})
+		}
+		g := &grants[at]
 		c.unlease(&f)
 		f.lease = g.Lease
 		c.flights[key] = f
 		g.Claims = append(g.Claims, Claim{Ref: f.ref, Attempt: f.attempt})
 	}
-	c.leases[g.Lease] = &leaseState{lane: l.no, left: len(keys), keys: keys}
-	c.timers.Add(int64(g.Expires), 0, timer{kind: timerLease, lease: g.Lease})
-	return g
+	for _, g := range grants {
+		ls := &leaseState{lane: l.no, left: len(g.Claims)}
+		for _, cl := range g.Claims {
+			ls.keys = append(ls.keys, cl.Ref.Key)
+		}
+		c.leases[g.Lease] = ls
+		c.timers.Add(int64(g.Expires), 0, timer{kind: timerLease, lease: g.Lease})
+	}
+	return grants
 }
 
 // EvStop stops further attempts of claimed messages (S5): what waits between attempts is dead at
-// once, what is being attempted when the attempt fails.
+// once, what is being attempted when the attempt fails. A crash does not undo it: it is answered
+// after it is synced.
 type EvStop struct {
 	Key  delay.Key // the message
 	Done chan bool // capacity 1: whether the message was claimed
@@ -145,13 +162,25 @@ func (e EvStop) apply(c *Core) {
 		return
 	}
 	if f.state == flightRetrying || f.state == flightWaiting {
-		c.finish(f, delay.Dead, "stopped", "")
-	} else {
-		f.stop = true
-		c.flights[e.Key] = f
+		at := len(c.finishes)
+		c.finish(f, delay.Dead, stopped, "")
+		act := ActFinish{Items: []FinishItem{c.finishes[at]}, Stop: e.Done}
+		if c.finishes = c.finishes[:at]; at == 0 {
+			c.finishes, c.finishBy = nil, 0
+		}
+		c.do(act)
+		return
 	}
-	e.Done <- true
+	f.stop, f.noted = true, true
+	c.flights[e.Key] = f
+	c.do(ActFinish{
+		Notes: []NoteItem{{Key: e.Key, Attempts: f.attempt, NextAt: c.now, Stopped: true}},
+		Stop:  e.Done,
+	})
 }
+
+// stopped is the reason of death of what was stopped.
+const stopped = "stopped"
 
 // EvExpire finishes messages whose time has passed and that nobody is working on. The rest is
 // looked at when its attempt ends.
@@ -204,6 +233,7 @@ type RecoveredFlight struct {
 	NextAt  delay.Due   // without a lease: when the next attempt is due
 	Parked  bool
 	Noted   bool // an attempt record exists
+	Stopped bool // no further attempt may follow (S5)
 }
 
 // RecoveredLease is a lease that was durable before the restart.
@@ -217,7 +247,11 @@ func (e EvRecovered) apply(c *Core) {
 	for _, r := range e.Flights {
 		f := flight{
 			ref: r.Ref, lease: r.Lease, attempt: r.Attempt, epoch: r.Epoch, state: flightLeased,
-			parked: r.Parked, noted: r.Noted,
+			parked: r.Parked, noted: r.Noted, stop: r.Stopped,
+		}
+		if r.Lease == 0 && r.Stopped {
+			c.finish(f, delay.Dead, stopped, "")
+			continue
 		}
 		if r.Lease == 0 {
 			f.state = flightRetrying

@@ -147,7 +147,7 @@ func (r *Recoverer) recoverFlights(ev *core.EvRecovered) error {
 				f = &core.RecoveredFlight{Ref: core.Ref{Key: k}, Attempt: p.Attempts, NextAt: p.NextAt}
 				flights[k] = f
 			}
-			f.Noted = true
+			f.Noted, f.Stopped = true, p.Reason == commit.StoppedReason
 			f.Attempt = max(f.Attempt, p.Attempts)
 			return true
 		})
