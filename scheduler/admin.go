@@ -110,7 +110,7 @@ func (s *Shard) Status() Status {
 		ClaimHorizon: meta.ClaimHorizon, Boundary: meta.Boundary,
 		Hot:           LevelStatus{Messages: g.Hot, Bytes: g.HotBytes},
 		Cold:          LevelStatus(counts.Cold),
-		DiskFreeBytes: store.DiskFree(), Accepting: s.accepting() == nil,
+		DiskFreeBytes: store.DiskFree(), Accepting: !s.draining.Load(),
 		Restoring: !meta.IDsComplete, Clock: s.clock.Status(), Books: store.Books(),
 	}
 	warm := counts.Warm.Messages + counts.Parked - g.Hot

@@ -58,7 +58,7 @@ type Status struct {
 	LastFlush         time.Time
 	LastFlushError    string
 	DiskFreeBytes     int64
-	Accepting         bool
+	Accepting         bool // not draining; overload and a full disk are answered one by one
 	Restoring         bool // client ids are not known yet (rule R14)
 	Clock             ClockStatus
 	Books             delay.Books

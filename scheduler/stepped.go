@@ -144,7 +144,10 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 	}
 	switch kind {
 	case TaskFlush:
-		return fencedOnly(guard(&s.flushing, func() error { return s.flushOnce(ctx, false) }))
+		return fencedOnly(guard(&s.flushing, func() error {
+			_, err := s.flushOnce(ctx, false)
+			return err
+		}))
 	case TaskHydrate:
 		return fencedOnly(guard(&s.hydrating, func() error { return s.hydrateAhead(ctx) }))
 	case TaskDrop:

@@ -130,7 +130,8 @@ func (s *Shard) runFlush(ctx context.Context) error {
 			return nil // the last flush is Drain's
 		}
 		next := s.opts.FlushInterval
-		if err := s.flushOnce(ctx, false); err != nil {
+		more, err := s.flushOnce(ctx, false)
+		if err != nil {
 			if errors.Is(err, delay.ErrFenced) {
 				return err
 			}
@@ -145,7 +146,7 @@ func (s *Shard) runFlush(ctx context.Context) error {
 			next = min(next, time.Second)
 		} else {
 			answered = s.parts.Boot()
-			if s.tier.pending.Behind > 0 {
+			if more {
 				next = 0
 			}
 		}
@@ -155,20 +156,26 @@ func (s *Shard) runFlush(ctx context.Context) error {
 
 // lastFlush uploads what is left and releases the manifest.
 func (s *Shard) lastFlush(ctx context.Context) error {
-	return s.flushOnce(ctx, true)
+	_, err := s.flushOnce(ctx, true)
+	return err
 }
 
-// flushOnce uploads one cut: new rows, kept messages, marks, and the shard's scalars.
-func (s *Shard) flushOnce(ctx context.Context, released bool) error {
+// flushOnce uploads one cut: new rows, kept messages, marks, and the shard's scalars. more says that
+// rows are left to be read back from the store. After the last flush, which releases the manifest,
+// there is no other.
+func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err error) {
 	s.tier.flush <- struct{}{} // one at a time
 	defer func() { <-s.tier.flush }()
+	if s.draining.Load() && !released {
+		return false, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	part := &s.tier.pending
 	part.Merge(s.upload.Take())
 	cut, left, err := s.cut(part)
 	if err != nil {
-		return fmt.Errorf("cut: %w", err)
+		return false, fmt.Errorf("cut: %w", err)
 	}
 	cut.Released = released
 	start := s.parts.Now()
@@ -178,17 +185,17 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) error {
 	}
 	s.noteFlush(cut, err)
 	if err != nil {
-		return err
+		return false, err
 	}
 	s.advanceBacklog(part, left)
 	outbox := left.Outbox
 	done := make(chan error, 1)
 	err = s.do(commit.NoteUpload(cut.Uploaded, st.Version, outbox, done), 0, done)
 	if err != nil {
-		return err
+		return false, err
 	}
 	s.confirmed(cut.Uploaded, outbox)
-	return nil
+	return part.Behind > 0, nil
 }
 
 // advanceBacklog takes over what is left after a flush that succeeded.

@@ -31,6 +31,7 @@ type Start struct {
 // Bounds of the core. They are constants because no operator could judge them.
 const (
 	fireChunk     = 1000             // references taken from the wheel in one step
+	claimBytes    = 16 << 20         // records handed out in one claim: bodies are held in memory
 	deliverChunk  = 256              // messages in one call of a sink
 	LoadChunk     = 10_000           // rows read in one load
 	parkChunk     = 1000             // rows moved in one park

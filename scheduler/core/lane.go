@@ -63,8 +63,8 @@ type Waiter struct {
 
 // Grant is what a pull gets: claims under one lease.
 type Grant struct {
-	Epoch delay.Epoch // of the receipts
-	Lease   uint64 // its number: the epoch above 40 bits of a counter
+	Epoch   delay.Epoch // of the receipts
+	Lease   uint64      // its number: the epoch above 40 bits of a counter
 	Expires delay.Due
 	Claims  []Claim // empty: nothing came
 }
@@ -177,7 +177,7 @@ func (c *Core) dispatchPush(l *lane) {
 // starve what comes due now, nor the other way round.
 func (c *Core) claim(l *lane, n int) []Claim {
 	var claims []Claim
-	for len(claims) < n {
+	for bytes := 0; len(claims) < n && bytes < claimBytes; {
 		fresh := l.ready.len() > 0
 		old := l.parked.len() > 0 && (l.pull || !l.claiming)
 		if !fresh && !old {
@@ -190,12 +190,14 @@ func (c *Core) claim(l *lane, n int) []Claim {
 			r := l.parked.pop()
 			l.backlog--
 			l.drain = false
+			bytes += r.Size()
 			claims = c.claimOne(claims, waiting{ref: r})
 			continue
 		}
 		w := l.ready.pop()
 		c.ready--
 		l.drain = true
+		bytes += w.ref.Size()
 		claims = c.claimOne(claims, w)
 	}
 	c.readAhead(l)

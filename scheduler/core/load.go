@@ -41,6 +41,9 @@ func (e EvLoaded) apply(c *Core) {
 		}
 	}
 	c.loadedTo = e.Next
+	if c.watermark.Due < c.now-watermarkIdle {
+		c.watermarkAt = c.now // after a start it is far behind
+	}
 	c.sweep()
 }
 
