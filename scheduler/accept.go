@@ -35,10 +35,34 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 		return err
 	}
 	s.countAccepted(receipts)
+	s.repeatedStates(receipts)
 	if tier {
 		return s.waitFor(ctx, a.TierSeq, 0) // S3
 	}
 	return nil
+}
+
+// repeatedStates tells scheduled from claimed in the receipts of repeated requests (S4).
+func (s *Shard) repeatedStates(receipts []Receipt) {
+	var keys []delay.Key
+	var at []int
+	for i := range receipts {
+		r := &receipts[i]
+		if r.Err != nil || !r.Duplicate || r.State.Finished() {
+			continue
+		}
+		if loc, err := s.find.Locate(r.ID); err == nil && loc.Place != commit.PlaceNone {
+			keys, at = append(keys, loc.Key), append(at, i)
+		}
+	}
+	if len(keys) == 0 {
+		return
+	}
+	for n, seen := range s.inspect(keys) {
+		if seen.Claimed {
+			receipts[at[n]].State = delay.Claimed
+		}
+	}
 }
 
 func (s *Shard) accepting() error {

@@ -226,6 +226,7 @@ func TestClientIDs(t *testing.T) {
 		require.NoError(t, again.Err)
 		require.True(t, again.Duplicate)
 		require.Equal(t, first.Due, again.Due)
+		require.Equal(t, delay.Scheduled, again.State)
 		other := d
 		other.Body = []byte("y")
 		require.ErrorIs(t, w.trySend(other).Err, delay.ErrExists)

@@ -159,3 +159,37 @@ func TestQueriesAcrossLevels(t *testing.T) {
 		require.Zero(t, w.books().Pending)
 	})
 }
+
+// A repeated request is told that its message is claimed (S4).
+func TestDuplicateOfClaimed(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		d := w.draft("pull:q", 0, "x")
+		d.ID = "o-1"
+		w.send(d)
+		require.Len(t, w.pull(1, time.Second), 1)
+		r := w.trySend(d)
+		require.True(t, r.Duplicate)
+		require.Equal(t, delay.Claimed, r.State)
+	})
+}
+
+// The last millisecond of the year 9999 is in the histogram, in a bar that holds it, whatever the
+// bucket, and the bytes agree.
+func TestHistogramOfFarDues(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		d := w.draft("pull:q", 0, "far")
+		d.Due = delay.MaxDue
+		w.send(d)
+		var bytes []int64
+		for _, bucket := range []time.Duration{7 * time.Minute, time.Hour, 24 * time.Hour} {
+			bars, err := w.Histogram(w.t.Context(), bucket, 0, 0)
+			require.NoError(t, err)
+			require.Len(t, bars, 1, bucket)
+			require.LessOrEqual(t, bars[0].From, delay.MaxDue)
+			require.Greater(t, bars[0].From.Add(0)+delay.Due(bucket.Milliseconds()), delay.MaxDue)
+			bytes = append(bytes, bars[0].Bytes)
+		}
+		require.Equal(t, bytes[0], bytes[1])
+		require.Equal(t, bytes[0], bytes[2])
+	})
+}

@@ -3,6 +3,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -11,63 +12,88 @@ import (
 	"github.com/cicadamq/cicada/localstore"
 )
 
-// Histogram counts the pending messages of [from, to) in bars of a bucket. Bars of whole hours
-// come from the slots and cost nothing; finer ones are counted.
+// Histogram counts the pending messages of [from, to) in bars of a bucket; bytes are of records. Bars
+// of whole hours come from the slots and cost nothing, as far as the slots are that fine: within the
+// next decades. Everything else is read and counted. to 0 is no bound.
 func (q *Reader) Histogram(
 	ctx context.Context, bucket time.Duration, from, to delay.Due,
 ) ([]Bar, error) {
-	ms := bucket.Milliseconds()
 	if to == 0 {
-		to = delay.MaxDue
+		to = delay.MaxDue + 1
 	}
-	bars := make(map[delay.Due]*Bar)
-	at := func(d delay.Due) *Bar {
-		start := d - d%delay.Due(ms)
-		if bars[start] == nil {
-			bars[start] = &Bar{From: start}
-		}
-		return bars[start]
-	}
+	h := histogram{q: q, ms: delay.Due(bucket.Milliseconds()), bars: make(map[delay.Due]*Bar)}
+	whole := func(d delay.Due) bool { return d > delay.MaxDue || d%h.ms == 0 }
 	var err error
-	whole := func(d delay.Due) bool { return d == delay.MaxDue || d%delay.Due(ms) == 0 }
 	if bucket%time.Hour == 0 && whole(from) && whole(to) {
-		err = q.slotBars(from, to, at)
+		err = h.slots(ctx, bucket, from, to)
 	} else {
-		err = q.Pending(ctx, Filter{DueFrom: from, DueTo: to}, delay.Key{Due: from},
-			func(it Item) bool {
-				b := at(it.Info.Due)
-				b.Count++
-				b.Bytes += int64(it.Info.Size)
-				switch it.Info.Level {
-				case delay.Hot:
-					b.Hot++
-				case delay.Warm:
-					b.Warm++
-				default:
-					b.Cold++
-				}
-				return true
-			})
+		err = h.count(ctx, from, to)
 	}
-	out := make([]Bar, 0, len(bars))
-	for _, b := range bars {
+	out := make([]Bar, 0, len(h.bars))
+	for _, b := range h.bars {
 		if b.Count > 0 {
 			out = append(out, *b)
 		}
 	}
-	slices.SortFunc(out, func(a, b Bar) int { return int(max(-1, min(1, a.From-b.From))) })
+	slices.SortFunc(out, func(a, b Bar) int { return cmp.Compare(a.From, b.From) })
 	return out, err
 }
 
-// slotBars adds up the slots. What is hot is counted as warm in the slots: it is taken out of the
-// bars from now on. Parked messages are in no slot: they are overdue, and read one by one.
-func (q *Reader) slotBars(from, to delay.Due, at func(delay.Due) *Bar) error {
-	hot := q.hot()
-	q.store.Slots(func(slot localstore.Slot) bool {
-		if slot.From < from || slot.From >= to {
-			return slot.From < to
+// histogram is one under construction.
+type histogram struct {
+	q    *Reader
+	ms   delay.Due // width of a bar
+	bars map[delay.Due]*Bar
+}
+
+// at is the bar of an instant.
+func (h *histogram) at(d delay.Due) *Bar {
+	start := d - d%h.ms
+	if h.bars[start] == nil {
+		h.bars[start] = &Bar{From: start}
+	}
+	return h.bars[start]
+}
+
+// count reads the messages of [from, to).
+func (h *histogram) count(ctx context.Context, from, to delay.Due) error {
+	f := Filter{DueFrom: from, DueTo: to}
+	return h.q.Pending(ctx, f, delay.Key{Due: from}, func(it Item) bool {
+		b := h.at(it.Info.Due)
+		b.Count++
+		b.Bytes += int64(it.Bytes)
+		switch it.Info.Level {
+		case delay.Hot:
+			b.Hot++
+		case delay.Warm:
+			b.Warm++
+		default:
+			b.Cold++
 		}
-		b := at(slot.From)
+		return true
+	})
+}
+
+// slots adds up the slots, and counts where they are wider than a bar. What is hot is counted as
+// warm in the slots: it is taken out of the bars from now on. Parked messages are in no slot: they
+// are overdue, and read one by one.
+func (h *histogram) slots(
+	ctx context.Context, bucket time.Duration, from, to delay.Due,
+) error {
+	hot := h.q.hot()
+	var wide []localstore.Slot
+	h.q.store.Slots(func(slot localstore.Slot) bool {
+		end := slot.From.Add(slot.Width)
+		switch {
+		case slot.From >= to:
+			return false
+		case end <= from:
+			return true
+		case slot.Width > bucket:
+			wide = append(wide, slot)
+			return true
+		}
+		b := h.at(slot.From)
 		near := min(hot, slot.Warm.Messages)
 		hot -= near
 		b.Hot += near
@@ -77,9 +103,18 @@ func (q *Reader) slotBars(from, to delay.Due, at func(delay.Due) *Bar) error {
 		b.Bytes += slot.Warm.Bytes + slot.Cold.Bytes
 		return true
 	})
-	return q.eachParked(func(k delay.Key, size int) {
+	for _, slot := range wide {
+		end := slot.From.Add(slot.Width)
+		if end >= delay.MaxDue {
+			end = delay.MaxDue + 1
+		}
+		if err := h.count(ctx, max(from, slot.From), min(to, end)); err != nil {
+			return err
+		}
+	}
+	return h.q.eachParked(func(k delay.Key, size int) {
 		if k.Due >= from && k.Due < to {
-			b := at(k.Due)
+			b := h.at(k.Due)
 			b.Count++
 			b.Warm++
 			b.Bytes += int64(size)

@@ -13,8 +13,9 @@ import (
 
 // Item is one pending message of a scan.
 type Item struct {
-	Key  delay.Key
-	Info Info
+	Key   delay.Key
+	Info  Info
+	Bytes int // of its record
 }
 
 // scanChunk is how many messages a scan of pending ones reads at a time, from each source.
@@ -71,8 +72,8 @@ func (r *chunkReader) add(loc commit.Located, n *int) bool {
 		return true // unreadable rows are reported by whoever needs them
 	}
 	if r.f.matches(&info) {
+		r.items = append(r.items, Item{Key: loc.Key, Info: info, Bytes: len(loc.Record)})
 		loc.Record = nil
-		r.items = append(r.items, Item{Key: loc.Key, Info: info})
 		r.locs = append(r.locs, loc)
 	}
 	return true
