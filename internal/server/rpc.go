@@ -70,7 +70,12 @@ func (s *Server) mountRPC(mux *http.ServeMux) {
 	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		p, known := table[r.URL.Path]
 		if !known {
-			s.writeError(w, fmt.Errorf("%w: no such procedure", delay.ErrUnimplemented))
+			err := fmt.Errorf("%w: no such procedure", delay.ErrUnimplemented)
+			if refuse.IsSupported(r) {
+				_ = refuse.Write(w, r, s.connectError(err)) // the client is gone: nobody's error
+				return
+			}
+			s.writeError(w, err)
 			return
 		}
 		c := &call{Request: r, w: w, server: s}

@@ -45,7 +45,8 @@ func (s *Server) stream(c *call) error {
 	}
 	h := c.w.Header()
 	h["Content-Type"], h["X-Content-Type-Options"] = ndjsonType, noSniff
-	drained, end, ok := s.polls.begin(c.Context())
+	// A client that vanishes does not end the stream: what it had sent is still to be read (W4).
+	drained, end, ok := s.polls.begin(c.lasting())
 	if !ok {
 		return errDraining
 	}
