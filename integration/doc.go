@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package integration tests the real program from outside: it builds cmd/cicada, starts it as a
+// child process, and talks to it as clients, operators and scripts do. It imports no package of the
+// product, so that a test cannot agree with the code about what is wrong.
+//
+//	go test .                           everything, below four minutes
+//	CICADA_TORTURE=10m go test -run Torture .
+//	                                    kill -9, lost disks and restarts for longer
+//	CICADA_SEED=7 go test -run Torture .
+//	                                    one history of the clients and the kills again
+//	CICADA_BINARY=/path/to/cicada go test .
+//	                                    another build
+//
+// See also docs/testing.md.
+package integration

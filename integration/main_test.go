@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// program is the program under test, built once.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+// run builds the program and runs the tests with it.
+func run(m *testing.M) int {
+	program = os.Getenv("CICADA_BINARY")
+	// Nothing of this machine's settings may reach the programs under test.
+	for _, name := range []string{
+		"CICADA_CONFIG", "CICADA_SERVER", "CICADA_TOKEN", "CICADA_CONTEXT", "CICADA_BUCKET",
+		"CICADA_LISTEN", "CICADA_DATA_DIR", "GOMEMLIMIT",
+	} {
+		_ = os.Unsetenv(name)
+	}
+	dir, err := os.MkdirTemp("", "cicada-integration-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a directory:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if program == "" {
+		program = filepath.Join(dir, "cicada")
+		build := exec.Command("go", "build", "-o", program, "./cmd/cicada")
+		build.Dir = ".."
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
+			return 1
+		}
+	}
+	// A user without rights must be able to run it, see TestUnreadableBucket.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, "open the directory to others:", err)
+		return 1
+	}
+	code := m.Run()
+	closeShared()
+	return code
+}
