@@ -13,15 +13,16 @@ import (
 
 const storeHelp = `Inspect the local store of a daemon that is not running.
 
-  cicada store check --data-dir ./cicada-data`
+  cicada store check --data-dir ./cicada-data
+  cicada store import ./cicada-data/store.aside-1795270417383 --dry-run`
 
 func (a *app) store() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "store", Short: "Inspect the local store (offline)", Long: storeHelp,
-		Args: args(0, 0, "check"),
-		RunE: func(*cobra.Command, []string) error { return usagef("store wants check") },
+		Args: args(0, 0, "check or import"),
+		RunE: func(*cobra.Command, []string) error { return usagef("store wants check or import") },
 	}
-	cmd.AddCommand(a.storeCheck())
+	cmd.AddCommand(a.storeCheck(), a.storeImport())
 	return cmd
 }
 
