@@ -160,9 +160,9 @@ func (s *Shard) lastFlush(ctx context.Context) error {
 	return err
 }
 
-// flushOnce uploads one cut: new rows, kept messages, marks, and the shard's scalars. more says that
-// rows are left to be read back from the store. After the last flush, which releases the manifest,
-// there is no other.
+// flushOnce uploads one cut: new rows, kept messages, marks, and the shard's scalars. more says
+// that rows are left to be read back from the store. After the last flush, which releases the
+// manifest, there is no other.
 func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err error) {
 	s.tier.flush <- struct{}{} // one at a time
 	defer func() { <-s.tier.flush }()

@@ -12,9 +12,9 @@ import (
 	"github.com/cicadamq/cicada/localstore"
 )
 
-// Histogram counts the pending messages of [from, to) in bars of a bucket; bytes are of records. Bars
-// of whole hours come from the slots and cost nothing, as far as the slots are that fine: within the
-// next decades. Everything else is read and counted. to 0 is no bound.
+// Histogram counts the pending messages of [from, to) in bars of a bucket; bytes are of records.
+// Bars of whole hours come from the slots and cost nothing, as far as the slots are that fine:
+// within the next decades. Everything else is read and counted. to 0 is no bound.
 func (q *Reader) Histogram(
 	ctx context.Context, bucket time.Duration, from, to delay.Due,
 ) ([]Bar, error) {
