@@ -301,14 +301,14 @@ func (s *Shard) lease(
 		keys[i] = g.Claims[i].Ref.Key
 	}
 	if ctx.Err() != nil { // nobody is there to take them
-		s.post(core.EvReleased{Lane: lane, Keys: keys})
+		s.post(core.EvReleased{Lane: lane, Lease: g.Lease, Keys: keys})
 		return nil, ctx.Err()
 	}
 	b := s.parts.Store.NewBatch()
 	b.PutLease(commit.LeaseOf(g, target))
 	pending, err := s.parts.Store.Apply(b)
 	if err != nil {
-		s.post(core.EvReleased{Lane: lane, Keys: keys})
+		s.post(core.EvReleased{Lane: lane, Lease: g.Lease, Keys: keys})
 		return nil, fmt.Errorf("write lease: %w", err)
 	}
 	out, once := s.leases(ctx, lane, target, g)
@@ -329,7 +329,7 @@ func (s *Shard) leases(
 	now := s.Now()
 	hash := target.Hash()
 	out = make([]Lease, 0, len(parcels))
-	gone := core.EvReleased{Lane: lane}
+	gone := core.EvReleased{Lane: lane, Lease: g.Lease}
 	var last core.EvLast
 	receipts := make([]byte, 0, len(parcels)*40)
 	for i := range parcels {

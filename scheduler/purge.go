@@ -46,7 +46,7 @@ func (s *Shard) Purge(ctx context.Context, f Filter, dryRun bool) (int64, error)
 		if it.Key.Seq > cut {
 			return true
 		}
-		requests = append(requests, ChangeRequest{ID: it.Info.ID, Change: Cancel})
+		requests = append(requests, ChangeRequest{ID: it.Info.ID, Change: Cancel, Cut: cut})
 		if len(requests) == purgeChunk {
 			failed = flush()
 		}

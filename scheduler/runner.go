@@ -352,7 +352,9 @@ func (s *Shard) Drain(ctx context.Context) error {
 	s.settleDown(ctx)
 	var errs []error
 	if s.parts.Tier != nil {
-		errs = append(errs, s.lastFlush(ctx))
+		err := s.lastFlush(ctx)
+		clean = clean && err == nil // otherwise the next start looks for what was not uploaded
+		errs = append(errs, err)
 	}
 	done := make(chan error, 1)
 	s.commit.Enqueue(commit.SetClean(clean, done))

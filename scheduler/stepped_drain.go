@@ -32,7 +32,9 @@ func (s *Stepped) Drain(ctx context.Context) error {
 		}
 		s.flushing = true
 		defer func() { s.flushing = false }()
-		errs = append(errs, s.lastFlush(ctx))
+		err := s.lastFlush(ctx)
+		clean = clean && err == nil
+		errs = append(errs, err)
 	}
 	done := make(chan error, 1)
 	return errors.Join(append(errs, s.do(commit.SetClean(clean, done), 0, done))...)

@@ -51,6 +51,7 @@ type ChangeRequest struct {
 	ID     delay.ID
 	Change Change
 	Due    delay.Due // for Reschedule: the new due, already resolved
+	Cut    delay.Seq // of a purge: a message accepted later is left alone; 0 is no cut
 }
 
 // ChangeResult is the answer. Due is set for Rescheduled and Fired, State for TooLate.

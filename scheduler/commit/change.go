@@ -127,6 +127,9 @@ func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) Chang
 	if loc.Place == PlaceNone {
 		return c.changeFinished(q, loc)
 	}
+	if q.Cut > 0 && loc.Key.Seq > q.Cut {
+		return ChangeResult{Verdict: NotFound}
+	}
 	if loc.Place == PlaceCold {
 		loc.Record = records[loc.Key]
 		if loc.Record == nil && q.Change != Cancel {

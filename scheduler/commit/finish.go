@@ -24,7 +24,9 @@ func (o *FinishOp) stage(c *Committer) {
 	c.findParked(o.Items)
 	records := c.recordsOf(o.Items)
 	for i := range o.Items {
-		c.finishItem(&o.Items[i], records[o.Items[i].Ref.Key])
+		if it := &o.Items[i]; it.Ref.Meta&core.RefOnce == 0 || c.unfinished(it) {
+			c.finishItem(it, records[it.Ref.Key])
+		}
 	}
 	for _, n := range o.Notes {
 		c.batch.PutProgress(n.Key, delay.Progress{
@@ -81,6 +83,18 @@ func LeaseOf(g core.Grant, target delay.Target) *localstore.Lease {
 	}
 	slices.SortFunc(l.Entries, func(a, b localstore.LeaseEntry) int { return a.Key.Compare(b.Key) })
 	return l
+}
+
+// unfinished reports whether the row of an at-most-once message still stands: it may have been
+// finished when it was handed over, or when its lease ended first.
+func (c *Committer) unfinished(it *core.FinishItem) bool {
+	c.flush()
+	_, err := c.store.Row(it.Ref.Key)
+	if err == nil {
+		return true
+	}
+	_, parked, err := c.store.ParkedLane(it.Ref.Key)
+	return err == nil && parked
 }
 
 // findParked looks for the rows that were being parked when their messages ended: the park was

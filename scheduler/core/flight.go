@@ -277,8 +277,8 @@ func (c *Core) leaseOver(no uint64) {
 		}
 		f.lease = 0
 		switch {
-		case f.ref.Meta&RefOnce != 0:
-			c.landed(key)
+		case f.ref.Meta&RefOnce != 0: // handed over or not, it is not repeated
+			c.finish(f, delay.Delivered, "", "")
 		case f.stop:
 			c.finish(f, delay.Dead, stopped, "lease expired")
 		case f.last:
@@ -309,6 +309,7 @@ func (e EvLast) apply(c *Core) {
 // EvReleased gives claims back that were never handed over, and finishes what could not be handed
 // over any more. No attempt was made.
 type EvReleased struct {
+	Lease   uint64      // what is not in this lease any more is none of its business
 	Lane    uint32
 	Keys    []delay.Key // given back
 	Expired []delay.Key // whose time has passed
@@ -318,20 +319,20 @@ type EvReleased struct {
 func (e EvReleased) apply(c *Core) {
 	l := c.lane(e.Lane)
 	for _, key := range e.Expired {
-		if f, ok := c.flights[key]; ok && f.state != flightFinishing {
+		if f, ok := c.flights[key]; ok && f.lease == e.Lease && f.state == flightLeased {
 			f.attempt--
 			c.finish(f, delay.Expired, "expired", "")
 		}
 	}
 	for _, key := range e.Lost {
-		if f, ok := c.flights[key]; ok && f.state == flightLeased {
+		if f, ok := c.flights[key]; ok && f.lease == e.Lease && f.state == flightLeased {
 			f.attempt--
 			c.retry(l, f, c.opts.Backoff, "no readable copy")
 		}
 	}
 	for _, key := range e.Keys {
 		f, ok := c.flights[key]
-		if !ok || f.state == flightFinishing {
+		if !ok || f.lease != e.Lease || f.state != flightLeased {
 			continue
 		}
 		c.unlease(&f)
