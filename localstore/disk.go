@@ -4,18 +4,23 @@ package localstore
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/delay"
 )
 
 const (
 	// ballastBytes is given back to the disk when it is full, so that what was accepted can
 	// still be delivered and deleted.
 	ballastBytes = 64 << 20
+	// minOpenBytes is the free space that a start needs.
+	minOpenBytes = 16 << 20
 	// sampleEvery is how often the free space is read.
 	sampleEvery = time.Second
 	writeChunk  = 1 << 20
@@ -39,7 +44,32 @@ func newDisk(s *Store) *disk {
 	d.free.Store(math.MaxInt64)
 	_, err := d.fs.GetDiskUsage(d.dir)
 	d.known = err == nil
+	if d.known {
+		_, err = d.fs.Stat(d.ballast) // the last run's
+		d.held.Store(err == nil)
+	}
 	return d
+}
+
+// room refuses a disk that has no room to replay what was written last, after giving up the
+// ballast: Pebble would try to write its tables for ever.
+func (d *disk) room() error {
+	if !d.known {
+		return nil
+	}
+	for {
+		usage, err := d.fs.GetDiskUsage(d.dir)
+		switch {
+		case err != nil:
+			return err
+		case usage.AvailBytes >= minOpenBytes:
+			return nil
+		case !d.held.Load():
+			return fmt.Errorf("%w: %d bytes free, %d are needed to start: no space left on device",
+				delay.ErrDiskFull, usage.AvailBytes, minOpenBytes)
+		}
+		d.release()
+	}
 }
 
 // wrap makes Pebble's writes give up the ballast once instead of failing on a full disk.

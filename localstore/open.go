@@ -65,6 +65,11 @@ func (s *Store) open() error {
 		return err
 	}
 	s.disk = newDisk(s)
+	if !s.opts.ReadOnly {
+		if err := s.disk.room(); err != nil {
+			return err
+		}
+	}
 	w, err := s.openWitness()
 	if err != nil {
 		return err
