@@ -29,6 +29,8 @@ func (s *Shard) Change(
 		if err := s.do(o, 0, o.Done); err != nil {
 			return err
 		}
+		s.reportEnded("", delay.Cancelled, "", int(o.Fresh))
+		o.Fresh = 0
 		if try > 0 || !anyRefetch(results) {
 			break
 		}
@@ -44,6 +46,13 @@ func (s *Shard) Change(
 		}
 	}
 	return s.waitTierChanges(ctx, o.Outbox, results)
+}
+
+// reportEnded tells the metrics of messages that ended without an attempt.
+func (s *Shard) reportEnded(target delay.Target, state delay.State, reason string, n int) {
+	if s.parts.Events.Finished != nil && n > 0 {
+		s.parts.Events.Finished(target, state, reason, n)
+	}
 }
 
 func anyRefetch(results []ChangeResult) bool {

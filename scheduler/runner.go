@@ -185,8 +185,7 @@ func (s *Shard) execute(actions []core.Action) {
 				s.drive.deliveries = append(s.drive.deliveries, a)
 				continue
 			}
-			s.flying.Add(1)
-			go func() { defer s.flying.Done(); s.deliver(s.life, a) }()
+			s.flying.Go(func() { s.deliver(s.life, a) })
 		case core.ActLoad, core.ActReadParked:
 			s.reads <- a
 		case core.ActFinish:
@@ -200,7 +199,9 @@ func (s *Shard) execute(actions []core.Action) {
 		case core.ActClaimCursor:
 			s.commit.Enqueue(commit.RaiseCursor(a))
 		case core.ActExpire:
-			s.commit.Enqueue(&commit.ExpireOp{ActExpire: a})
+			s.commit.Enqueue(&commit.ExpireOp{ActExpire: a, Report: func() {
+				s.reportEnded(s.lanes.Target(a.Ref.Lane), delay.Expired, "expired", 1)
+			}})
 		default:
 			panic(fmt.Sprintf("BUG: unknown action %T", a))
 		}

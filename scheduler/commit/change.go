@@ -9,6 +9,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // claimable reports whether loc may be changed, and if so takes it away from delivery: the core is
@@ -43,7 +44,7 @@ func (c *Committer) claimable(loc Located) bool {
 // maybeClaimed reports whether an unparked message may have been handed over just before the last
 // crash (rule R8). When it is parked later, that is remembered with it.
 func (c *Committer) maybeClaimed(target delay.Target, key delay.Key) bool {
-	return !target.IsPull() && key.Due <= c.horizon
+	return !target.IsPull() && key.Due <= c.horizon && !planted.Is(planted.IgnoreHorizon)
 }
 
 // beforeCursor reports whether a parked push message may have been claimed before the last crash.
@@ -75,7 +76,7 @@ func (c *Committer) remove(loc Located, mark *delay.Mark) {
 // mark writes m where it is needed: beside the rows while its segment may be hydrated (rule R1),
 // and to the outbox when the tier must know (rules R12, R14).
 func (c *Committer) mark(m *delay.Mark, uploaded bool) {
-	if !c.tiered {
+	if !c.tiered || m.State == delay.Cancelled && planted.Is(planted.CancelUnmarked) {
 		return
 	}
 	if uploaded && !m.Key.Less(c.meta.Boundary) {
@@ -101,10 +102,13 @@ type ChangeOp struct {
 	Results  []ChangeResult       // filled; as long as Requests
 	Records  map[delay.Key][]byte // of cold messages that are to be moved
 	Outbox   uint64               // set: marks below it belong to the changes (rule R13)
+	Fresh    int64                // set: messages cancelled now, repeated answers left out
 	Done     chan error           // capacity 1; answered after the sync
 }
 
 func (o *ChangeOp) stage(c *Committer) {
+	before := c.books.Cancelled
+	defer func() { o.Fresh += c.books.Cancelled - before }()
 	for i := range o.Requests {
 		if c.full() || c.batch.Len() >= 4*batchMessages {
 			c.flush()

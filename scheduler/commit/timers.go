@@ -18,11 +18,16 @@ const (
 )
 
 // ExpireOp finishes an unclaimed message whose time has passed.
-type ExpireOp struct{ core.ActExpire }
+type ExpireOp struct {
+	core.ActExpire
+	Report func() // metrics: the message expired; may be nil
+	gone   bool   // it was finished otherwise
+}
 
 func (o *ExpireOp) stage(c *Committer) {
 	loc, err := c.find.locateKey(o.Ref.Key)
 	if err != nil || loc.Place != PlaceRow && loc.Place != PlaceParked {
+		o.gone = true
 		c.then(core.EvWithdrawn{Keys: []delay.Key{o.Ref.Key}})
 		return
 	}
@@ -33,7 +38,11 @@ func (o *ExpireOp) stage(c *Committer) {
 	c.then(core.EvWithdrawn{Keys: []delay.Key{o.Ref.Key}})
 }
 
-func (o *ExpireOp) finish(localstore.Synced, error) {}
+func (o *ExpireOp) finish(_ localstore.Synced, err error) {
+	if err == nil && !o.gone && o.Report != nil {
+		o.Report()
+	}
+}
 
 // TimersOp works off durable timers that have come due.
 type TimersOp struct {
