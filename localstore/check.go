@@ -4,6 +4,7 @@ package localstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -232,7 +233,7 @@ func (c *checker) has(key []byte) (bool, error) {
 	switch {
 	case err == nil:
 		return true, closer.Close()
-	case err == pebble.ErrNotFound:
+	case errors.Is(err, pebble.ErrNotFound):
 		return false, nil
 	}
 	return false, err

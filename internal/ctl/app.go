@@ -64,7 +64,7 @@ type app struct {
 // Run executes args (without the program's name) and returns the exit status.
 func Run(ctx context.Context, parts Parts, args []string) int {
 	a := &app{Parts: parts}
-	root := a.root()
+	root := a.root() //nolint:contextcheck // ExecuteContext gives every command its ctx
 	root.SetArgs(args)
 	root.SetIn(parts.Stdin)
 	root.SetOut(parts.Stdout)

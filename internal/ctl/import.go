@@ -38,7 +38,7 @@ func (a *app) storeImport() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		defer s.Close()
+		defer func() { _ = s.Close() }()
 		var n, again int64
 		err = importer.Each(s, func(delay.Message) error { n++; return nil })
 		if err != nil {

@@ -158,7 +158,7 @@ func (a *app) readBody(arg string) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read body: %w", err)
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }()
 		from = file
 	default:
 		return []byte(arg), nil
@@ -185,7 +185,7 @@ func (a *app) sendMany(ctx context.Context, c *client.Client, name string) error
 		if err != nil {
 			return fmt.Errorf("read messages: %w", err)
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }()
 		from = file
 	}
 	replies, err := c.Stream(ctx, "/v1/messages", "application/x-ndjson", from)

@@ -47,7 +47,7 @@ func (a *app) storeCheck() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		defer s.Close()
+		defer func() { _ = s.Close() }()
 		tick, end := a.progress()
 		report, err := s.Check(cmd.Context(), func(done, total int64) {
 			tick("checking", done, total)

@@ -84,10 +84,11 @@ func (s *Server) faultOf(err error) fault {
 	case errors.As(err, &un):
 		f.field = un.Field
 	}
-	if f.err == delay.ErrTooLate { // of a replace: the word is the same as for other changes (S4)
+	// Of a replace: the word is the same as for other changes (S4).
+	if errors.Is(f.err, delay.ErrTooLate) {
 		f.result = scheduler.TooLate.String()
 	}
-	if f.err == errInternal {
+	if errors.Is(f.err, errInternal) {
 		s.log.Error("request went wrong", zap.Error(err))
 		f.message = errInternal.Error()
 	}
@@ -115,7 +116,7 @@ func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	h["Content-Type"] = jsonType
 	h["X-Content-Type-Options"] = noSniff
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(body, '\n')) //nolint:gosec // JSON, and no browser may take it for more
 }
 
 var (

@@ -75,13 +75,14 @@ func Start(ctx context.Context, opts Options) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open daemon's log: %w", err)
 	}
-	defer log.Close() // the child has its own copy
+	defer func() { _ = log.Close() }() // the child has its own copy
 	alive, theirs, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start daemon: %w", err)
 	}
 	p := &Process{alive: alive, listen: listen}
-	p.cmd = exec.Command(opts.Program, append([]string{"serve", "--listen", listen}, opts.Args...)...)
+	given := append([]string{"serve", "--listen", listen}, opts.Args...)
+	p.cmd = exec.Command(opts.Program, given...) //nolint:noctx // Stop and Kill end it
 	p.cmd.Stdout, p.cmd.Stderr = theirs, log
 	// Ctrl-C is for us: we stop the daemon ourselves.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -4,6 +4,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -57,9 +58,7 @@ func TestErrors(t *testing.T) {
 }
 
 func errorsAs(err error, into **Error) bool {
-	e, ok := err.(*Error)
-	*into = e
-	return ok
+	return errors.As(err, into)
 }
 
 // A metric with a longer name or with labels must not be taken for another.
