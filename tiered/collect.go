@@ -76,10 +76,7 @@ func (t *Tier) collect(
 	if err != nil {
 		return c, err
 	}
-	orphans, size, err := t.orphans(&snap.State, infos, now, snap.Modified)
-	if err != nil {
-		return c, err
-	}
+	orphans, size := t.orphans(&snap.State, infos, now, snap.Modified)
 	c.Deleted, c.Orphans, c.Bytes = expired, orphans, size
 	if dryRun {
 		return c, nil

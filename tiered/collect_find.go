@@ -17,7 +17,7 @@ import (
 // upload that is still to be committed, and names this version does not know, are left alone.
 func (t *Tier) orphans(
 	state *State, infos []objstore.Info, now delay.Due, modified time.Time,
-) (names []string, size int64, err error) {
+) (names []string, size int64) {
 	needed := state.Names(true)
 	for i := range t.staged {
 		needed[t.staged[i].info.Name] = true
@@ -41,7 +41,7 @@ func (t *Tier) orphans(
 			names, size = append(names, name), size+info.Size
 		}
 	}
-	return names, size, nil
+	return names, size
 }
 
 // coveredKept gives the kept segments whose every message has a mark or is in a newer kept segment.

@@ -85,7 +85,7 @@ func (c *Client) PutIf(
 	ctx context.Context, key string, body []byte, cond objstore.Condition,
 ) (etag string, err error) {
 	size := int64(len(body))
-	_, err = c.attempt(ctx, "put_if", 1, size, func(ctx context.Context) (int64, error) {
+	err = c.attempt(ctx, "put_if", 1, size, func(ctx context.Context) (int64, error) {
 		etag, err = c.bucket.Put(ctx, key, body, cond)
 		return size, err
 	})
@@ -170,7 +170,7 @@ func (c *Client) repeat(
 	ctx context.Context, op, key string, size int64, call func(context.Context) (int64, error),
 ) error {
 	for n := 1; ; n++ {
-		_, err := c.attempt(ctx, op, n, size, call)
+		err := c.attempt(ctx, op, n, size, call)
 		switch {
 		case err == nil:
 			return nil
@@ -212,7 +212,7 @@ func (c *Client) Pause(ctx context.Context, n int) error {
 
 func (c *Client) attempt(
 	ctx context.Context, op string, n int, size int64, call func(context.Context) (int64, error),
-) (int64, error) {
+) error {
 	limit := baseTimeout + time.Duration(size)*time.Second/slowest
 	if n > 1 {
 		limit *= 2 // a second try that is as impatient as the first fails as the first
@@ -227,7 +227,7 @@ func (c *Client) attempt(
 		}
 		c.policy.Observe(op, codeOf(err), c.policy.Now().Sub(start), done)
 	}
-	return done, err
+	return err
 }
 
 func codeOf(err error) string {

@@ -131,8 +131,7 @@ func (r *Reader) Get(ctx context.Context, key delay.Key) (item Item, ok bool, er
 func (r *Reader) IDs(
 	ctx context.Context, fn func(id string, ident delay.Identity) bool,
 ) error {
-	_, err := r.walkIDBlocks(ctx, 0, len(r.x.idBlocks), fn)
-	return err
+	return r.walkIDBlocks(ctx, 0, len(r.x.idBlocks), fn)
 }
 
 // FindID gives the newest identity stored under id. It reads at most one block, usually none when
@@ -148,7 +147,7 @@ func (r *Reader) FindID(
 		return strings.Compare(b.first, id)
 	})
 	from = max(from-1, 0)
-	_, err = r.walkIDBlocks(ctx, from, len(r.x.idBlocks),
+	err = r.walkIDBlocks(ctx, from, len(r.x.idBlocks),
 		func(got string, found delay.Identity) bool {
 			if got == id && (!ok || ident.Key.Seq < found.Key.Seq) {
 				ident, ok = found, true
@@ -160,25 +159,25 @@ func (r *Reader) FindID(
 
 func (r *Reader) walkIDBlocks(
 	ctx context.Context, from, to int, fn func(id string, ident delay.Identity) bool,
-) (bool, error) {
+) error {
 	for i := from; i < to; i++ {
 		b := &r.x.idBlocks[i]
 		stored, err := r.read(ctx, b.Offset, int64(b.Stored))
 		if err != nil {
-			return false, err
+			return err
 		}
 		raw, err := b.decode(r.z, stored, nil)
 		if err == nil {
 			var more bool
 			if more, err = walkIDs(raw, b.Count, fn); err == nil && !more {
-				return false, nil
+				return nil
 			}
 		}
 		if err != nil {
-			return false, fmt.Errorf("id block %d of %d: %w", i, len(r.x.idBlocks), err)
+			return fmt.Errorf("id block %d of %d: %w", i, len(r.x.idBlocks), err)
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // Verify checks every byte of a whole segment and decodes every item (G2).
