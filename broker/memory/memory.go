@@ -20,6 +20,7 @@ package memory
 import (
 	"bytes"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -162,9 +163,7 @@ func (s *Sink) Taken() map[delay.ID]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make(map[delay.ID]int, len(s.taken))
-	for id, n := range s.taken {
-		out[id] = n
-	}
+	maps.Copy(out, s.taken)
 	return out
 }
 

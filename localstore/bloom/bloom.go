@@ -7,6 +7,7 @@ package bloom
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -101,7 +102,7 @@ func (set *Set) Add(hashes []uint64) {
 			grown += l.capacity
 		}
 		last = newBloom(grown)
-		layers = append(layers[:len(layers):len(layers)], last)
+		layers = append(slices.Clip(layers), last)
 		set.layers.Store(&layers)
 	}
 }
@@ -113,8 +114,8 @@ func (set *Set) Has(h uint64) bool {
 
 // anyHas looks in the newest layer first: it is the largest.
 func anyHas(layers []*bloom, h uint64) bool {
-	for i := len(layers) - 1; i >= 0; i-- {
-		if layers[i].has(h) {
+	for _, l := range slices.Backward(layers) {
+		if l.has(h) {
 			return true
 		}
 	}

@@ -51,10 +51,7 @@ func (g *Guarded) Now() delay.Due {
 	wall, boot := g.wall().Round(0), g.boot()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	elapsed := boot - g.mu.lastBoot
-	if elapsed < 0 {
-		elapsed = 0
-	}
+	elapsed := max(boot-g.mu.lastBoot, 0)
 	expected := g.mu.last.Add(elapsed)
 	ahead := wall.Sub(expected)
 	switch {

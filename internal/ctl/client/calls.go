@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -115,9 +116,7 @@ func (c *Client) change(ctx context.Context, method, path string, body []byte) (
 // Purge cancels everything scheduled that matches filter, or only counts it.
 func (c *Client) Purge(ctx context.Context, filter map[string]any, dryRun bool) (int64, error) {
 	request := map[string]any{}
-	for k, v := range filter {
-		request[k] = v
-	}
+	maps.Copy(request, filter)
 	if dryRun {
 		request["dry_run"] = true
 	}
