@@ -20,7 +20,7 @@ const (
 // Target names where a message goes: pull:<queue>, http(s)://…, log:, or <kind>:<broker>/<name>.
 type Target string
 
-// Kind is the part before the colon: "pull", "http", "https", "log", "kafka", …
+// Kind is the part before the colon: "pull", "http", "https", "log", "kafka" and so on.
 func (t Target) Kind() string {
 	kind, _, ok := strings.Cut(string(t), ":")
 	if !ok {

@@ -31,7 +31,7 @@ func checkHeader(name, value string) string {
 	for i := range len(name) {
 		c := name[i]
 		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !letter && !strings.Contains("!#$%&'*+-.^_`|~", name[i:i+1]) {
+		if !letter && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			return "a name holds a character that HTTP does not allow"
 		}
 	}
@@ -75,7 +75,7 @@ func (s *Sink) headers(d *broker.Delivery) (h http.Header, reason string) {
 		}
 		h[name] = append(h[name], strings.Clone(c.Value))
 	}
-	if len(h["content-type"]) == 0 {
+	if len(h["content-type"]) == 0 { //nolint:staticcheck // SA1008: lower case is meant, see above
 		h["content-type"] = []string{"application/octet-stream"}
 	}
 	id := headerText(string(d.ID))

@@ -62,7 +62,7 @@ func sameDisk(a, b string) bool {
 		if !ok {
 			return 0, false
 		}
-		return uint64(st.Dev), true
+		return uint64(st.Dev), true //nolint:unconvert // its type is another on other systems
 	}
 	da, oka := device(a)
 	db, okb := device(b)

@@ -4,7 +4,6 @@ package server
 
 import (
 	"context"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -288,7 +287,7 @@ func (r *rpc) Nack(ctx context.Context, req *connect.Request[cicadav1.NackReques
 // Extend implements the service.
 func (r *rpc) Extend(ctx context.Context, req *connect.Request[cicadav1.ExtendRequest]) (
 	*connect.Response[cicadav1.ExtendResponse], error) {
-	lease := time.Duration(wire.DefaultLease)
+	lease := wire.DefaultLease
 	if req.Msg.LeaseMs != nil {
 		var err error
 		if lease, err = wire.Duration("lease", req.Msg.GetLeaseMs(), 0); err != nil {

@@ -68,7 +68,7 @@ type Changer interface {
 
 // Consumer hands messages to pullers.
 type Consumer interface {
-	Pull(ctx context.Context, queue string, max int, wait, lease time.Duration) (
+	Pull(ctx context.Context, queue string, most int, wait, lease time.Duration) (
 		[]scheduler.Lease, error)
 	Settle(ctx context.Context, req scheduler.SettleRequest,
 		results []scheduler.SettleResult) error

@@ -28,7 +28,7 @@ const (
 	fileSize   = 2 * slotSize
 )
 
-// ErrVersion: the witness was written by a program with another format.
+// ErrVersion says that the witness was written by a program with another format.
 var ErrVersion = errors.New("other format version")
 
 // Phase is where the store is in its life.
@@ -106,9 +106,9 @@ func Newest(file []byte) (State, error) {
 	case errA != nil && errB != nil:
 		return State{}, errors.Join(errA, errB)
 	case errA != nil:
-		return b, nil
+		return b, nil //nolint:nilerr // a torn slot: that is what the other is for
 	case errB != nil || a.Generation > b.Generation:
-		return a, nil
+		return a, nil //nolint:nilerr // likewise
 	default:
 		return b, nil
 	}

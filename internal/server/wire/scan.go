@@ -82,24 +82,24 @@ func (s *scanner) end() {
 	}
 }
 
-// more reports whether another element follows in the object or array that close ends, consuming
-// the comma before it or close.
-func (s *scanner) more(first bool, close byte) bool {
+// more reports whether another element follows in the object or array that end ends, consuming
+// the comma before it or end.
+func (s *scanner) more(first bool, end byte) bool {
 	switch c := s.peek(); {
-	case c == close:
+	case c == end:
 		s.at++
 		return false
 	case first && s.err == nil:
 		return true
 	case c == ',':
 		s.at++
-		if s.peek() == close {
+		if s.peek() == end {
 			s.unexpected("a value")
 			return false
 		}
 		return s.err == nil
 	}
-	s.unexpected("a comma or " + string(rune(close)))
+	s.unexpected("a comma or " + string(rune(end)))
 	return false
 }
 

@@ -160,10 +160,10 @@ func ParseMillis(s string) (int64, error) {
 // minutes, seconds, each at most once and in this order.
 func isoMillis(s string) (int64, error) {
 	var sum nanos
-	order, inTime, any, cut := "WD", false, false, false
+	order, inTime, some, cut := "WD", false, false, false
 	for s != "" {
 		if s[0] == 'T' && !inTime {
-			order, inTime, any, s = "HMS", true, false, s[1:]
+			order, inTime, some, s = "HMS", true, false, s[1:]
 			continue
 		}
 		n := numberLen(s)
@@ -178,7 +178,7 @@ func isoMillis(s string) (int64, error) {
 		if at < 0 {
 			return 0, errDelayForm
 		}
-		order, any, cut = order[at+1:], true, strings.IndexByte(s[:n], '.') >= 0
+		order, some, cut = order[at+1:], true, strings.IndexByte(s[:n], '.') >= 0
 		scale := map[byte]uint64{'W': 7 * day, 'D': day, 'H': uint64(time.Hour),
 			'M': uint64(time.Minute), 'S': uint64(time.Second)}[unit]
 		if !sum.add(s[:n], scale) {
@@ -186,7 +186,7 @@ func isoMillis(s string) (int64, error) {
 		}
 		s = s[n+1:]
 	}
-	if !any {
+	if !some {
 		return 0, errDelayForm
 	}
 	return sum.millis(), nil
