@@ -114,7 +114,8 @@ func TestRetryAfter(t *testing.T) {
 func TestRedirect(t *testing.T) {
 	c := newCanary(t)
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, fmt.Sprintf("http://127.0.0.1:%d/latest/meta-data", c.port), 307)
+		http.Redirect(w, r, fmt.Sprintf("http://127.0.0.1:%d/latest/meta-data", c.port),
+			http.StatusTemporaryRedirect)
 	})
 	r := one(t, newSink(t, Options{AllowPrivate: true}), sample(srv.URL))
 	require.Equal(t, broker.Result{

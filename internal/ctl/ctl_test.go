@@ -108,7 +108,7 @@ func (w *world) do(stdin, line string) int {
 	w.parts.Stdin, w.parts.Stdout, w.parts.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	w.parts.OutTerminal = w.terminal
 	var words []string
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		words = append(words, strings.ReplaceAll(word, "~", " "))
 	}
 	fmt.Fprintf(&w.out, "$ cicada %s\n", line)

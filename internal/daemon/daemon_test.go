@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -42,9 +43,7 @@ func conf(t *testing.T, dir string, flags map[string]string) *config.Config {
 		"listen": "127.0.0.1:0", "data-dir": dir, "tier-flush-interval": "100ms",
 		"tier-min-wait": "100ms", "local-reserve": "0", "shutdown-timeout": "2s",
 	}
-	for k, v := range flags {
-		all[k] = v
-	}
+	maps.Copy(all, flags)
 	cfg, err := config.Load(config.Sources{
 		Env: func(string) (string, bool) { return "", false }, Flags: all,
 	})
@@ -228,7 +227,7 @@ func TestTLSAndTokens(t *testing.T) {
 	hc := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	defer hc.CloseIdleConnections()
 	for token, want := range map[string]int{"0123456789abcdef": 200, "wrong": 401, "": 401} {
-		req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+d.Addr()+
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+d.Addr()+
 			"/v1/status", nil)
 		require.NoError(t, err)
 		req.Header.Set("Authorization", "Bearer "+token)

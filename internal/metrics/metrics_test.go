@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -83,7 +84,7 @@ func TestContract(t *testing.T) {
 		}
 		got[f.GetName()] = strings.Join(labels, ",")
 	}
-	for _, want := range strings.Fields(contract) {
+	for want := range strings.FieldsSeq(contract) {
 		name, labels, _ := strings.Cut(strings.TrimSuffix(want, "}"), "{")
 		have, ok := got["cicada_"+name]
 		require.True(t, ok, "%s is not there", name)
@@ -95,7 +96,7 @@ func TestContract(t *testing.T) {
 func TestValues(t *testing.T) {
 	s := filled(t)
 	rec := httptest.NewRecorder()
-	s.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	s.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	require.Equal(t, 200, rec.Code)
 	text, err := io.ReadAll(rec.Body)
 	require.NoError(t, err)

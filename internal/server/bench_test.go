@@ -45,7 +45,7 @@ func benchSend(b *testing.B, body []byte, n int, kind string) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		req := httptest.NewRequest("POST", "/v1/messages", bytes.NewReader(body))
+		req := httptest.NewRequest(http.MethodPost, "/v1/messages", bytes.NewReader(body))
 		req.Header.Set("Content-Type", kind)
 		s.Handler().ServeHTTP(w, req)
 	}

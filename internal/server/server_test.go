@@ -368,7 +368,7 @@ func TestLimits(t *testing.T) {
 	require.Equal(t, 200, code)
 
 	// Without a length: the same, as it arrives.
-	req := httptest.NewRequest("POST", "/v1/messages", io.MultiReader(strings.NewReader(body)))
+	req := httptest.NewRequest(http.MethodPost, "/v1/messages", io.MultiReader(strings.NewReader(body)))
 	req.ContentLength = -1
 	rec := httptest.NewRecorder()
 	s.Handler().ServeHTTP(rec, req)
@@ -376,7 +376,7 @@ func TestLimits(t *testing.T) {
 	require.Zero(t, s.inflight.Load())
 
 	s = New(f, Options{})
-	req = httptest.NewRequest("POST", "/v1/messages", io.MultiReader(strings.NewReader(body)))
+	req = httptest.NewRequest(http.MethodPost, "/v1/messages", io.MultiReader(strings.NewReader(body)))
 	req.ContentLength = -1
 	rec = httptest.NewRecorder()
 	s.Handler().ServeHTTP(rec, req)
@@ -389,7 +389,7 @@ func TestLimits(t *testing.T) {
 	}
 	code, _, _ = ask(t, s, "POST", "/v1/messages", "x", "Content-Encoding", "gzip")
 	require.Equal(t, 400, code)
-	req = httptest.NewRequest("POST", "/v1/messages", strings.NewReader("{}"))
+	req = httptest.NewRequest(http.MethodPost, "/v1/messages", strings.NewReader("{}"))
 	req.ContentLength = maxRequestBytes + 1
 	rec = httptest.NewRecorder()
 	s.Handler().ServeHTTP(rec, req)

@@ -42,7 +42,7 @@ func TestStreamFlows(t *testing.T) {
 	addr := serveReal(t, New(f, Options{}))
 	for _, proto := range []string{"http1", "h2c"} {
 		r, w := io.Pipe()
-		req, err := http.NewRequest("POST", "http://"+addr+"/v1/messages", r)
+		req, err := http.NewRequest(http.MethodPost, "http://"+addr+"/v1/messages", r)
 		require.NoError(t, err)
 		req.Header.Set("Content-Type", "application/x-ndjson; charset=utf-8")
 		tr := &http.Transport{}
@@ -72,6 +72,7 @@ func TestStreamFlows(t *testing.T) {
 		require.NoError(t, w.Close())
 		require.Equal(t, "99", answer()["id"], "the last line needs no newline")
 		require.False(t, in.Scan())
+		require.NoError(t, res.Body.Close())
 		tr.CloseIdleConnections()
 	}
 	require.Len(t, f.messages(), 12)
@@ -96,6 +97,7 @@ func TestStreamOfEverythingFirst(t *testing.T) {
 	require.NoError(t, err)
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
 	in := bufio.NewScanner(res.Body)
 	for i := range n {
 		require.True(t, in.Scan())
@@ -190,13 +192,14 @@ func TestStreamDrain(t *testing.T) {
 	s := New(f, Options{})
 	r, w := io.Pipe()
 	defer func() { _ = w.Close() }()
-	req, err := http.NewRequest("POST", "http://"+serveReal(t, s)+"/v1/messages", r)
+	req, err := http.NewRequest(http.MethodPost, "http://"+serveReal(t, s)+"/v1/messages", r)
 	require.NoError(t, err)
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	tr := &http.Transport{}
 	defer tr.CloseIdleConnections()
 	res, err := tr.RoundTrip(req)
 	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
 	in := bufio.NewScanner(res.Body)
 	fmt.Fprintf(w, line, 1)
 	require.True(t, in.Scan())

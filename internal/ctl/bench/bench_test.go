@@ -23,12 +23,12 @@ import (
 
 // liar is a small daemon that loses, repeats and hurries as it is told.
 type liar struct {
-	mu                         sync.Mutex
-	n, acked                   int
-	pending                    []map[string]any
-	loseEvery, repeatEvery     int
-	hurry                      time.Duration
-	refuseEvery, streamedLines int
+	mu                     sync.Mutex
+	n, acked               int
+	pending                []map[string]any
+	loseEvery, repeatEvery int
+	hurry                  time.Duration
+	refuseEvery            int
 }
 
 func (d *liar) accept(m map[string]any) map[string]any {

@@ -82,7 +82,7 @@ func TestFaults(t *testing.T) {
 	_, _, err = inner.Get(ctx, "k")
 	require.ErrorIs(t, err, objstore.ErrNotFound)
 
-	b, inner, err := try(Options{Truncate: 1})
+	b, _, err := try(Options{Truncate: 1})
 	require.NoError(t, err)
 	body, info, err := b.Get(ctx, "k")
 	require.NoError(t, err)
