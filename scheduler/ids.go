@@ -22,7 +22,7 @@ func (s *Shard) runIDs(ctx context.Context) error {
 	for {
 		err := s.restoreIDs(ctx)
 		if err == nil || ctx.Err() != nil || errors.Is(err, delay.ErrClosed) {
-			return nil
+			return nil //nolint:nilerr // the shard ends; the next start goes on
 		}
 		s.log.Error("ids could not be restored yet", zap.Error(err))
 		select {

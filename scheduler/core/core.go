@@ -159,7 +159,7 @@ func (c *Core) Step(now delay.Due, ev Event) []Action {
 	}
 	c.fireTimers()
 	c.fire()
-	for i := 0; i < len(c.touched); i++ {
+	for i := 0; i < len(c.touched); i++ { //nolint:intrange // dispatch may touch more lanes
 		l := c.touched[i]
 		l.touched = false
 		c.dispatch(l)

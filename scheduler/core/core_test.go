@@ -227,7 +227,7 @@ func (w *world) park(a ActPark) Event {
 			w.rows[it.Ref.Key] = r
 		}
 	}
-	return EvParked{Items: a.Items}
+	return EvParked(a)
 }
 
 // watermark checks C3: what the core has been told of and is neither finished nor parked holds it.

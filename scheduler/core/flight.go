@@ -309,7 +309,7 @@ func (e EvLast) apply(c *Core) {
 // EvReleased gives claims back that were never handed over, and finishes what could not be handed
 // over any more. No attempt was made.
 type EvReleased struct {
-	Lease   uint64      // what is not in this lease any more is none of its business
+	Lease   uint64 // what is not in this lease any more is none of its business
 	Lane    uint32
 	Keys    []delay.Key // given back
 	Expired []delay.Key // whose time has passed
