@@ -34,8 +34,8 @@ sim: ## run SEEDS simulated histories with faults
 	$(GO) run ./internal/sim/cmd -seeds $(SEEDS)
 
 .PHONY: exam
-exam: ## all of .ci/run: tests, lint, race, simulation, fuzzing, integration
-	.ci/run
+exam: ## plant known mistakes and see the simulation find each of them
+	$(GO) test -tags exam -run TestExam -v ./internal/sim
 
 .PHONY: fuzz
 fuzz: ## run every fuzz function for FUZZTIME

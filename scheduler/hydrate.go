@@ -12,6 +12,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // runHydrate keeps the boundary L a horizon ahead of now, by bringing back what comes near, and
@@ -146,6 +147,9 @@ func (s *Shard) droppable(now delay.Due) (delay.Seq, bool) {
 	t := &s.tier
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if planted.Is(planted.DropBeforeNoted) {
+		return s.parts.Store.LastSeq(), true
+	}
 	n := 0
 	for n < len(t.mu.history) && t.mu.history[n].at.Add(s.opts.DropLag) <= now {
 		n++

@@ -16,6 +16,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recovery"
 	"github.com/cicadamq/cicada/tiered"
@@ -141,7 +142,7 @@ func (s *Shard) ownTier(ctx context.Context, own *ownership) error {
 	switch {
 	case st == nil:
 		m.Boundary = delay.Key{}
-	case !fresh:
+	case !fresh && !planted.Is(planted.NonceForgotten):
 		// What is ours is known as such before another nonce is written: an attempt to take the
 		// shard may end here, or after the manifest was written, any number of times.
 		m.Nonce, m.ManifestVersion = st.Nonce, st.Version
@@ -159,7 +160,7 @@ func (s *Shard) ownTier(ctx context.Context, own *ownership) error {
 	}
 	m.ClusterID, m.Epoch = taken.ClusterID, taken.Epoch
 	m.Nonce, m.ManifestVersion = m.NextNonce, taken.Version
-	own.behind = !own.clean && !fresh
+	own.behind = !own.clean && !fresh && !planted.Is(planted.BuffersTrusted)
 	now := s.clock.Now()
 	pause := takeoverWait * s.opts.FlushInterval
 	if own.restore != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // Stepped is a shard without goroutines, for simulation: whoever drives it decides what happens
@@ -162,6 +163,9 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 // stepCore gives the core its events.
 func (s *Shard) stepCore() {
 	now := s.clock.Now()
+	if planted.Is(planted.EarlyByOne) {
+		now++
+	}
 	evs := s.events.take(nil)
 	for _, ev := range evs {
 		s.execute(s.core.Step(now, ev))

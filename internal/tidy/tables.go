@@ -67,11 +67,13 @@ func house() tables {
 		clocks: []permit{
 			{"cmd", "a command lives in real time"},
 			{"internal/daemon", "the composition root hands the wall clock to everything"},
+			{"internal/sim/cmd", "a command lives in real time: it tells the speed"},
 			{"integration", "tests against real programs wait in real time"},
 		},
 		panics: []panicForm{
 			{"localstore", "FATAL: ", "after a failed sync the process must end (decision 2), " +
 				"unless the caller gave Options.Fatal"},
+			{"internal/sim", "", "a crash unwinds a call by a panic that the world recovers"},
 		},
 		goroutines: houseGoroutines(),
 		exceptions: houseExceptions(),
@@ -83,6 +85,7 @@ func houseFloors() []floor {
 		{"delay", 0, "the vocabulary: imported by all, imports nothing"},
 		{"api", 0, "the wire contract: generated code, knows nothing of us"},
 		{"internal/tidy", 0, "looks at source text only"},
+		{"scheduler/planted", 0, "mistakes for the exam of the simulation: constants, false outside it"},
 		{"timewheel", 1, "pure and generic"},
 		{"tiered/objstore", 1, "the seam to buckets: an interface"},
 		{"tiered/codec", 1, "what the formats of the tier share"},
@@ -91,6 +94,7 @@ func houseFloors() []floor {
 		{"tiered/segment", 2, "a format: bytes in, bytes out"},
 		{"tiered/objio", 2, "retries and limits around a bucket"},
 		{"tiered/objstore/objstoretest", 2, "the conformance suite of the seam"},
+		{"tiered/objstore/probe", 2, "tries a bucket out"},
 		{"tiered/objstore/memory", 3, "one bucket"},
 		{"tiered/objstore/filesystem", 3, "one bucket"},
 		{"tiered/objstore/faulty", 3, "a bucket around another"},

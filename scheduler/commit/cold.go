@@ -8,6 +8,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // HydrateOp brings cold messages back into rows, unless they are marked (the race with a cancel is
@@ -24,7 +25,8 @@ func (o *HydrateOp) stage(c *Committer) {
 		if rec != nil {
 			return // not dropped yet
 		}
-		if _, marked, err := c.store.Mark(o.Keys[i]); err == nil && !marked {
+		if _, marked, err := c.store.Mark(o.Keys[i]); err == nil && !marked ||
+			planted.Is(planted.MarksForgotten) {
 			c.batch.HydrateRow(o.Keys[i], o.Recs[i])
 		}
 	})
@@ -49,7 +51,7 @@ type DropOp struct {
 }
 
 func (o *DropOp) stage(c *Committer) {
-	if c.meta.Uploaded < o.Seq {
+	if c.meta.Uploaded < o.Seq && !planted.Is(planted.DropBeforeNoted) {
 		return // the upload is not noted locally yet (C7)
 	}
 	err := c.store.ReadRows(o.Keys, func(i int, rec []byte) {

@@ -12,6 +12,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // Bounds of the committer.
@@ -287,6 +288,12 @@ func (c *Committer) flush() {
 			o.finish(localstore.Synced{}, c.failed)
 		}
 		return
+	}
+	if planted.Is(planted.AckWithoutSync) {
+		for _, o := range f.ops {
+			o.finish(localstore.Synced{}, nil)
+		}
+		f.ops = nil
 	}
 	c.synced <- f
 }

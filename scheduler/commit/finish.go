@@ -10,6 +10,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // FinishOp commits outcomes, attempts and the end of leases.
@@ -102,7 +103,7 @@ func (c *Committer) unfinished(it *core.FinishItem) bool {
 func (c *Committer) findParked(items []core.FinishItem) {
 	for i := range items {
 		it := &items[i]
-		if !it.Parking || it.Parked {
+		if !it.Parking || it.Parked || planted.Is(planted.OutcomeMisplaced) {
 			continue
 		}
 		_, parked, err := c.store.ParkedLane(it.Ref.Key)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // flight is a message that has been claimed at least once and is not finished.
@@ -153,6 +154,9 @@ type EvOutcomes struct {
 func (e EvOutcomes) apply(c *Core) {
 	l := c.lane(e.Lane)
 	for _, o := range e.Outcomes {
+		if planted.Is(planted.BatchAck) {
+			o.Result = e.Outcomes[0].Result
+		}
 		f, ok := c.flights[o.Key]
 		if !ok || f.state != flightDelivering {
 			continue

@@ -4,6 +4,7 @@ package core
 
 import (
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // ParkItem is one row to be moved to its lane's parked rows.
@@ -69,6 +70,9 @@ func (c *Core) wantWatermark() {
 	if low, ok := c.open.lowest(); ok {
 		if low.Less(mark) {
 			mark = low
+		}
+		if planted.Is(planted.WatermarkTooHigh) {
+			mark = mark.Next()
 		}
 		c.watermarkAt = c.now + watermarkStep
 	}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sim plays histories of a shard in which one seed decides everything, faults included, and
+// checks at every step that the promises of the contract hold.
+//
+//	                    seed
+//	                      |
+//	                      v
+//	clients --requests--> World --picks one--> task of the shard | strand | time | trouble
+//	consumers                |
+//	   ^                     v
+//	   |      scheduler.Stepped: core, committer, deliveries, flush, hydrate ... as tasks
+//	   |        |            |                |
+//	checkers  disk        bucket            sink       what is real: all of our code, Pebble
+//	model   (crashable) (memory, faulty)  (scripted)
+//
+// The world is one goroutine. What can wait (a request, a delivery, a flush) is a strand, a
+// coroutine that runs until it yields; between any two turns another strand may run, time may
+// pass, the process may die, the power may fail or the disk may be lost. The model knows what
+// clients were told and what receivers have; the checkers compare. After a phase with faults
+// comes one without, at whose end everything must be finished.
+//
+// Files: world.go the loop, strand.go the coroutines, node.go the process and its end, disk.go the
+// disk that decides what is synced, config.go what a seed draws, client.go, change.go and pull.go
+// the clients, sink.go the receivers and the checkers of attempts, model.go the truth, check.go
+// the other checkers, run.go the two phases.
+//
+// # Invariants
+//
+//	W1  One strand runs at a time, and only the world resumes one.
+//	W2  The same seed gives the same trace: nothing depends on the order of map iteration, on
+//	    goroutines of others, or on real time.
+//	W3  What a power failure leaves is decided by the world, not by when Pebble's log was synced.
+//	W4  A checker accuses only when no order of the open requests explains what it saw.
+//
+// # Concurrency
+//
+// A World is confined to one goroutine. Run may be called from several.
+//
+// # Failure
+//
+// A broken promise ends the history with a Failure: what, the seed, the options, the last lines of
+// the trace about the message, and the command that plays it again.
+//
+// See also docs/simulation.md.
+package sim

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"fmt"
+	"hash/fnv"
+	"os"
+	"strings"
+	"time"
+)
+
+// line is one action, as it is printed when something goes wrong.
+type line struct {
+	at    time.Duration
+	about int // message, or -1
+	text  string
+}
+
+// maxLines bounds the memory of a trace; the oldest half is forgotten.
+const maxLines = 1 << 17
+
+// trace is what happened, in order, and the hash of it (W2).
+type trace struct {
+	lines   []line
+	hash    uint64
+	count   int
+	verbose bool
+}
+
+func (t *trace) init(verbose bool) { t.verbose, t.hash = verbose, 14695981039346656037 }
+
+func (t *trace) add(at time.Duration, about int, format string, args ...any) {
+	l := line{at: at, about: about, text: fmt.Sprintf(format, args...)}
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%x %d %d %s", t.hash, at, about, l.text)
+	t.hash = h.Sum64()
+	t.count++
+	if len(t.lines) == maxLines {
+		t.lines = t.lines[:copy(t.lines, t.lines[maxLines/2:])]
+	}
+	t.lines = append(t.lines, l)
+	if t.verbose {
+		fmt.Fprintln(os.Stderr, l.String())
+	}
+}
+
+// String is the line as printed.
+func (l line) String() string {
+	if l.about < 0 {
+		return fmt.Sprintf("%14v        %s", l.at, l.text)
+	}
+	return fmt.Sprintf("%14v  %4d  %s", l.at, l.about, l.text)
+}
+
+// keptLines is how many lines a failure prints.
+const keptLines = 120
+
+// about prints the last lines that concern a message, and those that concern all: crashes, opens,
+// time is left out. For message -1 it prints the last lines.
+func (t *trace) about(no int) string {
+	var out []string
+	for i := len(t.lines) - 1; i >= 0 && len(out) < keptLines; i-- {
+		l := &t.lines[i]
+		general := l.about < 0 && !strings.HasPrefix(l.text, "time ")
+		if l.about == no && (no >= 0 || general) || no >= 0 && general && !isRoutine(l.text) {
+			out = append(out, l.String())
+		}
+	}
+	var b strings.Builder
+	for i := len(out) - 1; i >= 0; i-- {
+		b.WriteString(out[i])
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// isRoutine reports whether a line says nothing about one message.
+func isRoutine(text string) bool {
+	switch text {
+	case "core", "commit", "sync", "read", "deliver", "timers", "drop":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package planted holds mistakes for the exam of the simulation: each breaks one rule in the way a
+// tired programmer would, and internal/sim must find it. In every build but one with the tag
+// "exam" Is is constant and false, and the compiler leaves no trace of them.
+package planted
+
+// Bug is a mistake that can be planted.
+type Bug uint8
+
+// The mistakes.
+const (
+	None             Bug = iota
+	AckWithoutSync       // replies leave before their batch is on the disk (S4)
+	DropBeforeNoted      // rows are dropped whose upload is not committed (S7, C7)
+	IgnoreHorizon        // a cancel does not ask what a crash may have interrupted (R8)
+	CancelUnmarked       // a cancelled message leaves no mark for its segment (R1)
+	WatermarkTooHigh     // the watermark passes the lowest open key (S3)
+	OutcomeMisplaced     // an outcome does not look for a row that was parked meanwhile
+	MarksForgotten       // a hydrate does not look at marks (R1)
+	BatchAck             // a batch shares the fate of its first message (S7 of the contract)
+	EarlyByOne           // the core's clock is a millisecond ahead (S1)
+	NonceForgotten       // an interrupted take is not remembered (R10)
+	BuffersTrusted       // nothing is looked for after a crash: it was in the upload buffer
+	Bugs                 // how many there are, None included
+)
+
+// String names the bug in the table of the exam.
+func (b Bug) String() string {
+	return [...]string{
+		"none", "ack without sync", "drop before the upload is noted",
+		"cancel ignores the claim horizon", "cancel without a mark", "watermark one too high",
+		"outcome misses a parked row", "hydrate forgets marks", "batch-level ack",
+		"fires 1 ms early", "forgets the nonce of an interrupted take",
+		"trusts the upload buffer after a crash",
+	}[b]
+}
