@@ -285,9 +285,11 @@ func (b *Bucket) GetRange(
 	defer func() { _ = body.Close() }() // what was read is judged by its length
 	first, last, total, ok := parseContentRange(header.Get("Content-Range"))
 	switch {
-	case ok && total >= 0 && offset+length > total:
+	case !ok:
+		return nil, refused("the store ignores ranges")
+	case total >= 0 && offset+length > total:
 		return nil, refused(fmt.Sprintf("the object has %d bytes", total))
-	case !ok || first != offset || last != offset+length-1:
+	case first != offset || last != offset+length-1:
 		return nil, fmt.Errorf("get %s: s3: the store answered another range than %d+%d",
 			key, offset, length)
 	}

@@ -56,7 +56,7 @@ type Options struct {
 	IgnoreRanges     bool
 	// Gap, if set, runs between the check of a condition and the write, as in a store that does
 	// not do both in one step.
-	Gap func()
+	Gap func(r Request)
 	// Before, if set, sees every request first. When it returns true it has answered.
 	Before func(w http.ResponseWriter, r Request) bool
 	// After, if set, runs when the request has had its effect. When it returns true it has
@@ -218,7 +218,7 @@ func (s *Server) put(objects map[string]object, key string, req Request) answer 
 	}
 	if s.opts.Gap != nil {
 		s.mu.Unlock()
-		s.opts.Gap()
+		s.opts.Gap(req)
 		s.mu.Lock()
 	}
 	objects[key] = o
