@@ -74,6 +74,15 @@ func newClient() *http.Client {
 	}
 }
 
+// cleanEnv is this process's environment without anything that configures the program: nothing of
+// this machine's settings may reach it.
+func cleanEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "CICADA_") || strings.HasPrefix(v, "AWS_") ||
+			strings.HasPrefix(v, "GOMEMLIMIT=")
+	})
+}
+
 // serve starts a daemon that is stopped when the test ends.
 func serve(t testing.TB, args ...string) *daemon {
 	t.Helper()
@@ -93,7 +102,7 @@ func (d *daemon) launch(args ...string) *exec.Cmd {
 		"--log-format", "json"}, d.args, args)
 	cmd := exec.Command(program, all...)
 	cmd.Stderr, cmd.Dir = log, filepath.Dir(d.log)
-	cmd.Env = append(os.Environ(), d.env...)
+	cmd.Env = append(cleanEnv(), d.env...)
 	cmd.SysProcAttr = childAttr()
 	if d.attr != nil {
 		d.attr(cmd.SysProcAttr)
@@ -483,7 +492,7 @@ func (c cliRun) run(t testing.TB, args ...string) cliResult {
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.stdin), &out, &errs
 	cmd.Dir = c.dir
-	cmd.Env = append(os.Environ(), "HOME="+c.dir, "XDG_CONFIG_HOME="+c.dir)
+	cmd.Env = append(cleanEnv(), "HOME="+c.dir, "XDG_CONFIG_HOME="+c.dir)
 	cmd.Env = append(cmd.Env, c.env...)
 	cmd.SysProcAttr = childAttr()
 	if c.attr != nil {

@@ -20,13 +20,6 @@ func TestMain(m *testing.M) {
 // run builds the program and runs the tests with it.
 func run(m *testing.M) int {
 	program = os.Getenv("CICADA_BINARY")
-	// Nothing of this machine's settings may reach the programs under test.
-	for _, name := range []string{
-		"CICADA_CONFIG", "CICADA_SERVER", "CICADA_TOKEN", "CICADA_CONTEXT", "CICADA_BUCKET",
-		"CICADA_LISTEN", "CICADA_DATA_DIR", "GOMEMLIMIT",
-	} {
-		_ = os.Unsetenv(name)
-	}
 	dir, err := os.MkdirTemp("", "cicada-integration-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "make a directory:", err)
