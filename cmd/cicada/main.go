@@ -36,13 +36,14 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "cicada: %v\n", err)
 		return 1
 	}
+	in := new(places)
 	parts := ctl.Parts{
 		Version: versionOf(), Program: program,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		OutTerminal: ctl.IsTerminal(os.Stdout), ErrTerminal: ctl.IsTerminal(os.Stderr),
-		Env: os.LookupEnv, Now: time.Now, Bucket: openBucket,
+		Env: os.LookupEnv, Now: time.Now, Bucket: in.openBucket,
 		Daemon: ctl.Daemon{
-			Flags: flags(), Serve: serve, Check: check, Print: printConfig, Places: places,
+			Flags: flags(), Serve: serve, Check: check, Print: printConfig, Places: in.find,
 		},
 	}
 	return ctl.Run(ctx, parts, args)
@@ -158,18 +159,25 @@ func printConfig(w io.Writer, file string, given map[string]string) error {
 	return cfg.Print(w)
 }
 
-func places(file string, given map[string]string) (storeDir, bucket string, err error) {
+// places are where one command looks: the credentials of the configuration that names the bucket
+// do not pass through the command.
+type places struct{ keys config.Credentials }
+
+func (p *places) find(
+	file string, given map[string]string,
+) (storeDir, bucket string, err error) {
 	cfg, err := load(file, given)
 	if err != nil {
 		return "", "", err
 	}
+	p.keys = cfg.S3
 	return daemon.StoreDir(cfg.DataDir), cfg.Bucket.String(), nil
 }
 
-func openBucket(_ context.Context, url string) (objstore.Bucket, error) {
+func (p *places) openBucket(ctx context.Context, url string) (objstore.Bucket, error) {
 	b, err := config.ParseBucket(url)
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", url, err)
 	}
-	return daemon.OpenBucket(b, false)
+	return daemon.OpenBucket(ctx, b, p.keys, false)
 }

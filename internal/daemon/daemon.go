@@ -120,11 +120,14 @@ func (d *Daemon) openStore() (*localstore.Store, error) {
 }
 
 func (d *Daemon) openTier(ctx context.Context) error {
-	bucket, err := OpenBucket(d.cfg.Bucket, true)
+	bucket, err := OpenBucket(ctx, d.cfg.Bucket, d.cfg.S3, true)
 	if err != nil || bucket == nil {
 		return err
 	}
 	d.bucket = bucket
+	if err := d.tryOut(ctx); err != nil {
+		return err
+	}
 	d.tier, err = tiered.Open(ctx, bucket, tiered.Options{
 		ClusterID: d.cfg.ClusterID, Logger: d.log.Named("tiered"), Now: d.opts.Now,
 		Events: d.counts.TierEvents(),

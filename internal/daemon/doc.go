@@ -17,6 +17,8 @@
 //	    next start recovers what was acknowledged.
 //	M3  A drain takes no longer than shutdown_timeout plus one second.
 //	M4  A directory that is not this cluster's latest is set aside, never written (rule R10).
+//	M5  A remote store that ignores conditions is found out and refused before anything of the
+//	    cluster is written there: two owners would not notice each other (rule R11).
 //
 // # Concurrency
 //

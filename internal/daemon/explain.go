@@ -11,6 +11,8 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
 	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/tiered/objstore"
+	"github.com/cicadamq/cicada/tiered/objstore/probe"
 )
 
 // explain adds what an operator can do about err.
@@ -47,6 +49,12 @@ func hintFor(err error, cfg *config.Config) string {
 	case errors.Is(err, delay.ErrCorrupt):
 		return "nothing was changed. Look with `cicada store check` and `cicada tier verify`. " +
 			"To go on with what the bucket holds, move " + StoreDir(cfg.DataDir) + " away"
+	case errors.Is(err, probe.ErrUnfit):
+		return "two daemons could overwrite each other on this store without noticing. Use one " +
+			"that honours If-None-Match and If-Match (docs/operations.md, S3), or file:///dir"
+	case errors.Is(err, objstore.ErrRefused) && cfg.Bucket.Kind == config.S3Bucket:
+		return "check the bucket's name, endpoint and region, AWS_ACCESS_KEY_ID and " +
+			"AWS_SECRET_ACCESS_KEY, what they may do, and this machine's clock"
 	case errors.Is(err, delay.ErrUnavailable):
 		return "the bucket " + cfg.Bucket.String() + " does not answer"
 	default:

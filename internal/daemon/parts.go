@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
-	"os"
 
 	"go.uber.org/zap"
 
@@ -17,31 +16,7 @@ import (
 	"github.com/cicadamq/cicada/internal/config"
 	"github.com/cicadamq/cicada/internal/server"
 	"github.com/cicadamq/cicada/tiered/objstore"
-	"github.com/cicadamq/cicada/tiered/objstore/filesystem"
 )
-
-// OpenBucket opens the cold tier's store; nil is --bucket none. create makes a directory that is
-// missing. This is the only place that knows the kinds of buckets.
-func OpenBucket(b config.Bucket, create bool) (objstore.Bucket, error) {
-	switch b.Kind {
-	case config.NoBucket:
-		return nil, nil
-	case config.FileBucket:
-		if !create {
-			if _, err := os.Stat(b.Dir); err != nil {
-				return nil, fmt.Errorf("open bucket %s: %w", b, err)
-			}
-		}
-		bucket, err := filesystem.Open(b.Dir)
-		if err != nil {
-			return nil, err // not a nil *filesystem.Bucket in an interface
-		}
-		return bucket, nil
-	default:
-		return nil, fmt.Errorf("%w: bucket %s: %s is not built yet; use file:///dir",
-			delay.ErrUnimplemented, b, b.Kind)
-	}
-}
 
 // openSinks makes the sinks of the kinds of targets that this build has.
 func (d *Daemon) openSinks() error {
