@@ -40,7 +40,7 @@ func remote(t *testing.T, opts s3test.Options) (*s3test.Server, *s3.Bucket) {
 	return s, b
 }
 
-// Good stores must pass, and nothing be left in them.
+// Good stores must pass, and nothing be left in them (V2).
 func TestFit(t *testing.T) {
 	files, err := filesystem.Open(filepath.Join(t.TempDir(), "bucket"))
 	require.NoError(t, err)
