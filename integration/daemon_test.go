@@ -543,7 +543,28 @@ func closeShared() {
 	}
 }
 
-// queue is a name of a queue that no other test uses.
+// names holds the queue of each running test, and how often a test of its name has run: with
+// -count the shared daemon lives on.
+var names struct {
+	sync.Mutex
+	of   map[*testing.T]string
+	runs map[string]int
+}
+
+// queue is a name that no other test uses, the same for all of one test.
 func queue(t *testing.T) string {
-	return strings.NewReplacer("/", ".", " ", "_", "#", "_").Replace(t.Name())
+	names.Lock()
+	defer names.Unlock()
+	if name, ok := names.of[t]; ok {
+		return name
+	}
+	if names.of == nil {
+		names.of, names.runs = map[*testing.T]string{}, map[string]int{}
+	}
+	name := strings.NewReplacer("/", ".", " ", "_", "#", "_").Replace(t.Name())
+	if names.runs[name]++; names.runs[name] > 1 {
+		name += fmt.Sprint(".run", names.runs[name])
+	}
+	names.of[t] = name
+	return name
 }

@@ -15,7 +15,7 @@ import (
 // path.
 func TestIDsInPaths(t *testing.T) {
 	t.Parallel()
-	d := api(t)
+	d := serve(t, quick...)
 	q := queue(t)
 	for _, id := range []string{
 		"a/b", "/a", "a/", "//", "a b", "a%2Fb", "100%", "a?b=c", "a#b", "a+b", "a&b", "ü☃", "..", ".",

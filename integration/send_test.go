@@ -411,6 +411,9 @@ func TestFieldsFuzzed(t *testing.T) {
 			if r.status == http.StatusOK {
 				continue
 			}
+			if f == "id" && r.status == http.StatusConflict {
+				continue // a good id, after all, and taken by an earlier run
+			}
 			recurring := strings.Contains(
 				"schedule time_zone misfire misfire_limit until count jitter", f)
 			if recurring && r.status == http.StatusNotImplemented {
