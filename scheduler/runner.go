@@ -354,7 +354,7 @@ func (s *Shard) Drain(ctx context.Context) error {
 	var errs []error
 	if s.parts.Tier != nil {
 		err := s.lastFlush(ctx)
-		clean = clean && err == nil // otherwise the next start looks for what was not uploaded
+		clean = clean && err == nil && s.uploadedAll()
 		errs = append(errs, err)
 	}
 	done := make(chan error, 1)
@@ -363,6 +363,12 @@ func (s *Shard) Drain(ctx context.Context) error {
 	errs = append(errs, werr)
 	s.stop(errDrained)
 	return errors.Join(errs...)
+}
+
+// uploadedAll reports whether the last flush left nothing for another. If it did, the shard does
+// not end clean, and the next start looks for what was not uploaded.
+func (s *Shard) uploadedAll() bool {
+	return len(s.tier.pending.Kept) == 0 && s.tier.pending.Behind == 0
 }
 
 // settleDown waits until the core has handed its last outcomes to the committer.

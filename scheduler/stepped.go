@@ -118,7 +118,9 @@ func (s *Stepped) Do(ctx context.Context, t Task) error {
 	case TaskSync:
 		return s.commit.SyncStep()
 	case TaskRead:
-		s.post(s.read(<-s.reads))
+		ev := s.read(<-s.reads)
+		s.drive.yield() // what was read may be old when the core hears of it
+		s.post(ev)
 	case TaskDeliver:
 		a := s.drive.deliveries[t.At]
 		s.drive.deliveries = append(s.drive.deliveries[:t.At:t.At],

@@ -33,7 +33,7 @@ func (s *Stepped) Drain(ctx context.Context) error {
 		s.flushing = true
 		defer func() { s.flushing = false }()
 		err := s.lastFlush(ctx)
-		clean = clean && err == nil
+		clean = clean && err == nil && s.uploadedAll()
 		errs = append(errs, err)
 	}
 	done := make(chan error, 1)

@@ -68,6 +68,13 @@ func (c *Committer) remove(loc Located, mark *delay.Mark) {
 		c.uncold--
 	}
 	c.mark(mark, cold || loc.Place != PlaceRow)
+	if made := c.ids.Make(c.shard, loc.Key); made != loc.ID && loc.Key.Seq.Epoch() < c.meta.Epoch {
+		// A disk that was lost may have known an attempt, whose receipt knows only the key: an ack
+		// must not find that all went well.
+		c.outcome(made, localstore.IDRecord{
+			Identity: delay.Identity{Key: loc.Key, Generation: 1},
+		}, delay.Cancelled)
+	}
 	if loc.Place != PlaceCold {
 		c.then(core.EvWithdrawn{Keys: []delay.Key{loc.Key}})
 	}

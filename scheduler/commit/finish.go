@@ -221,7 +221,7 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 		c.batch.PutDead(key, died, rec)
 		c.batch.PutTimer(died.DiedAt.Add(c.opts.DeadRetention), TimerBury,
 			delay.AppendKey(nil, key))
-		c.next.kept = append(c.next.kept, KeptRef{Key: key, Dead: true})
+		c.keep(KeptRef{Key: key, Dead: true})
 		if c.tiered && !key.Less(c.meta.Boundary) {
 			// Its segment is still to be hydrated, and must not bring it back (rule R1). The tier
 			// gets no mark: that would bury the dead letter.
@@ -239,6 +239,12 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 			Attempts: it.Attempts,
 		}, it.Ref.Meta&core.RefCold != 0 || it.Parked)
 	}
+}
+
+// keep has a message uploaded again (rule R5).
+func (c *Committer) keep(r KeptRef) {
+	c.next.kept = append(c.next.kept, r)
+	c.upload.owed.Add(1)
 }
 
 // ParkOp moves rows to the parked rows of their lanes (rule R8 for the claimed flag).
@@ -261,7 +267,7 @@ func (o *ParkOp) stage(c *Committer) {
 		if items[i].Ref.Meta&core.RefCold == 0 {
 			c.uncold--
 		}
-		c.next.kept = append(c.next.kept, KeptRef{Key: keys[i], Lane: lane})
+		c.keep(KeptRef{Key: keys[i], Lane: lane})
 	})
 	if err != nil {
 		c.fail(err)

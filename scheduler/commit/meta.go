@@ -65,7 +65,10 @@ func NoteUpload(uploaded delay.Seq, version, outbox uint64, done chan error) Op 
 
 // SetClean notes whether everything that was claimed has landed before the end.
 func SetClean(clean bool, done chan error) Op {
-	return &metaOp{done: done, change: func(c *Committer) { c.meta.Clean = clean }}
+	return &metaOp{done: done, change: func(c *Committer) {
+		// What ended or was parked after the last flush is looked for at the next start.
+		c.meta.Clean = clean && (!c.tiered || c.upload.owed.Load() == 0)
+	}}
 }
 
 // Fence does nothing: done is answered when everything that was put before is synced.

@@ -4,6 +4,7 @@ package commit
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/cicadamq/cicada/delay"
 )
@@ -37,6 +38,7 @@ type Buffer struct {
 	now   func() delay.Due
 	Wake  chan struct{} // holds a token when a flush is wanted soon
 	arena []byte        // the committer's: rows are copied here
+	owed  atomic.Int64  // messages to be kept that no flush has taken, synced or not
 
 	mu struct {
 		sync.Mutex
@@ -65,6 +67,7 @@ type Part struct {
 func NewBuffer(off bool, now func() delay.Due, first Part) *Buffer {
 	u := &Buffer{off: off, now: now, Wake: make(chan struct{}, 1)}
 	u.mu.part = first
+	u.owed.Store(int64(len(first.Kept)))
 	return u
 }
 
@@ -126,6 +129,7 @@ func (u *Buffer) Take() Part {
 	defer u.mu.Unlock()
 	p := u.mu.part
 	u.mu.part = p.Rest()
+	u.owed.Add(-int64(len(p.Kept)))
 	return p
 }
 

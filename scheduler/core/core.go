@@ -99,8 +99,10 @@ type Core struct {
 	load      *loadState
 	lastSeq   delay.Seq // highest seq that the committer has announced
 	withdrawn map[delay.Key]withdrawal
-	sweeping  []delay.Key // withdrawn keys to forget when the running loads are done
-	loads     int         // loads and parked loads under way
+	sweeping  []delay.Key            // withdrawn keys to forget when the running loads are done
+	gone      map[delay.Key]struct{} // landed while a load was under way that may still return them
+	moving    map[delay.Key]struct{} // unclaimed, being parked: a read may see them there already
+	loads     int                    // loads and parked loads under way
 
 	live    []*lane // by lane number; nil for a lane that is idle
 	ready   int     // references in ready queues, all lanes
@@ -134,6 +136,8 @@ func New(opts Options, lanes laneTable, rng *rand.Rand, now delay.Due, s Start) 
 		}),
 		timers:    timewheel.New(timewheel.Config[timer]{Start: int64(now)}),
 		withdrawn: make(map[delay.Key]withdrawal),
+		gone:      make(map[delay.Key]struct{}),
+		moving:    make(map[delay.Key]struct{}),
 		flights:   make(map[delay.Key]flight),
 		leases:    make(map[uint64]*leaseState),
 		epoch:     s.Epoch,

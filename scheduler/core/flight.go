@@ -89,6 +89,9 @@ func (c *Core) landed(key delay.Key) {
 	if f, ok := c.flights[key]; ok {
 		c.open.finish(f.pos)
 		delete(c.flights, key)
+		if c.loads > 0 {
+			c.gone[key] = struct{}{}
+		}
 	}
 }
 

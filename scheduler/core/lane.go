@@ -302,7 +302,12 @@ func (e EvParkedRead) apply(c *Core) {
 	c.loads--
 	if e.Err == nil {
 		for _, r := range e.Refs {
-			if _, flying := c.flights[r.Key]; flying || c.skip(r.Key) {
+			if _, moving := c.moving[r.Key]; moving {
+				continue // EvParked is about to announce it
+			}
+			_, flying := c.flights[r.Key]
+			_, gone := c.gone[r.Key]
+			if flying || gone || c.skip(r.Key) {
 				l.backlog--
 				continue
 			}

@@ -60,6 +60,9 @@ func (EvLoadFailed) apply(c *Core) {
 // enter puts a row into the wheel, unless it is known already: withdrawn, or in flight since
 // before a restart.
 func (c *Core) enter(r Ref) {
+	if _, gone := c.gone[r.Key]; gone {
+		return // recovered, and finished while it was being read
+	}
 	if w, ok := c.withdrawn[r.Key]; ok {
 		w.entered = false
 		c.withdrawn[r.Key] = w
@@ -177,6 +180,7 @@ func (c *Core) sweep() {
 	if c.loads > 0 {
 		return
 	}
+	clear(c.gone)
 	left := c.sweeping[:0]
 	for _, k := range c.sweeping {
 		switch w, ok := c.withdrawn[k]; {

@@ -25,6 +25,7 @@ func (e EvParked) apply(c *Core) {
 	for _, it := range e.Items {
 		key := it.Ref.Key
 		l := c.lane(it.Ref.Lane)
+		delete(c.moving, key)
 		c.open.finish(it.pos)
 		if f, ok := c.flights[key]; ok {
 			f.parked, f.parking, f.pos = true, false, 0
@@ -61,6 +62,9 @@ func (c *Core) wantWatermark() {
 		return
 	}
 	c.watermarkAt = c.now + watermarkIdle
+	if c.draining {
+		return // what is parked after the last flush would not be uploaded
+	}
 	c.parkOld(crowded)
 	c.open.shift()
 	mark := c.loadedTo
@@ -109,6 +113,7 @@ func (c *Core) parkOld(crowded bool) {
 				continue
 			}
 			taken[key] = struct{}{}
+			c.moving[key] = struct{}{}
 		}
 		if claimed {
 			f.parking = true
