@@ -183,6 +183,7 @@ func (w *World) retryDead(m *message) {
 		case err == nil:
 			m.endMove(mv, r.Due, false)
 			m.refusals, m.stopped, m.retried, m.revived = 0, no, true, true
+			m.lastBoot = -1
 			if before {
 				w.fail(m, "it was delivered, and yet rose from the dead letters")
 			}

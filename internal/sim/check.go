@@ -297,8 +297,8 @@ func (w *World) checkEnd(m *message) {
 	}
 	forgotten := w.cfg.Options.DedupeWindow < forever
 	switch {
-	case err != nil && (forgotten && (m.cancelled == maybe || m.expires() || m.mayDie(w)) ||
-		m.deleted > no):
+	case err != nil && (forgotten && (m.cancelled == maybe || m.acked == maybe || m.expires() ||
+		m.mayDie(w)) || m.deleted > no):
 	case err != nil:
 		w.fail(m, "lost: accepted, and not found")
 	case state == delay.Cancelled && m.cancelled == maybe:

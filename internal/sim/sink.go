@@ -149,7 +149,7 @@ func (w *World) checkAllowed(m *message, push bool, began uint64) {
 	switch {
 	case m.cancelled == yes:
 		w.fail(m, "attempted after CANCELLED")
-	case m.replaced == yes:
+	case m.replaced == yes && m.draft.Mode != delay.AtMostOnce: // that is finished before it leaves
 		w.fail(m, "attempted after it was replaced")
 	case m.stopped == yes && m.slack == 0:
 		w.fail(m, "attempted after STOPPED")

@@ -239,7 +239,7 @@ func (w *World) do(o op, t scheduler.Task) {
 		w.disk.hold()
 	case opSync:
 		w.settleDisk()
-	case opDeliver, opTimers, opFlush, opHydrate, opDrop, opIDs:
+	case opRead, opDeliver, opTimers, opFlush, opHydrate, opDrop, opIDs:
 		w.spawn(opNames[o], o, func() { w.doing(o, t) })
 		return
 	}

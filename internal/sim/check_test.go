@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler"
+)
+
+// calm is a world without trouble, opened, with one accepted message due in a second.
+func calm(t *testing.T) (*World, *message) {
+	t.Helper()
+	cfg := Draw(3)
+	cfg.Weights = [ops]int{}
+	cfg.Bucket, cfg.Pushes, cfg.Queues = true, 1, 1
+	cfg.BucketFault, cfg.TargetFault, cfg.NamedShare, cfg.TierShare = 0, 0, 0, 0
+	cfg.ExpiryShare, cfg.OnceShare = 0, 0
+	cfg.Options.DedupeWindow = 1000 * time.Hour
+	w := newWorld(t.Context(), cfg)
+	t.Cleanup(w.end)
+	w.open()
+	for w.shard == nil {
+		w.resumeAny()
+	}
+	w.send(1)
+	m := w.model.all[0]
+	for m.accepted != yes {
+		w.busy()
+	}
+	m.dues = []delay.Due{w.now()}
+	m.every, m.draft.Due = m.dues, w.now()
+	return w, m
+}
+
+// caught runs f and returns the violation it was caught at.
+func caught(t *testing.T, f func()) (text string) {
+	t.Helper()
+	defer func() {
+		v, ok := recover().(violation)
+		require.True(t, ok, "nothing was reported")
+		text = v.text
+	}()
+	f()
+	return ""
+}
+
+// delivery is an attempt at m as it should be.
+func delivery(m *message) *broker.Delivery {
+	d := &m.draft
+	return &broker.Delivery{
+		ID: m.id, Target: d.Target, Due: m.dues[0], FiredAt: m.dues[0], Attempt: 1,
+		RoutingKey: d.RoutingKey, Headers: d.Headers, Body: d.Body,
+	}
+}
+
+// A checker that never speaks proves nothing: each is shown what it must not let pass.
+func TestAttemptCheckers(t *testing.T) {
+	for name, c := range map[string]struct {
+		plant func(w *World, m *message, d *broker.Delivery)
+		want  string
+	}{
+		"early":       {func(_ *World, _ *message, d *broker.Delivery) { d.Due += 5000 }, "early"},
+		"fired early": {func(_ *World, _ *message, d *broker.Delivery) { d.FiredAt-- }, "early"},
+		"moved": {func(w *World, m *message, _ *broker.Delivery) {
+			m.dues = []delay.Due{w.now() + 1000}
+		}, "early: it was moved"},
+		"another due": {func(_ *World, _ *message, d *broker.Delivery) {
+			d.Due--
+		}, "its due is"},
+		"phantom": {func(_ *World, _ *message, d *broker.Delivery) {
+			d.Body = []byte("m999;")
+		}, "nobody sent"},
+		"body": {func(_ *World, _ *message, d *broker.Delivery) {
+			d.Body = append([]byte("m0;"), "something else"...)
+		}, "delivered"},
+		"headers": {func(_ *World, _ *message, d *broker.Delivery) {
+			d.Headers = []delay.Header{{Name: "x"}, {Name: "y"}, {Name: "z"}}
+		}, "delivered"},
+		"target": {func(_ *World, _ *message, d *broker.Delivery) {
+			d.Target = "log:"
+		}, "delivered"},
+		"id": {func(_ *World, _ *message, d *broker.Delivery) { d.ID = "other" }, "delivered as"},
+		"refused": {func(_ *World, m *message, _ *broker.Delivery) {
+			m.accepted, m.refused = no, true
+		}, "refused"},
+		"cancelled": {func(_ *World, m *message, _ *broker.Delivery) {
+			m.cancelled = yes
+		}, "after CANCELLED"},
+		"stopped": {func(_ *World, m *message, _ *broker.Delivery) {
+			m.stopped = yes
+		}, "after STOPPED"},
+		"replaced": {func(_ *World, m *message, _ *broker.Delivery) {
+			m.replaced = yes
+		}, "replaced"},
+		"delivered": {func(w *World, m *message, _ *broker.Delivery) {
+			m.told, m.toldBoot = true, w.boots
+		}, "without a crash"},
+		"durable": {func(_ *World, m *message, _ *broker.Delivery) {
+			m.final = true
+		}, "durable"},
+		"in the bucket": {func(_ *World, m *message, _ *broker.Delivery) {
+			m.finalTier = true
+		}, "in the bucket"},
+		"acked":   {func(_ *World, m *message, _ *broker.Delivery) { m.acked = yes }, "ACKED"},
+		"at once": {func(_ *World, m *message, _ *broker.Delivery) { m.flying = true }, "another"},
+		"number":  {func(_ *World, _ *message, d *broker.Delivery) { d.Attempt = 0 }, "number 0"},
+		"counted": {func(w *World, m *message, _ *broker.Delivery) {
+			m.last, m.lastBoot = 1, w.boots
+		}, "attempt 1 after attempt 1"},
+		"at most once": {func(_ *World, m *message, _ *broker.Delivery) {
+			m.draft.Mode, m.attempts = delay.AtMostOnce, 1
+		}, "at most once"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, m := calm(t)
+			d := delivery(m)
+			c.plant(w, m, d)
+			text := caught(t, func() { w.attempted(d, true, w.turn+1) })
+			require.Contains(t, text, c.want)
+		})
+	}
+	t.Run("leased", func(t *testing.T) {
+		w, m := calm(t)
+		m.leased = w.now() + 1000
+		text := caught(t, func() { w.attempted(delivery(m), false, w.turn+1) })
+		require.Contains(t, text, "leased again")
+	})
+	t.Run("nothing", func(t *testing.T) {
+		w, m := calm(t)
+		w.attempted(delivery(m), true, w.turn+1)
+		require.Equal(t, 1, m.attempts)
+	})
+}
+
+// What clients are told must agree with what they were told before.
+func TestAnswerCheckers(t *testing.T) {
+	result := func(v scheduler.Verdict) *scheduler.ChangeResult {
+		return &scheduler.ChangeResult{Verdict: v, State: delay.Claimed}
+	}
+	for name, c := range map[string]struct {
+		plant func(w *World, m *message)
+		want  string
+	}{
+		"cancelled late": {func(w *World, m *message) {
+			m.attempts = 1
+			w.cancelAnswered(m, result(scheduler.Cancelled), nil, 0)
+		}, "CANCELLED after"},
+		"cancelled and not": {func(w *World, m *message) {
+			m.cancelled = yes
+			w.cancelAnswered(m, result(scheduler.TooLate), nil, 0)
+		}, "TOO_LATE after"},
+		"too early for too late": {func(w *World, m *message) {
+			m.dues = []delay.Due{w.now().Add(time.Hour)}
+			w.cancelAnswered(m, result(scheduler.TooLate), nil, 0)
+		}, "due only at"},
+		"durability": {func(w *World, m *message) {
+			m.tier = true
+			w.cancelAnswered(m, result(scheduler.Cancelled), nil, 0)
+		}, "durability"},
+		"not found": {func(w *World, m *message) {
+			w.cancelAnswered(m, result(scheduler.NotFound), nil, 0)
+		}, "NOT_FOUND"},
+		"get": {func(w *World, m *message) {
+			w.checkLook(m, &scheduler.Info{}, delay.ErrNotFound)
+		}, "not found"},
+		"get delivered": {func(w *World, m *message) {
+			w.checkLook(m, &scheduler.Info{State: delay.Delivered}, nil)
+		}, "no receiver has it"},
+		"get cancelled": {func(w *World, m *message) {
+			w.checkLook(m, &scheduler.Info{State: delay.Cancelled}, nil)
+		}, "nobody asked"},
+		"get another's": {func(w *World, m *message) {
+			w.checkLook(m, &scheduler.Info{Body: []byte("x")}, nil)
+		}, "another's"},
+		"accepted twice": {func(w *World, m *message) {
+			w.accepted(m, &scheduler.Receipt{ID: m.id, Due: m.draft.Due, Duplicate: true,
+				Durability: m.draft.Durability}, nil, true)
+		}, "duplicate"},
+		"other due": {func(w *World, m *message) {
+			w.accepted(m, &scheduler.Receipt{ID: m.id, Due: 1,
+				Durability: m.draft.Durability}, nil, true)
+		}, "asked for due"},
+		"live lease": {func(w *World, m *message) {
+			h := &held{m: m, attempt: 1, expires: w.now() + 1000}
+			w.settled1(h, scheduler.Ack, scheduler.Superseded, no, true, 0)
+		}, "live lease"},
+		"old receipt": {func(w *World, m *message) {
+			m.last, m.lastBoot = 2, 1
+			w.settled1(&held{m: m, attempt: 1}, scheduler.Ack, scheduler.Acked, no, true, 0)
+		}, "ACKED after attempt 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, m := calm(t)
+			require.Contains(t, caught(t, func() { c.plant(w, m) }), c.want)
+		})
+	}
+}
+
+// The state of the store and the bucket is compared with what must hold.
+func TestStateCheckers(t *testing.T) {
+	apply := func(t *testing.T, w *World, f func(b *localstore.Batch)) {
+		t.Helper()
+		w.settleDisk()
+		b := w.store.NewBatch()
+		f(b)
+		p, err := w.store.Apply(b)
+		require.NoError(t, err)
+		_, err = p.Wait()
+		require.NoError(t, err)
+	}
+	t.Run("books", func(t *testing.T) {
+		w, _ := calm(t)
+		apply(t, w, func(b *localstore.Batch) { b.SetBooks(delay.Books{Accepted: 2}) })
+		require.Contains(t, caught(t, w.watch), "do not balance")
+	})
+	t.Run("books at the end", func(t *testing.T) {
+		w, _ := calm(t)
+		apply(t, w, func(b *localstore.Batch) {
+			b.SetBooks(delay.Books{Accepted: 7, Delivered: 7})
+		})
+		require.Contains(t, caught(t, w.checkBooks), "books say 7")
+	})
+	t.Run("below the watermark", func(t *testing.T) {
+		w, _ := calm(t)
+		apply(t, w, func(b *localstore.Batch) {
+			meta := w.store.Meta()
+			meta.Watermark = delay.Key{Due: delay.MaxDue}
+			b.SetMeta(meta)
+		})
+		require.Contains(t, caught(t, w.checkStore), "below the watermark")
+	})
+	t.Run("watermark", func(t *testing.T) {
+		w, _ := calm(t)
+		w.seenMark = delay.MaxKey
+		require.Contains(t, caught(t, w.noteSynced), "went back")
+		require.Contains(t, caught(t, w.checkOpened), "across a crash")
+	})
+	t.Run("resurrected", func(t *testing.T) {
+		w, m := calm(t)
+		m.final = true
+		require.Contains(t, caught(t, w.checkOpened), "pending again")
+	})
+	t.Run("bucket", func(t *testing.T) {
+		w, _ := calm(t)
+		m := w.draft("x")
+		m.draft.Durability = delay.Tier
+		w.spawn("send", opSend, func() { w.accept([]*message{m}, []delay.Draft{m.draft}) })
+		for m.accepted != yes {
+			if !w.busy() || !w.underWay(opFlush) {
+				w.do(opFlush, scheduler.Task{Kind: scheduler.TaskFlush})
+			}
+		}
+		w.checkBucket()
+		state := w.tier.State()
+		require.NotEmpty(t, state.Segments)
+		for name := range state.Names(false) {
+			require.NoError(t, w.objs.Delete(t.Context(), "v1/41/0/"+name))
+		}
+		require.Contains(t, caught(t, w.checkBucket), "no such object")
+		w.manifestMark = delay.MaxKey
+		require.Contains(t, caught(t, w.checkBucket), "went back")
+	})
+	t.Run("lost", func(t *testing.T) {
+		w, m := calm(t)
+		require.Contains(t, caught(t, func() { w.checkEnd(m) }), "lost")
+	})
+	t.Run("stuck", func(t *testing.T) {
+		w, _ := calm(t)
+		require.Contains(t, caught(t, w.stuck), "not finished")
+	})
+}
