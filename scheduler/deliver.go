@@ -80,17 +80,29 @@ func (s *Shard) parcels(ctx context.Context, lane uint32, claims []core.Claim) [
 
 // parkedParcels reads what is parked, or was parked since the claim.
 func (s *Shard) parkedParcels(lane uint32, out []parcel) {
-	hash := s.lanes.Target(lane).Hash()
+	var at []int
 	for i := range out {
-		p := &out[i]
-		if p.found {
-			continue
+		if !out[i].found {
+			at = append(at, i)
 		}
-		rec, _, err := s.parts.Store.Parked(hash, p.Ref.Key)
-		if err == nil {
-			p.Parked = true
-			p.open(rec, s.ids, s.shard)
+	}
+	if len(at) == 0 {
+		return
+	}
+	slices.SortFunc(at, func(a, b int) int { return out[a].Ref.Key.Compare(out[b].Ref.Key) })
+	keys := make([]delay.Key, len(at))
+	for n, i := range at {
+		keys[n] = out[i].Ref.Key
+	}
+	hash := s.lanes.Target(lane).Hash()
+	err := s.parts.Store.ReadParked(hash, keys, func(n int, _ bool, rec []byte) {
+		if rec != nil {
+			out[at[n]].Parked = true
+			out[at[n]].open(slices.Clone(rec), s.ids, s.shard)
 		}
+	})
+	if err != nil {
+		s.log.Error("parked bodies unreadable", zap.Error(err))
 	}
 }
 

@@ -212,20 +212,18 @@ func (s *Shard) reportFinished(o commit.FinishOp) {
 	if s.parts.Events.Finished == nil {
 		return
 	}
-	for i := range o.Items {
+	// Runs of equal outcomes are reported together.
+	for i, n := 0, 0; i < len(o.Items); i += n {
 		it := &o.Items[i]
-		// Runs of equal outcomes are reported together.
-		n := 1
-		for i+n < len(o.Items) && o.Items[i+n].Ref.Lane == it.Ref.Lane &&
-			o.Items[i+n].State == it.State && o.Items[i+n].Reason == it.Reason {
-			n++
-		}
-		if i > 0 && o.Items[i-1].Ref.Lane == it.Ref.Lane && o.Items[i-1].State == it.State &&
-			o.Items[i-1].Reason == it.Reason {
-			continue
+		for n = 1; i+n < len(o.Items) && sameEnd(it, &o.Items[i+n]); n++ {
 		}
 		s.parts.Events.Finished(s.lanes.Target(it.Ref.Lane), it.State, it.Reason, n)
 	}
+}
+
+// sameEnd reports whether two outcomes count as one.
+func sameEnd(a, b *core.FinishItem) bool {
+	return a.Ref.Lane == b.Ref.Lane && a.State == b.State && a.Reason == b.Reason
 }
 
 // runReads loads ranges and reads parked rows ahead.
