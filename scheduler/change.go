@@ -84,7 +84,8 @@ func (s *Shard) stopRetrying(requests []ChangeRequest, results []ChangeResult) e
 	return nil
 }
 
-// fetchCold reads the records of cold messages that are to be moved.
+// fetchCold reads the records of cold messages that are to be moved, or cancelled with the
+// durability that only the record tells (rule R13).
 func (s *Shard) fetchCold(
 	ctx context.Context, requests []ChangeRequest,
 ) (map[delay.Key][]byte, error) {
@@ -93,10 +94,12 @@ func (s *Shard) fetchCold(
 	}
 	var keys []delay.Key
 	for i := range requests {
-		if requests[i].Change <= StopRetrying {
+		loc, err := s.find.Locate(requests[i].ID)
+		if err != nil || loc.Place != commit.PlaceCold {
 			continue
 		}
-		if loc, err := s.find.Locate(requests[i].ID); err == nil && loc.Place == commit.PlaceCold {
+		// A cancel needs only to know its durability, which the index tells of a known id.
+		if requests[i].Change > StopRetrying || !loc.Known {
 			keys = append(keys, loc.Key)
 		}
 	}

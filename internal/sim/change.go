@@ -175,7 +175,7 @@ func (w *World) retryDead(m *message) {
 		m.out++
 		lastBoot, stopped, before := m.lastBoot, m.stopped, m.acked == yes || m.told
 		mv := m.beginMove(w.shard.Now())
-		m.lastBoot, m.stopped = -1, min(m.stopped, maybe)
+		m.lastBoot, m.stopped, m.retried = -1, min(m.stopped, maybe), true
 		r, err := w.shard.RetryDead(w.ctx, m.id)
 		m.out--
 		w.trace(m, "retry of the dead: due %d %s", r.Due, reasonOf(err))

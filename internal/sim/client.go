@@ -146,7 +146,7 @@ func (w *World) draft(id delay.ID) *message {
 		d.Mode = delay.AtMostOnce
 	}
 	if w.chance(w.cfg.ExpiryShare) {
-		d.TTL = w.between(time.Millisecond, 30*time.Second)
+		d.TTL = w.between(time.Millisecond, 30*time.Second).Truncate(time.Millisecond)
 	}
 	if w.chance(0.2) {
 		d.MaxAttempts = uint32(1 + w.rng.IntN(4))

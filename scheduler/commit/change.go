@@ -185,7 +185,11 @@ func (c *Committer) cancel(loc Located) ChangeResult {
 			rec = localstore.IDRecord{Identity: delay.IdentityOf(loc.Key, &m)}
 		}
 	} else if !loc.Known {
-		rec = localstore.IDRecord{Identity: delay.Identity{Key: loc.Key, Generation: 1}}
+		// Unreadable just now: a cancel that waits for the bucket is never less than was asked for.
+		durability = delay.Tier
+		rec = localstore.IDRecord{Identity: delay.Identity{
+			Key: loc.Key, Generation: 1, Durability: durability,
+		}}
 	}
 	c.remove(loc, &delay.Mark{
 		Key: loc.Key, State: delay.Cancelled, At: c.now(),

@@ -45,7 +45,7 @@ func (o *DeadOp) stage(c *Committer) {
 	}
 	mark := &delay.Mark{Key: key, State: delay.Dead, At: c.now()}
 	if o.Retry {
-		mark = o.again(c, key, p, record)
+		mark = o.again(c, key, p, record, &rec)
 	}
 	if o.err == nil {
 		c.mark(mark, true)
@@ -53,13 +53,18 @@ func (o *DeadOp) stage(c *Committer) {
 }
 
 // again starts the message over, due now, with its own id and generation.
-func (o *DeadOp) again(c *Committer, key delay.Key, p delay.Progress, record []byte) *delay.Mark {
+func (o *DeadOp) again(
+	c *Committer, key delay.Key, p delay.Progress, record []byte, rec *localstore.IDRecord,
+) *delay.Mark {
 	m, err := delay.DecodeRecord(record)
 	if err != nil {
 		o.err = fmt.Errorf("dead letter %s: %w", o.ID, err)
 		return nil
 	}
 	ident := delay.IdentityOf(key, &m)
+	if rec.Key == key { // as it was asked for first, which the record may not say any more
+		ident = rec.Identity
+	}
 	now := c.now()
 	m.ID, m.Due, m.Given, m.NotAfter = o.ID, now, 0, 0
 	r := c.insert(&m)

@@ -67,8 +67,25 @@ func NoteUpload(uploaded delay.Seq, version, outbox uint64, done chan error) Op 
 func SetClean(clean bool, done chan error) Op {
 	return &metaOp{done: done, change: func(c *Committer) {
 		// What ended or was parked after the last flush is looked for at the next start.
-		c.meta.Clean = clean && (!c.tiered || c.upload.owed.Load() == 0)
+		c.meta.Clean = clean && (!c.tiered || c.upload.owed.Load() == 0) && !c.inDoubt()
 	}}
+}
+
+// inDoubt reports whether there are still messages that may have been claimed before the last
+// crash: a clean end would forget the doubt (rule R8).
+func (c *Committer) inDoubt() bool {
+	if c.meta.Watermark.Due <= c.horizon {
+		return true
+	}
+	doubt := false
+	for target, cursor := range c.cursors {
+		err := c.store.ScanParked(target.Hash(), delay.Key{}, func(k delay.Key, _ bool, _ []byte) bool {
+			doubt = doubt || !cursor.Less(k)
+			return false
+		})
+		doubt = doubt || err != nil
+	}
+	return doubt
 }
 
 // Fence does nothing: done is answered when everything that was put before is synced.

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// actionsOf keeps the actions of one kind.
+func actionsOf[A Action](actions []Action) (out []A) {
+	for _, a := range actions {
+		if a, ok := a.(A); ok {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// A read of parked rows may see a row whose park the core does not know yet, and one that is
+// finished by the time the core hears of the read: neither may be claimed by it (C2).
+func TestStaleReads(t *testing.T) {
+	w := newWorld(t, 1)
+	c, now, due := w.core, w.now, w.now
+	ref := func(n uint64) Ref {
+		return Ref{Key: delay.Key{Due: due, Seq: delay.MakeSeq(epoch, n)}, Lane: 1, Meta: 10}
+	}
+	pull := func() []Claim {
+		waiter := &Waiter{Lane: 1, Max: 10, Lease: time.Minute, Grant: make(chan Grant, 1)}
+		actions := slices.Clone(c.Step(now, EvPull{Waiter: waiter}))
+		actions = append(actions, c.Step(now, EvPullGone{Waiter: waiter})...)
+		var claims []Claim
+		for _, a := range actionsOf[ActGrant](actions) {
+			claims = append(claims, a.Grant.Claims...)
+		}
+		return claims
+	}
+	for _, l := range actionsOf[ActLoad](c.Step(now, nil)) {
+		c.Step(now, EvLoaded{Next: l.Upper})
+	}
+	c.Step(now, EvAccepted{Refs: []Ref{ref(1)}, Last: ref(1).Key.Seq})
+	reads := c.Step(now, EvParkedLanes{Lanes: []ParkedLane{{Lane: 1, Rows: 1}}})
+	require.Len(t, actionsOf[ActReadParked](reads), 1)
+	now += parkAfter + watermarkIdle
+	parks := actionsOf[ActPark](c.Step(now, nil))
+	require.Len(t, parks, 1)
+	c.Step(now, EvParkedRead{Lane: 1, Refs: []Ref{ref(1)}, Next: ref(1).Key.Next()})
+	require.Empty(t, pull(), "it is being parked: nobody may have it before that is known")
+	more := c.Step(now, EvParked{Items: parks[0].Items})
+	require.Len(t, actionsOf[ActReadParked](more), 1)
+	c.Step(now, EvParkedRead{Lane: 1, Refs: []Ref{ref(1)}, Next: ref(1).Key.Next()})
+	require.Len(t, pull(), 1)
+
+	// Another row is parked and read; meanwhile the first is finished, and the read still has it.
+	more = c.Step(now, EvParkedLanes{Lanes: []ParkedLane{{Lane: 1, Rows: 2}}})
+	require.Len(t, actionsOf[ActReadParked](more), 1)
+	c.Step(now, EvFinished{Items: []FinishItem{{Ref: ref(1), Parked: true}}})
+	c.Step(now, EvParkedRead{Lane: 1, Refs: []Ref{ref(1), ref(2)}, Next: ref(2).Key.Next()})
+	claims := pull()
+	require.Len(t, claims, 1)
+	require.Equal(t, ref(2).Key, claims[0].Ref.Key)
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	sink "github.com/cicadamq/cicada/broker/memory"
+
+	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/objstore"
+	"github.com/cicadamq/cicada/tiered/objstore/faulty"
+)
+
+// STOPPED is a promise: a crash right after it must not let another attempt through (S5).
+func TestStopSurvivesCrash(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		refuse := func(int, broker.Delivery) sink.Answer {
+			return sink.Answer{
+				Result: broker.Result{Outcome: broker.Retry, RetryAfter: time.Minute},
+			}
+		}
+		w.sink = sink.New(sink.Options{Now: time.Now, Script: refuse})
+		pushed := w.send(w.draft("log:", time.Second, "x")).ID
+		pulled := w.send(w.draft("pull:q", time.Second, "y")).ID
+		time.Sleep(2 * time.Second)
+		require.Len(t, w.pull(1, time.Second), 1)
+		for _, id := range []delay.ID{pushed, pulled} {
+			require.Equal(t, Stopped, w.change(id, StopRetrying, 0).Verdict)
+		}
+		w.crash()
+		w.open()
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, 1, w.sink.Reached())
+		require.Empty(t, w.pull(1, time.Second))
+		for _, id := range []delay.ID{pushed, pulled} {
+			require.Equal(t, delay.Dead, w.get(id).State)
+		}
+	})
+}
+
+// A lease that is extended after a restart must keep its receipts over the next one.
+func TestExtendedLeaseSurvivesCrashes(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		w.send(w.draft("pull:q", 0, "x"))
+		got := w.pull(1, time.Second)
+		require.Len(t, got, 1)
+		w.crash()
+		w.open()
+		extend := SettleRequest{Settlement: Extend, Lease: time.Hour}
+		require.Equal(t, []SettleResult{Extended}, w.settle(extend, got...))
+		w.crash()
+		w.open()
+		require.Equal(t, []SettleResult{Acked}, w.ack(got...))
+	})
+}
+
+// An ack that comes while its message dies of its last attempt must not be answered ACKED.
+func TestAckOfTheDying(t *testing.T) {
+	inWorld(t, Options{MaxAttempts: 1}, func(w *world) {
+		id := w.send(w.draft("pull:q", 0, "x")).ID
+		got := w.pull(1, time.Second)
+		require.Len(t, got, 1)
+		time.Sleep(30*time.Second + 5*time.Millisecond) // the outcome waits for company
+		require.Equal(t, []SettleResult{Superseded}, w.ack(got...))
+		time.Sleep(time.Second)
+		require.Equal(t, delay.Dead, w.get(id).State)
+		require.Equal(t, []SettleResult{Superseded}, w.ack(got...))
+	})
+}
+
+// After the loss of the disk an old receipt must not ack what waits in the bucket.
+func TestAckAfterRestore(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		d := w.draft("pull:q", 3*time.Second, "x")
+		d.Durability = delay.Tier
+		id := w.send(d).ID
+		got := w.pull(1, 10*time.Second)
+		require.Len(t, got, 1)
+		w.crash()
+		w.loseDisk()
+		w.open()
+		require.NotEqual(t, []SettleResult{Acked}, w.ack(got...))
+		require.Equal(t, map[delay.ID]int{id: 1}, w.drainQueue(time.Minute))
+	})
+}
+
+// A take that fails after the manifest was written, and again, must leave the disk believed (R10).
+func TestInterruptedTakes(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		id := w.send(w.draft("pull:q", time.Minute, "x")).ID
+		time.Sleep(5 * time.Second)
+		w.crash()
+		good := w.bucket
+		for _, p := range []faulty.Options{{FailAfter: 1}, {FailBefore: 1}, {FailAfter: 1}} {
+			bad := faulty.New(good, rand.New(rand.NewPCG(1, 1)), p)
+			w.bucket = &mute{Bucket: good, bad: bad}
+			require.Error(t, w.tryOpen())
+		}
+		w.bucket = good
+		w.open()
+		require.Equal(t, map[delay.ID]int{id: 1}, w.drainQueue(2*time.Minute))
+	})
+}
+
+// A drain whose last flush fails is not clean: what it left must be uploaded after the restart.
+func TestDrainWithoutBucket(t *testing.T) {
+	inWorld(t, Options{FlushInterval: time.Hour}, func(w *world) {
+		id := w.send(w.draft("pull:q", 3*time.Hour, "x")).ID
+		good := w.bucket
+		bad := faulty.New(good, rand.New(rand.NewPCG(1, 1)), faulty.Options{})
+		// The tier keeps the bucket it was opened with: open it again on one that can fail.
+		w.drain()
+		w.bucket = bad
+		w.open()
+		parked := w.send(w.draft("pull:q", time.Second, "y")).ID
+		time.Sleep(time.Minute)
+		bad.SetDown(true)
+		require.Error(t, w.Shard.Drain(w.t.Context()))
+		require.NoError(t, <-w.ran)
+		w.close()
+		bad.SetDown(false)
+		w.opts.FlushInterval = time.Second
+		w.open()
+		time.Sleep(10 * time.Second)
+		w.crash()
+		w.loseDisk()
+		w.open()
+		require.Equal(t, map[delay.ID]int{parked: 1}, w.drainQueue(time.Minute))
+		time.Sleep(3 * time.Hour)
+		require.Equal(t, map[delay.ID]int{id: 1}, w.drainQueue(time.Minute))
+	})
+}
+
+// An at-most-once message that was leased, and finished by nobody because the process died, ends
+// with its lease: it must not stay pending forever.
+func TestOnceAfterCrash(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		d := w.draft("pull:q", 0, "x")
+		d.Mode = delay.AtMostOnce
+		w.send(d)
+		require.Len(t, w.pull(1, time.Second), 1)
+		time.Sleep(time.Minute)
+		require.Empty(t, w.pull(1, time.Second))
+		require.Equal(t, delay.Books{Accepted: 1, Delivered: 1}, w.books())
+	})
+}
+
+// A purge must leave alone what replaced its messages after it began.
+func TestPurgeCut(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		d := w.draft("pull:q", time.Hour, "x")
+		d.ID = "order"
+		w.send(d)
+		cut := w.commit.HandedOut()
+		d.Body, d.Replace = []byte("y"), true
+		w.send(d)
+		var r [1]ChangeResult
+		q := ChangeRequest{ID: "order", Change: Cancel, Cut: cut}
+		require.NoError(t, w.Change(w.t.Context(), []ChangeRequest{q}, r[:]))
+		require.Equal(t, NotFound, r[0].Verdict)
+		require.Equal(t, delay.Scheduled, w.get("order").State)
+	})
+}
+
+// mute spoils the conditional puts of a bucket and does not answer after one.
+type mute struct {
+	objstore.Bucket
+	bad objstore.Bucket
+	put bool
+}
+
+func (b *mute) Put(
+	ctx context.Context, key string, body []byte, cond objstore.Condition,
+) (string, error) {
+	if cond == (objstore.Condition{}) {
+		return b.Bucket.Put(ctx, key, body, cond)
+	}
+	b.put = true
+	return b.bad.Put(ctx, key, body, cond)
+}
+
+func (b *mute) Get(ctx context.Context, key string) ([]byte, objstore.Info, error) {
+	if b.put {
+		return nil, objstore.Info{}, faulty.ErrInjected
+	}
+	return b.Bucket.Get(ctx, key)
+}
