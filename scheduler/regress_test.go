@@ -29,14 +29,14 @@ func TestStopSurvivesCrash(t *testing.T) {
 		w.sink = sink.New(sink.Options{Now: time.Now, Script: refuse})
 		pushed := w.send(w.draft("log:", time.Second, "x")).ID
 		pulled := w.send(w.draft("pull:q", time.Second, "y")).ID
-		time.Sleep(2 * time.Second)
+		w.pass(2 * time.Second)
 		require.Len(t, w.pull(1, time.Second), 1)
 		for _, id := range []delay.ID{pushed, pulled} {
 			require.Equal(t, Stopped, w.change(id, StopRetrying, 0).Verdict)
 		}
 		w.crash()
 		w.open()
-		time.Sleep(2 * time.Minute)
+		w.pass(2 * time.Minute)
 		require.Equal(t, 1, w.sink.Reached())
 		require.Empty(t, w.pull(1, time.Second))
 		for _, id := range []delay.ID{pushed, pulled} {
@@ -67,9 +67,9 @@ func TestAckOfTheDying(t *testing.T) {
 		id := w.send(w.draft("pull:q", 0, "x")).ID
 		got := w.pull(1, time.Second)
 		require.Len(t, got, 1)
-		time.Sleep(30*time.Second + 5*time.Millisecond) // the outcome waits for company
+		w.pass(30*time.Second + 5*time.Millisecond) // the outcome waits for company
 		require.Equal(t, []SettleResult{Superseded}, w.ack(got...))
-		time.Sleep(time.Second)
+		w.pass(time.Second)
 		require.Equal(t, delay.Dead, w.get(id).State)
 		require.Equal(t, []SettleResult{Superseded}, w.ack(got...))
 	})
@@ -95,7 +95,7 @@ func TestAckAfterRestore(t *testing.T) {
 func TestInterruptedTakes(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {
 		id := w.send(w.draft("pull:q", time.Minute, "x")).ID
-		time.Sleep(5 * time.Second)
+		w.pass(5 * time.Second)
 		w.crash()
 		good := w.bucket
 		for _, p := range []faulty.Options{{FailAfter: 1}, {FailBefore: 1}, {FailAfter: 1}} {
@@ -120,7 +120,7 @@ func TestDrainWithoutBucket(t *testing.T) {
 		w.bucket = bad
 		w.open()
 		parked := w.send(w.draft("pull:q", time.Second, "y")).ID
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		bad.SetDown(true)
 		require.Error(t, w.Shard.Drain(w.t.Context()))
 		require.NoError(t, <-w.ran)
@@ -128,12 +128,12 @@ func TestDrainWithoutBucket(t *testing.T) {
 		bad.SetDown(false)
 		w.opts.FlushInterval = time.Second
 		w.open()
-		time.Sleep(10 * time.Second)
+		w.pass(10 * time.Second)
 		w.crash()
 		w.loseDisk()
 		w.open()
 		require.Equal(t, map[delay.ID]int{parked: 1}, w.drainQueue(time.Minute))
-		time.Sleep(3 * time.Hour)
+		w.pass(3 * time.Hour)
 		require.Equal(t, map[delay.ID]int{id: 1}, w.drainQueue(time.Minute))
 	})
 }
@@ -146,7 +146,7 @@ func TestOnceAfterCrash(t *testing.T) {
 		d.Mode = delay.AtMostOnce
 		w.send(d)
 		require.Len(t, w.pull(1, time.Second), 1)
-		time.Sleep(time.Minute)
+		w.pass(time.Minute)
 		require.Empty(t, w.pull(1, time.Second))
 		require.Equal(t, delay.Books{Accepted: 1, Delivered: 1}, w.books())
 	})
