@@ -213,11 +213,13 @@ func (s *Shard) reportFinished(o commit.FinishOp) {
 		return
 	}
 	// Runs of equal outcomes are reported together.
-	for i, n := 0, 0; i < len(o.Items); i += n {
-		it := &o.Items[i]
-		for n = 1; i+n < len(o.Items) && sameEnd(it, &o.Items[i+n]); n++ {
+	for i := 0; i < len(o.Items); {
+		it, n := &o.Items[i], 1
+		for i+n < len(o.Items) && sameEnd(it, &o.Items[i+n]) {
+			n++
 		}
 		s.parts.Events.Finished(s.lanes.Target(it.Ref.Lane), it.State, it.Reason, n)
+		i += n
 	}
 }
 

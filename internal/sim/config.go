@@ -146,7 +146,7 @@ func drawOptions(r *rand.Rand) scheduler.Options {
 // drawWeights gives every action a rate; a quarter of the clients' and trouble's actions is left
 // out.
 func drawWeights(r *rand.Rand) (w [ops]int) {
-	for o := opResume; o < opSend; o++ {
+	for o := range opSend {
 		w[o] = 20 + r.IntN(100)
 	}
 	for _, o := range [...]op{opFlush, opHydrate, opDrop, opTimers, opIDs} {

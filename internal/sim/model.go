@@ -75,7 +75,6 @@ type model struct {
 	all       []*message
 	named     map[delay.ID]*message // the newest content of each client's id
 	unsure    int                   // requests whose outcome a crash left open
-	accepted  int                   // messages whose acceptance was answered
 	restoring bool                  // the disk is new, the bucket is not
 	losses    int
 	purged    bool

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -68,8 +69,8 @@ func (t *trace) about(no int) string {
 		}
 	}
 	var b strings.Builder
-	for i := len(out) - 1; i >= 0; i-- {
-		b.WriteString(out[i])
+	for _, line := range slices.Backward(out) {
+		b.WriteString(line)
 		b.WriteByte('\n')
 	}
 	return b.String()

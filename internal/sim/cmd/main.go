@@ -28,10 +28,10 @@ func main() {
 	verbose := flag.Bool("v", false, "print a line for every seed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := play(ctx, *from, *seeds, *steps, *verbose); err != nil {
+	err := play(ctx, *from, *seeds, *steps, *verbose)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		stop()
 		os.Exit(1)
 	}
 }

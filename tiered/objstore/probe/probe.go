@@ -29,7 +29,7 @@ import (
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
 
-// ErrUnfit: the store breaks a promise that Cicada needs. The error says which.
+// ErrUnfit says that the store breaks a promise that Cicada needs, and which.
 var ErrUnfit = errors.New("probe: the store is unfit")
 
 const (

@@ -177,7 +177,6 @@ func (s *Server) serve(r *http.Request, req Request) answer {
 	objects, ok := s.buckets[bucket]
 	if !ok && key == "" && r.Method == http.MethodPut {
 		s.buckets[bucket] = make(map[string]object)
-		ok = true
 		defer s.mu.Unlock()
 		return done(http.StatusOK)
 	}
@@ -283,9 +282,11 @@ func (s *Server) get(objects map[string]object, key string, req Request) answer 
 }
 
 func (s *Server) remove(objects map[string]object, req Request) answer {
-	type name struct{ Key string }
+	type name struct {
+		Key string `xml:"Key"`
+	}
 	var ask struct {
-		Object []name
+		Object []name `xml:"Object"`
 	}
 	if xml.Unmarshal(req.Body, &ask) != nil || len(ask.Object) > 1000 {
 		return fail(http.StatusBadRequest, "MalformedXML")
