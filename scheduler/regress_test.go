@@ -10,9 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	sink "github.com/cicadamq/cicada/broker/memory"
-
 	"github.com/cicadamq/cicada/broker"
+	sink "github.com/cicadamq/cicada/broker/memory"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/objstore/faulty"
@@ -100,12 +99,39 @@ func TestInterruptedTakes(t *testing.T) {
 		good := w.bucket
 		for _, p := range []faulty.Options{{FailAfter: 1}, {FailBefore: 1}, {FailAfter: 1}} {
 			bad := faulty.New(good, rand.New(rand.NewPCG(1, 1)), p)
-			w.bucket = &mute{Bucket: good, bad: bad}
+			w.bucket = &mute{Bucket: good, bad: bad, deaf: true}
 			require.Error(t, w.tryOpen())
 		}
 		w.bucket = good
 		w.open()
 		require.Equal(t, map[delay.ID]int{id: 1}, w.drainQueue(2*time.Minute))
+	})
+}
+
+// A commit that gets no answer and lands must be noted before the next one: otherwise a crash after
+// that leaves a disk that is not believed (R10).
+func TestUnansweredCommit(t *testing.T) {
+	inWorld(t, Options{FlushInterval: time.Hour}, func(w *world) {
+		good := w.bucket
+		w.drain()
+		bad := faulty.New(good, rand.New(rand.NewPCG(1, 1)), faulty.Options{FailAfter: 1})
+		m := &mute{Bucket: good, bad: good}
+		w.bucket = m
+		w.open()
+		flush := func() error {
+			w.send(w.draft("pull:q", 2*time.Hour, "x"))
+			_, err := w.flushOnce(w.t.Context(), false)
+			return err
+		}
+		noted := w.store.Meta().ManifestVersion
+		m.bad, m.deaf = bad, true
+		require.Error(t, flush())
+		require.Equal(t, noted, w.store.Meta().ManifestVersion)
+		m.bad, m.deaf, m.put = good, false, false
+		m.before = func() { require.Equal(t, noted+1, w.store.Meta().ManifestVersion) }
+		require.NoError(t, flush())
+		require.Equal(t, noted+2, w.store.Meta().ManifestVersion)
+		m.before = nil
 	})
 }
 
@@ -174,6 +200,9 @@ type mute struct {
 	objstore.Bucket
 	bad objstore.Bucket
 	put bool
+
+	deaf   bool   // no answers after a put
+	before func() // a conditional put
 }
 
 func (b *mute) Put(
@@ -182,7 +211,10 @@ func (b *mute) Put(
 	if cond == (objstore.Condition{}) {
 		return b.Bucket.Put(ctx, key, body, cond)
 	}
-	b.put = true
+	b.put = b.deaf
+	if b.before != nil {
+		b.before()
+	}
 	return b.bad.Put(ctx, key, body, cond)
 }
 

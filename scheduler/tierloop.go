@@ -51,6 +51,7 @@ type tierState struct {
 	pending commit.Part   // taken from the buffer and not yet in the bucket
 	pass    delay.Seq     // the backlog being read ends here; 0 is none
 	resume  delay.Key     // where it is read on
+	unsure  bool          // a commit that got no answer may have landed
 }
 
 // uploadedAt remembers when a prefix of the seqs was in the bucket, for drop_lag.
@@ -171,6 +172,9 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
+	if err := s.noteLanded(ctx); err != nil {
+		return false, err
+	}
 	part := &s.tier.pending
 	part.Merge(s.upload.Take())
 	cut, left, err := s.cut(part)
@@ -185,6 +189,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	}
 	s.noteFlush(cut, err)
 	if err != nil {
+		s.tier.unsure = true
 		return false, err
 	}
 	s.advanceBacklog(part, left)
@@ -196,6 +201,24 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	}
 	s.confirmed(cut.Uploaded, outbox)
 	return part.Behind > 0, nil
+}
+
+// noteLanded notes a commit that got no answer and landed, before the next: the disk may never be
+// more than one version behind the manifest, or it is not believed (rule R10).
+func (s *Shard) noteLanded(ctx context.Context) error {
+	if !s.tier.unsure {
+		return nil
+	}
+	if err := s.parts.Tier.Check(ctx); err != nil {
+		return fmt.Errorf("look for the last commit: %w", err)
+	}
+	done := make(chan error, 1)
+	note := commit.NoteUpload(0, s.parts.Tier.State().Version, 0, done)
+	if err := s.do(note, 0, done); err != nil {
+		return err
+	}
+	s.tier.unsure = false
+	return nil
 }
 
 // advanceBacklog takes over what is left after a flush that succeeded.

@@ -289,7 +289,7 @@ func (w *World) checkEnd(m *message) {
 	}
 	w.trace(m, "end: %s known %v done %v", state, known, m.done)
 	if known && state == delay.Cancelled && m.attempts > 0 && m.cancelled > no && !m.revived &&
-		m.replaced == no {
+		!m.retried && m.replaced == no {
 		w.fail(m, "cancelled in spite of %d attempts", m.attempts)
 	}
 	if m.cancelled == yes || !m.owed() || m.draft.Mode == delay.AtMostOnce {

@@ -154,7 +154,7 @@ func (m *message) owed() bool {
 // sure (S3).
 func (m *message) lost(uploaded delay.Seq) {
 	kept := m.tier || !m.moved && m.draft.Cold && m.key.Seq > 0 && m.key.Seq <= uploaded &&
-		m.replaced == no
+		m.replaced == no && m.cancelled == no // what is cancelled before its upload is not uploaded
 	if !kept {
 		m.forgiven = true
 	}

@@ -86,7 +86,9 @@ func (c *Committer) mark(m *delay.Mark, uploaded bool) {
 	if !c.tiered || m.State == delay.Cancelled && planted.Is(planted.CancelUnmarked) {
 		return
 	}
-	if uploaded && !m.Key.Less(c.meta.Boundary) {
+	if !m.Key.Less(c.meta.Boundary) && !m.Key.IsZero() {
+		// Also when no segment holds it: once its id is forgotten, nothing else tells a key above
+		// the boundary from that of a cold message.
 		c.batch.PutMark(m)
 	}
 	if uploaded || m.ID != "" {
