@@ -48,6 +48,9 @@ func TestS3(t *testing.T) {
 	}
 	cfg.DataDir = t.TempDir()
 	d, stop = start(t, cfg)
+	require.Eventually(t, func() bool { // client ids are known when their restore has ended (R14)
+		return call(t, d, "GET", "/v1/status", "", 200)["restoring"] == false
+	}, 30*time.Second, 10*time.Millisecond)
 	require.Equal(t, "scheduled", call(t, d, "GET", "/v1/messages/a", "", 200)["state"])
 	require.NoError(t, stop())
 }
