@@ -341,7 +341,6 @@ func (w *World) purge() {
 				m.cancelled = maybe
 			}
 		}
-		w.model.purged = true
 		n, err := w.shard.Purge(w.ctx, scheduler.Filter{Target: target}, false)
 		w.trace(nil, "purged %d: %s", n, reasonOf(err))
 	})

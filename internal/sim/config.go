@@ -56,7 +56,6 @@ const (
 	opBucketUp
 	opTargetDown
 	opTargetUp
-	opStepClock
 	opOpen
 	ops
 )
@@ -66,7 +65,7 @@ var opNames = [ops]string{
 	"ids", "send", "batch", "resend", "replace", "cancel", "stop", "reschedule", "fire", "get",
 	"purge", "pause", "unpause", "retry-dead", "delete-dead", "reserve", "poll", "settle", "count",
 	"tick", "wake", "jump", "crash", "power-loss", "lose-disk", "drain", "bucket-down",
-	"bucket-up", "target-down", "target-up", "step-clock", "open",
+	"bucket-up", "target-down", "target-up", "open",
 }
 
 // Config is what one history is made of. Draw fills it from a seed.
@@ -93,7 +92,7 @@ type Config struct {
 	Watch   int  // print where this message is whenever that changes; 0 is none
 }
 
-// tierless are the actions that need a bucket.
+// tierOps are the actions that need a bucket.
 var tierOps = [...]op{opFlush, opHydrate, opDrop, opIDs, opBucketDown, opBucketUp, opLoseDisk}
 
 // Draw makes the configuration of a seed: each swarm of options and rates is another world, with
@@ -166,13 +165,12 @@ func drawWeights(r *rand.Rand) (w [ops]int) {
 			w[o] = 1
 		}
 	}
-	for o := opBucketDown; o <= opStepClock; o++ {
+	for o := opBucketDown; o <= opTargetUp; o++ {
 		if r.IntN(2) == 0 {
 			w[o] = 1 + r.IntN(2)
 		}
 	}
 	w[opBucketUp], w[opTargetUp], w[opUnpause] = 3, 3, 5
-	w[opStepClock] = 0
 	w[opOpen] = 100
 	return w
 }

@@ -77,7 +77,6 @@ type model struct {
 	unsure    int                   // requests whose outcome a crash left open
 	restoring bool                  // the disk is new, the bucket is not
 	losses    int
-	purged    bool
 	retried   int
 	reserved  []delay.ID
 	pauses    []delay.Target // every target that was ever paused

@@ -28,7 +28,7 @@ func (w *World) newDisk() { w.disk = newDisk(vfs.NewCrashableMem()) }
 // which the readers of a scan happen to run (W2). Before and after every commit it gives the turn
 // back, so that a crash can come in between.
 func (w *World) newBucket() {
-	w.objs = memory.New(memory.Options{Now: w.truth})
+	w.objs = memory.New(memory.Options{Now: w.wall})
 	p := w.cfg.BucketFault
 	w.bucket = faulty.New(w.objs, rand.New(rand.NewPCG(w.cfg.Seed, 2)), faulty.Options{
 		FailBefore: p, FailAfter: p, Throttle: p / 2, Truncate: p / 2, FlipBit: p / 2,

@@ -162,10 +162,10 @@ func (w *World) consume() bool {
 
 // pass lets time pass up to the next thing that happens, with some work of the tier on the way.
 func (w *World) pass() {
-	if w.cfg.Bucket && !w.underWay(opFlush) && (w.chance(0.3) || len(w.strands) > 0) {
+	if w.can(scheduler.TaskFlush) && (w.chance(0.3) || len(w.strands) > 0) {
 		w.do(opFlush, scheduler.Task{Kind: scheduler.TaskFlush})
 	}
-	if w.cfg.Bucket && !w.underWay(opHydrate) && !w.underWay(opDrop) {
+	if w.can(scheduler.TaskHydrate) {
 		w.do(opHydrate, scheduler.Task{Kind: scheduler.TaskHydrate})
 	}
 	next := delay.MaxDue
@@ -213,6 +213,12 @@ func (w *World) underWay(o op) bool {
 		}
 	}
 	return false
+}
+
+// can reports whether the shard offers a task.
+func (w *World) can(kind scheduler.TaskKind) bool {
+	w.tasks = w.shard.Tasks(w.tasks[:0])
+	return slices.Contains(w.tasks, scheduler.Task{Kind: kind})
 }
 
 // resumeLanes lets every target go on.

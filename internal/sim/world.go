@@ -24,8 +24,7 @@ type World struct {
 	rng *rand.Rand
 	log trace
 
-	boot time.Duration // since the beginning of the world; never steps
-	skew time.Duration // of the wall clock against the truth
+	boot time.Duration // since the beginning of the world
 
 	disk   *disk
 	objs   *memory.Bucket // what the bucket really holds
@@ -86,10 +85,10 @@ func newWorld(ctx context.Context, cfg Config) *World {
 	return w
 }
 
-// truth is the real time; wall is what the machine believes.
-func (w *World) truth() time.Time { return epochStart.Add(w.boot) }
-func (w *World) wall() time.Time  { return epochStart.Add(w.boot + w.skew) }
-func (w *World) now() delay.Due   { return delay.InstantOf(w.wall()) }
+// wall is the time. All clocks of the world are right; what the guarded clock does with wrong ones
+// is tested in scheduler/clock.
+func (w *World) wall() time.Time { return epochStart.Add(w.boot) }
+func (w *World) now() delay.Due  { return delay.InstantOf(w.wall()) }
 
 func (w *World) chance(p float64) bool { return w.rng.Float64() < p }
 
@@ -207,8 +206,6 @@ func (w *World) possible(o op) bool {
 		return !w.sink.down && !w.healed
 	case opTargetUp:
 		return w.sink.down
-	case opStepClock:
-		return !w.healed
 	default:
 		return true
 	}
@@ -281,8 +278,6 @@ func (w *World) happen(o op) {
 	case opTargetDown, opTargetUp:
 		w.sink.down = o == opTargetDown
 		w.trace(nil, "%s", opNames[o])
-	case opStepClock:
-		w.stepClock()
 	case opOpen:
 		w.open()
 	}
@@ -306,16 +301,6 @@ func (w *World) untilWake() time.Duration {
 		}
 	}
 	return max(wait, time.Millisecond)
-}
-
-// stepClock sets the wall clock wrong, or right again.
-func (w *World) stepClock() {
-	if w.skew != 0 && w.chance(0.5) {
-		w.skew = 0
-	} else {
-		w.skew += w.between(-time.Hour, 10*time.Second)
-	}
-	w.trace(nil, "clock off by %v", w.skew)
 }
 
 // settleDisk makes everything that was applied durable.
