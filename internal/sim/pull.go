@@ -140,7 +140,10 @@ func (w *World) settled1(
 			w.cfg.Options.DedupeWindow >= forever {
 			w.fail(m, "the receipt of attempt %d is ACKED after attempt %d", h.attempt, m.last)
 		}
-		m.acked, m.done, m.ackTurn = yes, true, w.turn
+		m.done = true
+		if h.disks == w.disks { // else the message may be back in a generation of before the lease
+			m.acked, m.ackTurn = yes, w.turn
+		}
 	case r == scheduler.Extended:
 		m.leased, h.expires, h.used = max(m.leased, least), least, false
 	case r == scheduler.Superseded || r == scheduler.SettleNotFound:
