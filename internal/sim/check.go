@@ -123,6 +123,10 @@ func (w *World) pendingKey(m *message) (delay.Key, bool) {
 		w.fail(m, "look up: %v", err)
 	case known && rec.State.Finished():
 		return key, false
+	case !known && m.named: // perhaps not restored yet
+		if key = m.key; m.moved {
+			return key, !m.final
+		}
 	case !known:
 		_, _, key = delay.NewIDMaker("simulated").Parse(m.id)
 	}
