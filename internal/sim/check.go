@@ -124,7 +124,7 @@ func (w *World) pendingKey(m *message) (delay.Key, bool) {
 	case known && rec.State.Finished():
 		return key, false
 	case !known && m.named: // perhaps not restored yet
-		if key = m.key; m.moved {
+		if key = m.key; m.moved || key.IsZero() || !key.Less(w.store.Meta().Boundary) {
 			return key, !m.final
 		}
 	case !known:
