@@ -3,7 +3,7 @@
 GO            ?= go
 BIN           ?= bin
 SEEDS         ?= 50
-FUZZTIME      ?= 30s
+FUZZTIME      ?= 200000x
 # Packages with goroutines: what the race detector is for.
 RACE          ?= ./scheduler/... ./tiered/... ./broker/... ./localstore/... ./internal/server/... ./internal/daemon/...
 GOLANGCI_LINT ?= $(BIN)/golangci-lint
@@ -38,7 +38,7 @@ exam: ## plant known mistakes and see the simulation find each of them
 	$(GO) test -tags exam -run TestExam -v ./internal/sim
 
 .PHONY: fuzz
-fuzz: ## run every fuzz function for FUZZTIME
+fuzz: ## run every fuzz function FUZZTIME times
 	FUZZTIME=$(FUZZTIME) .ci/run fuzz
 
 .PHONY: lint
