@@ -143,10 +143,9 @@ func (b *Batch) ForgetCold(due delay.Due, size int) {
 	b.delta.Slot(due).Cold.Add(minusOne(size))
 }
 
-// AddCold counts a message in that is only in the bucket, as a restore finds it.
-func (b *Batch) AddCold(due delay.Due, size int) {
-	b.delta.Slot(due).Cold.Add(one(size))
-}
+// AddCold counts messages in that are only in the bucket, as a restore finds them: any number of
+// them at once, with the bytes of their records together.
+func (b *Batch) AddCold(due delay.Due, t Tally) { b.delta.Slot(due).Cold.Add(t) }
 
 // Park moves a row to its lane's parked rows.
 func (b *Batch) Park(lane uint64, key delay.Key, claimed bool, rec []byte) {

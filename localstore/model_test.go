@@ -181,7 +181,7 @@ func (w *world) cold(b *Batch) {
 	}
 	k := w.newKey()
 	rec := w.record(k)
-	b.AddCold(k.Due, len(rec))
+	b.AddCold(k.Due, Tally{Messages: 1, Bytes: int64(len(rec))})
 	w.m.Cold[k] = string(rec)
 }
 

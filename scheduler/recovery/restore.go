@@ -4,6 +4,7 @@ package recovery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -14,8 +15,12 @@ import (
 	"github.com/cicadamq/cicada/tiered"
 )
 
-// restoreBatch bounds the batches that a restore writes.
-const restoreBatch = 1000
+// Bounds of what a restore writes: the bytes of a batch, and the batches that wait for their sync.
+// With millions of marks the syncs are what takes the time.
+const (
+	restoreBytes = 1 << 20
+	restoreSyncs = 8
+)
 
 // Restore fills a new local store with what the manifest's cut says, but for the cold messages:
 // those come back with hydrate, in the order of their dues, while the shard serves (R5, R14, R15).
@@ -29,14 +34,8 @@ func (r *Recoverer) Restore(
 	books.Pending -= st.NotUploaded
 	books.LostWithDisk += st.NotUploaded
 	w := &restorer{Recoverer: r, b: r.Store.NewBatch(), watermark: st.Watermark}
-	if err := w.countCold(ctx, st); err != nil {
-		return fmt.Errorf("count cold messages: %w", err)
-	}
-	if err := w.marks(ctx, st); err != nil {
-		return fmt.Errorf("marks: %w", err)
-	}
-	if err := w.kept(ctx); err != nil {
-		return fmt.Errorf("kept messages: %w", err)
+	if err := errors.Join(w.fill(ctx, st), w.await(0)); err != nil {
+		return err
 	}
 	meta.Adopted = true // from here on the store is believed (C13)
 	w.b.SetMeta(*meta)
@@ -54,17 +53,53 @@ func (r *Recoverer) Restore(
 type restorer struct {
 	*Recoverer
 	b         *localstore.Batch
+	unsynced  []localstore.Pending
 	err       error
 	watermark delay.Key
 }
 
-func (r *restorer) more() bool {
-	if r.b.Len() < restoreBatch {
-		return true
+// fill brings back everything but the meta and the books.
+func (r *restorer) fill(ctx context.Context, st *tiered.State) error {
+	if err := r.countCold(ctx, st); err != nil {
+		return fmt.Errorf("count cold messages: %w", err)
 	}
-	r.err = r.apply(r.b)
-	r.b = r.Store.NewBatch()
+	if err := r.marks(ctx, st); err != nil {
+		return fmt.Errorf("marks: %w", err)
+	}
+	if err := r.kept(ctx); err != nil {
+		return fmt.Errorf("kept messages: %w", err)
+	}
+	return nil
+}
+
+// more hands a full batch on and reports whether to continue.
+func (r *restorer) more() bool {
+	if r.b.Bytes() >= restoreBytes {
+		r.err = r.send()
+	}
 	return r.err == nil
+}
+
+// send applies the batch, without waiting for its sync.
+func (r *restorer) send() error {
+	pending, err := r.Store.Apply(r.b)
+	r.b = r.Store.NewBatch()
+	if err != nil {
+		return err
+	}
+	r.unsynced = append(r.unsynced, pending)
+	return r.await(restoreSyncs)
+}
+
+// await waits until at most most batches are not synced. Every one is waited for, also after an
+// error.
+func (r *restorer) await(most int) (err error) {
+	for len(r.unsynced) > most {
+		_, failed := r.unsynced[0].Wait()
+		r.unsynced = r.unsynced[1:]
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 // countCold fills the cold side of the slots from the segments' directories.
@@ -74,16 +109,8 @@ func (r *restorer) countCold(ctx context.Context, st *tiered.State) error {
 		return err
 	}
 	for _, d := range days {
-		at := max(d.Day, st.Watermark.Due)
-		for n := range d.Count {
-			r.b.AddCold(at, int(d.Bytes/d.Count))
-			if n%65536 == 65535 { // a batch has few writes here, but its counts must land
-				if err := r.apply(r.b); err != nil {
-					return err
-				}
-				r.b = r.Store.NewBatch()
-			}
-		}
+		r.b.AddCold(max(d.Day, st.Watermark.Due),
+			localstore.Tally{Messages: d.Count, Bytes: d.Bytes})
 	}
 	return nil
 }
@@ -112,9 +139,7 @@ func (r *restorer) marks(ctx context.Context, st *tiered.State) error {
 	if err != nil {
 		return err
 	}
-	err = r.apply(r.b) // kept looks at the marks
-	r.b = r.Store.NewBatch()
-	return err
+	return r.send() // kept looks at the marks
 }
 
 // kept brings back what was unfinished or dead behind the watermark (rule R5).
