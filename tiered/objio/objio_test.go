@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,8 +79,13 @@ func (s *stub) Close() error { return nil }
 var errLost = errors.New("connection reset")
 
 func client(b objstore.Bucket, p Policy) *Client {
+	var mu sync.Mutex
 	rng := rand.New(rand.NewPCG(1, 1))
-	p.Jitter, p.Now = rng.Float64, time.Now
+	p.Now, p.Jitter = time.Now, func() float64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return rng.Float64()
+	}
 	return New(b, p)
 }
 
@@ -161,6 +167,7 @@ func TestPauses(t *testing.T) {
 		for n, most := range map[int]int{1: 1, 2: 2, 3: 4, 4: 5, 60: 5} {
 			var sum time.Duration
 			for range 100 {
+				c.gate.lanes[Read].budget = retryCost
 				start := time.Now()
 				require.NoError(t, c.Pause(t.Context(), n))
 				took := time.Since(start)
