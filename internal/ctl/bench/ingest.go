@@ -186,6 +186,13 @@ func (in *ingest) requests(ctx context.Context, worker uint64) {
 	path, kind := e.path()
 	var calls histogram
 	var reply []byte
+	post := func(ctx context.Context, path, kind string, body, buf []byte) ([]byte, error) {
+		return in.c.Raw(ctx, http.MethodPost, path, kind, body, buf)
+	}
+	if wire := in.c.Wire(in.Now); wire != nil {
+		defer wire.Close()
+		post = wire.Post
+	}
 	for ctx.Err() == nil {
 		first, n := in.take()
 		if n == 0 {
@@ -198,7 +205,7 @@ func (in *ingest) requests(ctx context.Context, worker uint64) {
 		body := e.end()
 		begun := in.Now()
 		var err error
-		reply, err = in.c.Raw(ctx, http.MethodPost, path, kind, body, reply[:0])
+		reply, err = post(ctx, path, kind, body, reply[:0])
 		calls.add(in.Now().Sub(begun))
 		in.count(in.reply(reply, n, err))
 	}
