@@ -34,8 +34,10 @@ const (
 	// memTables is how many may wait for their flush before writing stops.
 	memTables = 4
 	// maxL0Files lets level 0 grow under a burst rather than stop writing.
-	maxL0Files       = 1000
-	compactL0At      = 4
+	maxL0Files = 1000
+	// compactL0At is how many layers of level 0 are merged at once. Intake pays for what is merged
+	// again and again; a scan pays for layers, but reads long runs here.
+	compactL0At      = 12
 	compactionsMost  = 2
 	maxOpenFiles     = 1000
 	walBytesPerSync  = 512 << 10
@@ -251,9 +253,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		Logger:                      pebbleLogger{s},
 		EventListener:               s.listener(),
 	}
-	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings {
-		return pebble.DBCompressionBalanced
-	})
+	o.ApplyCompressionSettings(compression)
 	if s.opts.Simulated {
 		// Its name says test; it only leaves out a ticker, which a virtual clock would have to
 		// pass ten times a second for years.
@@ -264,6 +264,14 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		o.WithFSDefaults()
 	}
 	return o
+}
+
+// compression spends nothing on level 0, which is written at the rate of intake and read once, by
+// the compaction that moves it on.
+func compression() pebble.DBCompressionSettings {
+	cs := pebble.DBCompressionBalanced
+	cs.Levels[0] = pebble.DBCompressionNone.Levels[0]
+	return cs
 }
 
 // recover reads back what the store knows of itself and compares it with the witness.
