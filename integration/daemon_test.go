@@ -75,12 +75,13 @@ func newClient() *http.Client {
 }
 
 // cleanEnv is this process's environment without anything that configures the program: nothing of
-// this machine's settings may reach it.
+// this machine's settings may reach it. The keys are those of the stores that tests start.
 func cleanEnv() []string {
-	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "CICADA_") || strings.HasPrefix(v, "AWS_") ||
 			strings.HasPrefix(v, "GOMEMLIMIT=")
 	})
+	return append(env, "AWS_ACCESS_KEY_ID="+storeKey, "AWS_SECRET_ACCESS_KEY="+storeSecret)
 }
 
 // serve starts a daemon that is stopped when the test ends.

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,10 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	if addr := os.Getenv(gatewayAddr); addr != "" {
+		fmt.Fprintln(os.Stderr, "versitygw:", runGateway(addr, os.Getenv(gatewayData)))
+		os.Exit(1)
+	}
 	os.Exit(run(m))
 }
 
@@ -41,7 +46,12 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "open the directory to others:", err)
 		return 1
 	}
+	flag.Parse()
+	if flag.Lookup("test.run").Value.String() == "" {
+		beginMinIO() // the whole suite needs it in the end
+	}
 	code := m.Run()
 	closeShared()
+	closeStores()
 	return code
 }
