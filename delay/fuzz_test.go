@@ -31,12 +31,30 @@ func FuzzDecodeRecord(f *testing.F) {
 		}
 		require.NoError(t, targetErr)
 		require.Equal(t, m.Target, target)
+		head, due, id, err := RecordHead(b)
+		require.NoError(t, err)
+		require.Equal(t, []any{m.Target, m.Due, m.ID}, []any{head, due, id})
 		require.Equal(t, m.Cold, cold)
 		again := AppendRecord(nil, &m)
 		got, err := DecodeRecord(again)
 		require.NoError(t, err)
 		require.Equal(t, normal(m), normal(got))
 		require.Equal(t, again, AppendRecord(nil, &got))
+	})
+}
+
+// As FuzzDecodeRecord, for predicates: one that changes would cancel other messages.
+func FuzzDecodePredicate(f *testing.F) {
+	seed(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := DecodePredicate(b)
+		if err != nil {
+			require.ErrorIs(t, err, ErrCorrupt)
+			return
+		}
+		got, err := DecodePredicate(AppendPredicate(nil, &p))
+		require.NoError(t, err)
+		require.Equal(t, p, got)
 	})
 }
 

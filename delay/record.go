@@ -143,6 +143,23 @@ func RecordTarget(rec []byte) (target Target, cold bool, err error) {
 	return Target(t), f&flagCold != 0, nil
 }
 
+// RecordHead reads what a filter asks for: the target, the due, and the id, which is "" when it
+// follows from the key. Strings alias rec; nothing is allocated.
+func RecordHead(rec []byte) (target Target, due Due, id ID, err error) {
+	r := recordReader{b: rec}
+	f := r.head()
+	t := r.str()
+	r.svarint()
+	due = Due(r.bounded(uint64(MaxDue)))
+	if f&flagID != 0 {
+		id = ID(r.str())
+	}
+	if r.bad != "" {
+		return "", 0, "", r.err()
+	}
+	return Target(t), due, id, nil
+}
+
 // DecodeRecord reads a record. The result aliases rec. A record of another version, cut short or
 // with lengths that do not fit is an ErrCorrupt that says where.
 func DecodeRecord(rec []byte) (Message, error) {

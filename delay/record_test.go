@@ -142,6 +142,7 @@ func samples() []sample {
 		{"mark, moved", AppendMark(nil, &moved)},
 		{"mark, cancelled with id", AppendMark(nil, &named)},
 		{"progress", AppendProgress(nil, &progress)},
+		{"predicate", AppendPredicate(nil, goldenPredicate())},
 		{"id, server-made", []byte(ids.Make(7, key))},
 		{"id, reserved", []byte(ids.Reserve(7, key))},
 	}
@@ -185,6 +186,8 @@ func decodeAll(b []byte) {
 		func() error { _, err := DecodeRecord(b); return err },
 		func() error { _, _, err := RecordTarget(b); return err },
 		func() error { _, err := DecodeMark(b); return err },
+		func() error { _, _, _, err := RecordHead(b); return err },
+		func() error { _, err := DecodePredicate(b); return err },
 		func() error { _, _, err := DecodeIdentity(b); return err },
 		func() error { _, _, err := DecodeProgress(b); return err },
 	} {

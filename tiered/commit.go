@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -33,6 +34,7 @@ type Cut struct {
 	NotUploaded  int64
 	Cursors      map[string][]byte
 	Released     bool
+	Predicates   []delay.Predicate // all that are not retired, ascending ids (rule R6)
 }
 
 // Commit uploads the cut and commits a manifest that lists it: all of it or, on an error, none of
@@ -95,7 +97,8 @@ func (c *Cut) unchanged(s *State) bool {
 	return len(c.Rows) == 0 && len(c.Kept) == 0 && len(c.Marks) == 0 &&
 		c.Watermark == s.Watermark && c.ClaimHorizon == s.ClaimHorizon &&
 		c.Uploaded == s.Uploaded && c.Books == s.Books && c.NotUploaded == s.NotUploaded &&
-		c.Released == s.Released && maps.EqualFunc(c.Cursors, s.Cursors, bytes.Equal)
+		c.Released == s.Released && slices.Equal(c.Predicates, s.Predicates) &&
+		maps.EqualFunc(c.Cursors, s.Cursors, bytes.Equal)
 }
 
 // apply is the state after the cut. An object that base lists already, because an earlier attempt
@@ -105,6 +108,7 @@ func (c *Cut) apply(base *State, objects []stagedObject, now delay.Due) State {
 	next.WrittenAt, next.Released = now, c.Released
 	next.Watermark, next.ClaimHorizon, next.Uploaded = c.Watermark, c.ClaimHorizon, c.Uploaded
 	next.Books, next.NotUploaded = c.Books, c.NotUploaded
+	next.Predicates = append([]delay.Predicate(nil), c.Predicates...) // nil when there are none
 	next.Cursors = nil // never an empty map, which would not come back from its bytes
 	for name, cursor := range c.Cursors {
 		if next.Cursors == nil {

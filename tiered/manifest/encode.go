@@ -24,6 +24,8 @@ const (
 	maxCluster = 64
 	maxCursor  = 1 << 20
 
+	maxPredicate = 16 << 10 // bytes; target and id prefix have limits of their own
+
 	flagReleased = 1
 )
 
@@ -99,6 +101,10 @@ func appendState(b []byte, s *State) []byte {
 		b = codec.AppendString(b, d.Name)
 		b = binary.AppendUvarint(b, uint64(d.NotBefore))
 	}
+	b = binary.AppendUvarint(b, uint64(len(s.Predicates)))
+	for i := range s.Predicates {
+		b = codec.AppendString(b, string(delay.AppendPredicate(nil, &s.Predicates[i])))
+	}
 	return b
 }
 
@@ -111,7 +117,7 @@ func appendInfo(b []byte, i *SegmentInfo) []byte {
 	for _, v := range [...]uint64{
 		uint64(i.MinSeq), uint64(i.MaxSeq), uint64(i.Count), uint64(i.Bytes), uint64(i.Stored),
 		uint64(i.TailOffset), uint64(i.Checksum), uint64(i.IDs), uint64(i.LastID),
-		uint64(i.CommittedAt),
+		uint64(i.CommittedAt), i.Purged,
 	} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -119,7 +125,7 @@ func appendInfo(b []byte, i *SegmentInfo) []byte {
 }
 
 // minInfo is the least number of bytes of a SegmentInfo.
-const minInfo = 1 + 1 + 1 + 2*delay.KeySize + 10
+const minInfo = 1 + 1 + 1 + 2*delay.KeySize + 11
 
 func readState(body []byte) (State, error) {
 	r := codec.Reader{B: body}
@@ -153,6 +159,7 @@ func readState(body []byte) (State, error) {
 	for i := 0; i < n && r.OK(); i++ {
 		s.Deletes = append(s.Deletes, PendingDelete{Name: r.String(maxName), NotBefore: r.Due()})
 	}
+	readPredicates(&r, &s)
 	if r.OK() && (s.Epoch == 0 || s.Version == 0) {
 		r.Fail("epoch %d, version %d", s.Epoch, s.Version)
 	}
@@ -176,6 +183,18 @@ func readCursors(r *codec.Reader, s *State) {
 	}
 }
 
+func readPredicates(r *codec.Reader, s *State) {
+	n, last := r.Count(2), uint64(0)
+	for i := 0; i < n && r.OK(); i++ {
+		p, err := delay.DecodePredicate(r.Bytes(int(r.Uvarint(maxPredicate))))
+		if err != nil || p.ID <= last {
+			r.Fail("predicate %d after %d: %v", p.ID, last, err)
+		}
+		last = p.ID
+		s.Predicates = append(s.Predicates, p)
+	}
+}
+
 func readInfo(r *codec.Reader) SegmentInfo {
 	i := SegmentInfo{Name: r.String(maxName), Level: r.Byte()}
 	i.Epoch = delay.Epoch(r.Uvarint(uint64(delay.MaxEpoch)))
@@ -187,6 +206,7 @@ func readInfo(r *codec.Reader) SegmentInfo {
 	i.Checksum = uint32(r.Uvarint(1<<32 - 1))
 	i.IDs = r.Int64()
 	i.LastID, i.CommittedAt = r.Due(), r.Due()
+	i.Purged = r.Uvarint(1<<64 - 1)
 	if i.Name == "" || i.Last.Less(i.First) {
 		r.Fail("object %q from %s to %s", i.Name, i.First, i.Last)
 	}

@@ -36,6 +36,11 @@ func sample(segments int) State {
 		NotUploaded: -3,
 		Cursors:     map[string][]byte{"kafka:main/a": {0, 1}, "b": {}, "a": {7}},
 		Deletes:     []PendingDelete{{Name: "l0/x.seg", NotBefore: 77}},
+		Predicates: []delay.Predicate{
+			{ID: 3, Seq: 9, At: 70, Target: "pull:a", Counted: delay.MaxKey, Cancelled: 12},
+			{ID: 5, Seq: delay.MakeSeq(7, 8), At: 80, Lower: delay.Key{Due: 90}, IDPrefix: "b-",
+				From: 100, To: 200, Counted: delay.Key{Due: 100}, Swept: delay.Key{Due: 95}},
+		},
 	}
 	for i := range segments {
 		s.Segments = append(s.Segments, SegmentInfo{
@@ -43,7 +48,7 @@ func sample(segments int) State {
 			Level: 1, Epoch: 7, First: delay.Key{Due: delay.Due(i), Seq: 1},
 			Last: delay.Key{Due: delay.Due(i) + 9, Seq: delay.MakeSeq(7, 1)}, MinSeq: 1, MaxSeq: 9,
 			Count: 100, Bytes: 20000, Stored: 7000, TailOffset: 6000, Checksum: 0xfedcba98,
-			IDs: 3, LastID: 50, CommittedAt: 60,
+			IDs: 3, LastID: 50, CommittedAt: 60, Purged: 4,
 		})
 	}
 	s.Kept, s.Marks = s.Segments[:min(2, segments)], s.Segments[:min(1, segments)]
@@ -104,6 +109,7 @@ func TestClone(t *testing.T) {
 	s, want := sample(3), sample(3)
 	c := s.Clone()
 	s.Segments[0].Name, s.Deletes[0].Name, s.Cursors["a"] = "x", "x", nil
+	s.Predicates[0].Counted = delay.Key{}
 	require.Equal(t, want, c)
 }
 

@@ -32,6 +32,10 @@ type State struct {
 	Kept     []SegmentInfo
 	Marks    []SegmentInfo
 	Deletes  []PendingDelete
+
+	// Predicates are the bulk cancels that are not retired yet, ascending ids (rule R6). What they
+	// have counted is in Books.
+	Predicates []delay.Predicate
 }
 
 // SegmentInfo is what the manifest knows of an object: enough to choose it, read it and check it.
@@ -50,6 +54,9 @@ type SegmentInfo struct {
 	IDs            int64  // entries with an id
 	LastID         delay.Due
 	CommittedAt    delay.Due
+	// Purged: what the predicates up to this id cover was left out when the segment was written.
+	// Predicates that were not settled then count as not applied.
+	Purged uint64
 }
 
 // Overlaps reports whether s may hold a key of [lower, upper).
@@ -74,6 +81,7 @@ func (s *State) Clone() State {
 	c.Cursors = maps.Clone(s.Cursors)
 	c.Segments, c.Kept = slices.Clone(s.Segments), slices.Clone(s.Kept)
 	c.Marks, c.Deletes = slices.Clone(s.Marks), slices.Clone(s.Deletes)
+	c.Predicates = slices.Clone(s.Predicates)
 	return c
 }
 

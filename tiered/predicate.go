@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tiered
+
+import (
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// purged reports whether a rewritten segment may leave the record out: a bulk cancel covers it that
+// is counted in state's books, and whose messages' ids need not be remembered any more (rule R6).
+func (t *Tier) purged(
+	state *State, key delay.Key, rec []byte, now delay.Due, dedupeWindow time.Duration,
+) bool {
+	for i := range state.Predicates {
+		p := &state.Predicates[i]
+		if p.Settled(key, now, dedupeWindow) &&
+			p.Covers(delay.NewIDMaker(state.ClusterID), t.opts.Shard, key, rec) {
+			return true
+		}
+	}
+	return false
+}
+
+// purgedThrough is the SegmentInfo.Purged of a segment that is written with what purged says of
+// state: the highest predicate up to which all cover nothing in it.
+func purgedThrough(state *State, now delay.Due, dedupeWindow time.Duration) uint64 {
+	through := uint64(0)
+	for i := range state.Predicates {
+		p := &state.Predicates[i]
+		if !p.Complete() || !p.Settled(delay.Key{}, now, dedupeWindow) {
+			break
+		}
+		through = p.ID
+	}
+	return through
+}
+
+// PredicateNeeded reports whether a bulk cancel must stay in the manifest: it is not counted yet, an
+// id that it cancelled must be remembered, or a listed segment may hold what it covers (rule R6).
+func PredicateNeeded(
+	state *State, p *delay.Predicate, now delay.Due, dedupeWindow time.Duration,
+) bool {
+	if !p.Complete() || !p.Settled(delay.Key{}, now, dedupeWindow) {
+		return true
+	}
+	lower := p.Begin()
+	if lower.Less(state.Watermark) {
+		lower = state.Watermark // below it nothing comes back from segments
+	}
+	for i := range state.Segments {
+		s := &state.Segments[i]
+		if s.Purged < p.ID && s.MinSeq <= p.Seq && s.Overlaps(lower, p.Upper()) {
+			return true
+		}
+	}
+	return false
+}
