@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/objio"
 )
 
 // collectKeys bounds the keys of kept messages that one pass over the marks compares.
@@ -38,7 +39,7 @@ func (t *Tier) Collect(
 		return Collected{}, err
 	}
 	defer t.unlock()
-	c, err := t.collect(ctx, now, dedupeWindow, dryRun)
+	c, err := t.collect(objio.As(ctx, objio.Background), now, dedupeWindow, dryRun)
 	if err != nil {
 		return c, fmt.Errorf("collect: %w", err)
 	}

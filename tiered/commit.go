@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/objio"
 )
 
 // Row is a message as a local row holds it.
@@ -42,6 +43,9 @@ type Cut struct {
 // outcome is unknown; commit again, with the same or a larger cut. A cut that says nothing new only
 // reads the manifest (rule R11). Rows, records and marks must stay unchanged until it returns.
 func (t *Tier) Commit(ctx context.Context, cut Cut) (State, error) {
+	if !cut.Released { // the last words of an owner are tried whatever was before
+		ctx = objio.As(ctx, objio.Write)
+	}
 	if err := t.lock(ctx); err != nil {
 		return State{}, err
 	}
@@ -66,9 +70,11 @@ func (t *Tier) commitCut(ctx context.Context, cut *Cut) (written bool, err error
 		return false, fmt.Errorf("%w: watermark %s below the committed %s", delay.ErrInvalid,
 			cut.Watermark, state.Watermark)
 	}
-	if cut.unchanged(state) {
-		_, err := t.check(ctx)
-		return false, err
+	if unchanged := cut.unchanged(state); unchanged || t.client.Paused(objio.Write) {
+		// The owner looks, also when nothing can be written (rule R11). The answer may end the pause.
+		if _, err := t.check(objio.As(ctx, objio.Read)); err != nil || unchanged {
+			return false, err
+		}
 	}
 	objects, err := t.upload(ctx, cut)
 	if err != nil {

@@ -62,6 +62,9 @@ func (o *Options) setDefaults() {
 		o.SegmentBytes = DefaultSegmentBytes
 	}
 	o.SegmentBytes = min(o.SegmentBytes, MaxSegmentBytes)
+	// Paused tells that requests of a class ("read", "write", "background") are refused for a
+	// while because the bucket does not answer, or that they go on.
+	Paused func(class string, paused bool)
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = DefaultCacheBytes
 	}

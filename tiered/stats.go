@@ -9,10 +9,18 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/objio"
 )
+
+// Health is how the requests of one class do.
+type Health = objio.Health
 
 // Stats are what a Tier has done since it was opened.
 type Stats struct {
+	Since           time.Time        // when it was opened
+	Accepted        int64            // messages since the shard was taken, by the committed books
+	ManifestBytes   int64            // size of the manifest; 0: unknown
+	Health          []Health         // the most urgent class first; nil when nothing is limited
 	Requests        map[string]int64 // by "op/code", see Events.Request
 	BytesIn         int64            // read from the bucket
 	BytesOut        int64            // written to it

@@ -46,6 +46,7 @@ type Tier struct {
 	blocks  *cache[blockKey, []byte]
 
 	current atomic.Pointer[manifest.Snapshot] // last read or committed; nil: none
+	before  atomic.Int64                      // messages accepted when the shard was taken
 	fenced  atomic.Pointer[error]
 	closed  atomic.Bool
 
@@ -80,10 +81,11 @@ func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, err
 	}
 	t.client = objio.New(bucket, objio.Policy{
 		Base: opts.RetryBase, Max: opts.RetryMax, Attempts: opts.Attempts,
-		Jitter: t.jitter.float, Observe: t.observe, Now: opts.Now,
+		Jitter: t.jitter.float, Observe: t.observe, Changed: t.changed, Now: opts.Now,
 	})
 	t.store = manifest.NewStore(t.client, t.z, t.prefix+manifestKey)
 	id := t.dice.id(t.now())
+	t.meter.stats.Since = opts.Now()
 	fresh := idEncoding.EncodeToString(id[:])
 	var err error
 	t.cluster, t.created, err = claimBucket(ctx, t.client, opts.ClusterID, fresh, opts.ReadOnly)
@@ -107,6 +109,25 @@ func (t *Tier) now() delay.Due { return delay.InstantOf(t.opts.Now()) }
 func (t *Tier) ClusterID() string { return t.cluster }
 
 // Created reports whether the bucket was empty when it was opened.
+// changed tells of a class of requests that was paused or goes on. Offload stands for all of them
+// in the log: it stops last and is missed first.
+func (t *Tier) changed(c objio.Change) {
+	switch {
+	case c.Class != objio.Write:
+		t.opts.Logger.Debug("tier requests paused", zap.Stringer("class", c.Class),
+			zap.Bool("paused", c.Paused), zap.NamedError("cause", c.Cause))
+	case c.Paused:
+		t.opts.Logger.Warn("bucket does not answer, offload paused",
+			zap.NamedError("cause", c.Cause))
+	default:
+		t.opts.Logger.Info("bucket answers again, offload goes on",
+			zap.Duration("paused", c.For))
+	}
+	if t.opts.Events.Paused != nil {
+		t.opts.Events.Paused(c.Class.String(), c.Paused)
+	}
+}
+
 func (t *Tier) Created() bool { return t.created }
 
 // State is the manifest as last read or committed by this Tier; the zero State when there is none.
@@ -119,7 +140,15 @@ func (t *Tier) State() State {
 }
 
 // Stats are counts since Open.
-func (t *Tier) Stats() Stats { return t.meter.read() }
+func (t *Tier) Stats() Stats {
+	s := t.meter.read()
+	s.Health = t.client.Health()
+	if snap := t.current.Load(); snap != nil {
+		s.ManifestBytes = snap.Size
+		s.Accepted = snap.State.Books.Accepted - t.before.Load()
+	}
+	return s
+}
 
 // Load reads the manifest; nil when there is none. Until Take succeeds, the reads of this Tier
 // serve what was loaded last.
@@ -185,6 +214,7 @@ func (t *Tier) Take(ctx context.Context, nonce [16]byte, expectNone bool) (State
 // take tries again when the owner that is being replaced commits once more.
 func (t *Tier) take(
 	ctx context.Context, nonce [16]byte, expectNone bool,
+	t.before.Store(snap.State.Books.Accepted)
 ) (*manifest.Snapshot, error) {
 	var seen delay.Epoch
 	for n := 1; ; n++ {

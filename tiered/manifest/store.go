@@ -96,7 +96,7 @@ func (s *Store) Commit(
 				s.key, delay.ErrUnavailable, n, c.cause)
 		}
 		if err := s.client.Pause(ctx, n); err != nil {
-			return nil, fmt.Errorf("commit %s: %w", s.key, err)
+			return nil, fmt.Errorf("commit %s: %w after %d attempts: %w", s.key, err, n, c.cause)
 		}
 	}
 }
@@ -130,9 +130,11 @@ func (c *commit) try(ctx context.Context) (*Snapshot, error) {
 		return &Snapshot{State: c.next, Size: int64(len(c.body)), etag: etag}, nil
 	case errors.Is(err, objstore.ErrRefused):
 		return nil, fmt.Errorf("commit %s: %w", c.store.key, err)
+	case errors.Is(err, objio.ErrPaused): // not sent; whether an earlier one landed is still open
+		return nil, fmt.Errorf("commit %s: %w", c.store.key, errors.Join(err, c.cause))
 	}
 	c.cause = err
-	return c.resolve(ctx)
+	return c.resolve(objio.As(ctx, objio.Read)) // the outcome is wanted, whoever asked
 }
 
 func (c *commit) prepare() error {

@@ -46,8 +46,8 @@ type lane struct {
 	budget int // of retries, in tenths
 
 	fails   int  // attempts in a row without an answer
-	paused  bool // by the failures of the class by
-	by      Class
+	paused  bool
+	by      Class // the most urgent one whose failures are enough
 	since   time.Time
 	probed  time.Time // when it was paused, or the last probe failed
 	probing bool
@@ -203,7 +203,11 @@ func (g *gate) pause(c Class, cause error, now time.Time) (changes []Change) {
 	enough := [classes]int{Write: writePause, Background: backgroundPause}
 	for k := max(c, Write); k < classes; k++ {
 		l := &g.lanes[k]
-		if l.paused || g.lanes[c].fails < enough[k] {
+		if g.lanes[c].fails < enough[k] {
+			continue
+		}
+		if l.paused {
+			l.by = min(l.by, c) // not only the less urgent fail: an answer to c will do
 			continue
 		}
 		l.paused, l.by, l.since, l.probed = true, c, now, now

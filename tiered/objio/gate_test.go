@@ -264,6 +264,26 @@ func TestProbes(t *testing.T) {
 	})
 }
 
+// When reads fail as well, the store is gone and not only unwilling to write: the first answer to a
+// read must end it, so that offload need not wait for its next probe.
+func TestReadsExplainWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &busy{say: func(bool) error { return errLost }}
+		c := client(b, Policy{Attempts: 1})
+		ctx := As(t.Context(), Write)
+		for range writePause {
+			require.Error(t, c.Put(ctx, "k", nil))
+		}
+		for range writePause {
+			require.ErrorIs(t, c.Put(ctx, "k", nil), ErrPaused)
+			require.Error(t, get(t.Context(), c))
+		}
+		b.say = nil
+		require.NoError(t, get(t.Context(), c))
+		require.NoError(t, c.Put(ctx, "k", nil))
+	})
+}
+
 // What is certain, throttled or given up by the caller is no sign that the bucket is gone (I6).
 func TestWhatDoesNotPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
