@@ -55,6 +55,9 @@ type Events struct {
 	Request func(op, code string, d time.Duration, bytes int64)
 	// Commit tells the result of one Commit: "ok", "unchanged", "fenced", "unavailable", "error".
 	Commit func(result string)
+	// Paused tells that requests of a class ("read", "write", "background") are refused for a
+	// while because the bucket does not answer, or that they go on.
+	Paused func(class string, paused bool)
 }
 
 func (o *Options) setDefaults() {
@@ -62,9 +65,6 @@ func (o *Options) setDefaults() {
 		o.SegmentBytes = DefaultSegmentBytes
 	}
 	o.SegmentBytes = min(o.SegmentBytes, MaxSegmentBytes)
-	// Paused tells that requests of a class ("read", "write", "background") are refused for a
-	// while because the bucket does not answer, or that they go on.
-	Paused func(class string, paused bool)
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = DefaultCacheBytes
 	}

@@ -83,9 +83,9 @@ func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, err
 		Base: opts.RetryBase, Max: opts.RetryMax, Attempts: opts.Attempts,
 		Jitter: t.jitter.float, Observe: t.observe, Changed: t.changed, Now: opts.Now,
 	})
+	t.meter.stats.Since = opts.Now()
 	t.store = manifest.NewStore(t.client, t.z, t.prefix+manifestKey)
 	id := t.dice.id(t.now())
-	t.meter.stats.Since = opts.Now()
 	fresh := idEncoding.EncodeToString(id[:])
 	var err error
 	t.cluster, t.created, err = claimBucket(ctx, t.client, opts.ClusterID, fresh, opts.ReadOnly)
@@ -103,12 +103,6 @@ func (t *Tier) observe(op, code string, d time.Duration, bytes int64) {
 	}
 }
 
-func (t *Tier) now() delay.Due { return delay.InstantOf(t.opts.Now()) }
-
-// ClusterID is the id of the cluster the bucket belongs to.
-func (t *Tier) ClusterID() string { return t.cluster }
-
-// Created reports whether the bucket was empty when it was opened.
 // changed tells of a class of requests that was paused or goes on. Offload stands for all of them
 // in the log: it stops last and is missed first.
 func (t *Tier) changed(c objio.Change) {
@@ -128,6 +122,12 @@ func (t *Tier) changed(c objio.Change) {
 	}
 }
 
+func (t *Tier) now() delay.Due { return delay.InstantOf(t.opts.Now()) }
+
+// ClusterID is the id of the cluster the bucket belongs to.
+func (t *Tier) ClusterID() string { return t.cluster }
+
+// Created reports whether the bucket was empty when it was opened.
 func (t *Tier) Created() bool { return t.created }
 
 // State is the manifest as last read or committed by this Tier; the zero State when there is none.
@@ -205,6 +205,7 @@ func (t *Tier) Take(ctx context.Context, nonce [16]byte, expectNone bool) (State
 		return State{}, fmt.Errorf("take shard %d: %w", t.opts.Shard, err)
 	}
 	t.owner, t.nonce, t.staged = true, nonce, nil
+	t.before.Store(snap.State.Books.Accepted)
 	t.current.Store(snap)
 	t.opts.Logger.Info("tier taken", zap.Uint32("epoch", uint32(snap.State.Epoch)),
 		zap.Uint64("version", snap.State.Version), zap.String("cluster", t.cluster))
@@ -214,7 +215,6 @@ func (t *Tier) Take(ctx context.Context, nonce [16]byte, expectNone bool) (State
 // take tries again when the owner that is being replaced commits once more.
 func (t *Tier) take(
 	ctx context.Context, nonce [16]byte, expectNone bool,
-	t.before.Store(snap.State.Books.Accepted)
 ) (*manifest.Snapshot, error) {
 	var seen delay.Epoch
 	for n := 1; ; n++ {
