@@ -18,10 +18,9 @@ import (
 // The count follows in the background, in the order of the keys. Counted and Cancelled change with
 // the books, in one batch.
 type Predicate struct {
-	ID    uint64 // from 1, increasing within a shard
-	Seq   Seq    // what was accepted later is not covered
-	At    Due    // when it was made; the covered messages were cancelled then
-	Lower Key    // the boundary of what is local at that moment
+	Seq   Seq // its number, a fresh one; what was accepted later is not covered
+	At    Due // when it was made; the covered messages were cancelled then
+	Lower Key // the boundary of what is local at that moment
 
 	Target   Target // "" is any
 	IDPrefix string // of the id, chosen by a client or made by the server
@@ -99,7 +98,7 @@ func (p *Predicate) Settled(key Key, now Due, dedupeWindow time.Duration) bool {
 // AppendPredicate appends the encoding of p.
 func AppendPredicate(dst []byte, p *Predicate) []byte {
 	dst = append(dst, recordVersion)
-	for _, v := range [...]uint64{p.ID, uint64(p.Seq), uint64(p.At)} {
+	for _, v := range [...]uint64{uint64(p.Seq), uint64(p.At)} {
 		dst = binary.AppendUvarint(dst, v)
 	}
 	dst = AppendKey(dst, p.Lower)
@@ -117,7 +116,7 @@ func DecodePredicate(b []byte) (Predicate, error) {
 	r := recordReader{b: b}
 	var p Predicate
 	r.version()
-	p.ID, p.Seq = r.bounded(math.MaxUint64), Seq(r.bounded(math.MaxUint64))
+	p.Seq = Seq(r.bounded(math.MaxUint64))
 	p.At = Due(r.bounded(uint64(MaxDue)))
 	p.Lower = r.key()
 	p.Target, p.IDPrefix = Target(cloneString(r.str())), cloneString(r.str())

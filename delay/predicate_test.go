@@ -11,7 +11,7 @@ import (
 
 func goldenPredicate() *Predicate {
 	return &Predicate{
-		ID: 3, Seq: MakeSeq(2, 900), At: 1_799_999_000_000,
+		Seq: MakeSeq(2, 900), At: 1_799_999_000_000,
 		Lower: Key{1_800_000_000_000, MakeSeq(1, 1)}, Target: "pull:orders", IDPrefix: "order-",
 		From: 1_800_000_000_100, To: 1_800_000_001_000,
 		Counted: Key{1_800_000_000_700, MakeSeq(2, 5)}, Cancelled: 41,
@@ -82,7 +82,7 @@ func TestPredicateCovers(t *testing.T) {
 
 // A damaged record must not be taken for a covered one: nothing would ever report it.
 func TestPredicateDamagedRecord(t *testing.T) {
-	p := &Predicate{ID: 1, Seq: MakeSeq(9, 9)}
+	p := &Predicate{Seq: MakeSeq(9, 9)}
 	m := goldenMessage()
 	rec := AppendRecord(nil, &m)
 	rec[0]++

@@ -285,6 +285,17 @@ func (b *Batch) PutTarget(t delay.Target, state TargetState) {
 // DeleteTarget removes it.
 func (b *Batch) DeleteTarget(t delay.Target) { b.delete(b.s.textKey(spaceTarget, string(t))) }
 
+// PutPredicate stores a bulk cancel, over the one with the same seq.
+func (b *Batch) PutPredicate(p *delay.Predicate) {
+	b.scratch = delay.AppendPredicate(b.scratch[:0], p)
+	b.set(b.s.numberKey(spaceBulk, uint64(p.Seq)), b.scratch)
+}
+
+// DeletePredicate removes one.
+func (b *Batch) DeletePredicate(seq delay.Seq) {
+	b.delete(b.s.numberKey(spaceBulk, uint64(seq)))
+}
+
 // DeleteRowsBelow clears [from, to) of what deleted rows leave behind, which would slow later
 // scans. All rows there were deleted or dropped one by one before: nothing is counted.
 func (b *Batch) DeleteRowsBelow(from, to delay.Key) {

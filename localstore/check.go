@@ -97,7 +97,7 @@ func (c *checker) run() error {
 		{spaceDead, c.dead}, {spaceID, c.id},
 		{spaceMark, c.mark}, {spaceOutbox, c.mark}, {spaceLease, c.lease},
 		{spaceAttempts, c.attempts}, {spaceTarget, c.target}, {spaceTimer, c.other},
-		{spaceCursor, c.other}, {spaceLedger, c.other}, {spaceMeta, c.other},
+		{spaceCursor, c.other}, {spaceBulk, c.predicate}, {spaceLedger, c.other}, {spaceMeta, c.other},
 	} {
 		if err := c.space(part.space, part.each); err != nil {
 			return err
@@ -266,6 +266,12 @@ func (c *checker) attempts(k, v []byte) error {
 func (c *checker) target(_, v []byte) error {
 	c.report.Others++
 	_, err := codec.DecodeTargetState(v)
+	return err
+}
+
+func (c *checker) predicate(_, v []byte) error {
+	c.report.Others++
+	_, err := delay.DecodePredicate(v)
 	return err
 }
 

@@ -23,6 +23,7 @@ const (
 	spaceTimer    = 'e'
 	spaceCursor   = 'c'
 	spaceTarget   = 't'
+	spaceBulk     = 'b'
 	spaceLedger   = 'h'
 	spaceMeta     = 'g'
 )

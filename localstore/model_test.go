@@ -28,6 +28,7 @@ type model struct {
 	Timers   map[string]bool
 	Cursors  map[string]string
 	Targets  map[delay.Target]TargetState
+	Bulk     map[delay.Seq]delay.Predicate
 	Meta     Meta
 	Books    delay.Books
 }
@@ -39,7 +40,7 @@ func newModel() *model {
 		Progress: map[delay.Key]delay.Progress{}, Dead: map[delay.Key]string{},
 		Leases: map[uint64]string{}, Marks: map[delay.Key]delay.Mark{},
 		Outbox: map[uint64]delay.Mark{}, Timers: map[string]bool{}, Cursors: map[string]string{},
-		Targets: map[delay.Target]TargetState{},
+		Targets: map[delay.Target]TargetState{}, Bulk: map[delay.Seq]delay.Predicate{},
 	}
 }
 
@@ -53,6 +54,7 @@ func (m *model) clone() *model {
 	c.Progress, c.Dead, c.Leases = maps.Clone(m.Progress), maps.Clone(m.Dead), maps.Clone(m.Leases)
 	c.Marks, c.Outbox, c.Timers = maps.Clone(m.Marks), maps.Clone(m.Outbox), maps.Clone(m.Timers)
 	c.Cursors, c.Targets = maps.Clone(m.Cursors), maps.Clone(m.Targets)
+	c.Bulk = maps.Clone(m.Bulk)
 	return &c
 }
 
@@ -342,10 +344,20 @@ func (w *world) timer(b *Batch) {
 
 func (w *world) target1(b *Batch) {
 	t := w.target()
-	switch w.rng.IntN(4) {
+	switch w.rng.IntN(6) {
 	case 0:
 		b.DeleteTarget(t)
 		delete(w.m.Targets, t)
+	case 2:
+		p := delay.Predicate{
+			Seq: delay.Seq(1 + w.rng.Uint64N(9)), Target: t, Cancelled: w.rng.Int64(),
+		}
+		b.PutPredicate(&p)
+		w.m.Bulk[p.Seq] = p
+	case 3:
+		seq := delay.Seq(1 + w.rng.Uint64N(9))
+		b.DeletePredicate(seq)
+		delete(w.m.Bulk, seq)
 	case 1:
 		b.PutCursor(string(t), fmt.Append(nil, w.counter))
 		w.m.Cursors[string(t)] = fmt.Sprint(w.counter)
@@ -442,6 +454,14 @@ func readModel(s *Store) (*model, error) {
 		m.Targets[t] = state
 		return true
 	}))
+	bulk, err := s.Predicates()
+	keep(err)
+	for i, p := range bulk {
+		if i > 0 && p.Seq <= bulk[i-1].Seq {
+			keep(fmt.Errorf("predicate %d after %d", p.Seq, bulk[i-1].Seq))
+		}
+		m.Bulk[p.Seq] = p
+	}
 	for _, t := range modelTargets {
 		c, ok, err := s.Cursor(string(t))
 		if keep(err); ok {

@@ -163,6 +163,20 @@ func (s *Store) ScanMarks(lower, upper delay.Key, fn func(m delay.Mark) bool) er
 		})
 }
 
+// Predicates are the bulk cancels that were stored, ascending seqs.
+func (s *Store) Predicates() ([]delay.Predicate, error) {
+	var out []delay.Predicate
+	err := s.scan(s.prefix(spaceBulk), nil, func(k, v []byte) (bool, error) {
+		p, err := delay.DecodePredicate(v)
+		if err != nil {
+			return false, fmt.Errorf("predicate %x: %w", k[prefixLen:], err)
+		}
+		out = append(out, p)
+		return true, nil
+	})
+	return out, err
+}
+
 // ScanOutbox calls fn for the marks to be uploaded from the given number on, until it returns
 // false.
 func (s *Store) ScanOutbox(from uint64, fn func(n uint64, m delay.Mark) bool) error {

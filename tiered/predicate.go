@@ -25,25 +25,26 @@ func (t *Tier) purged(
 
 // purgedThrough is the SegmentInfo.Purged of a segment that is written with what purged says of
 // state: the highest predicate up to which all cover nothing in it.
-func purgedThrough(state *State, now delay.Due, dedupeWindow time.Duration) uint64 {
-	through := uint64(0)
+func purgedThrough(state *State, now delay.Due, dedupeWindow time.Duration) delay.Seq {
+	through := delay.Seq(0)
 	for i := range state.Predicates {
 		p := &state.Predicates[i]
 		if !p.Complete() || !p.Settled(delay.Key{}, now, dedupeWindow) {
 			break
 		}
-		through = p.ID
+		through = p.Seq
 	}
 	return through
 }
 
 // PredicateNeeded reports whether a bulk cancel must stay in the manifest: it is not counted yet, an
 // id that it cancelled must be remembered, or a listed segment may hold what it covers (rule R6).
+// One that has cancelled nothing covers nothing that another one does not cover.
 func PredicateNeeded(
 	state *State, p *delay.Predicate, now delay.Due, dedupeWindow time.Duration,
 ) bool {
 	if !p.Complete() || !p.Settled(delay.Key{}, now, dedupeWindow) {
-		return true
+		return !p.Complete() || p.Cancelled > 0
 	}
 	lower := p.Begin()
 	if lower.Less(state.Watermark) {
@@ -51,7 +52,7 @@ func PredicateNeeded(
 	}
 	for i := range state.Segments {
 		s := &state.Segments[i]
-		if s.Purged < p.ID && s.MinSeq <= p.Seq && s.Overlaps(lower, p.Upper()) {
+		if s.Purged < p.Seq && s.MinSeq <= p.Seq && s.Overlaps(lower, p.Upper()) {
 			return true
 		}
 	}

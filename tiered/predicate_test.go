@@ -22,38 +22,39 @@ func TestPredicateNeeded(t *testing.T) {
 		now     delay.Due
 		edit    func(s *State, p *delay.Predicate)
 		needed  bool
-		through uint64
+		through delay.Seq
 	}{
-		{"a segment may hold its keys", later, nil, true, 3},
+		{"a segment may hold its keys", later, nil, true, 10},
 		{"the segment was written without them", later, func(s *State, _ *delay.Predicate) {
-			s.Segments[0].Purged = 3
-		}, false, 3},
+			s.Segments[0].Purged = 10
+		}, false, 10},
 		{"the segment was written for an earlier one", later, func(s *State, _ *delay.Predicate) {
-			s.Segments[0].Purged = 2
-		}, true, 3},
+			s.Segments[0].Purged = 9
+		}, true, 10},
 		{"the segment is younger", later, func(s *State, _ *delay.Predicate) {
 			s.Segments[0].MinSeq = 11
-		}, false, 3},
+		}, false, 10},
 		{"the segment is of other dues", later, func(_ *State, p *delay.Predicate) {
 			p.To = at + 100
 		}, true, 0}, // not complete: it was counted for another window
 		{"the watermark has passed", later, func(s *State, _ *delay.Predicate) {
 			s.Watermark = delay.Key{Due: at + 2001}
-		}, false, 3},
+		}, false, 10},
 		{"not counted", later, func(s *State, p *delay.Predicate) {
 			s.Segments, p.Counted = nil, delay.Key{Due: at}
 		}, true, 0},
+		{"nothing was cancelled", at, func(_ *State, p *delay.Predicate) { p.Cancelled = 0 }, false, 0},
 		{"ids are remembered", later - 1, func(s *State, _ *delay.Predicate) {
 			s.Segments = nil
 		}, true, 0},
-		{"no segments", later, func(s *State, _ *delay.Predicate) { s.Segments = nil }, false, 3},
+		{"no segments", later, func(s *State, _ *delay.Predicate) { s.Segments = nil }, false, 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := State{Segments: []SegmentInfo{{
 				Name: "l0/a", First: delay.Key{Due: at + 1000}, Last: delay.Key{Due: at + 2000},
 				MinSeq: 5, MaxSeq: 20,
 			}}}
-			p := delay.Predicate{ID: 3, Seq: 10, At: at, Counted: delay.MaxKey}
+			p := delay.Predicate{Seq: 10, At: at, Counted: delay.MaxKey, Cancelled: 1}
 			if c.edit != nil {
 				c.edit(&s, &p)
 			}
@@ -70,8 +71,8 @@ func TestPredicateNeeded(t *testing.T) {
 // One that is not settled holds back those after it: a segment has one number for all.
 func TestPurgedThrough(t *testing.T) {
 	s := State{Predicates: []delay.Predicate{
-		{ID: 1, Counted: delay.MaxKey}, {ID: 4, Counted: delay.MaxKey}, {ID: 5},
-		{ID: 6, Counted: delay.MaxKey},
+		{Seq: 1, Counted: delay.MaxKey}, {Seq: 4, Counted: delay.MaxKey}, {Seq: 5},
+		{Seq: 6, Counted: delay.MaxKey},
 	}}
 	require.EqualValues(t, 4, purgedThrough(&s, 100, time.Millisecond))
 }
@@ -82,8 +83,8 @@ func TestPurged(t *testing.T) {
 	rec := delay.AppendRecord(nil, &delay.Message{Target: "log:", Due: 50, Body: []byte("x")})
 	k := delay.Key{Due: 50, Seq: 3}
 	s := State{ClusterID: "c", Predicates: []delay.Predicate{
-		{ID: 1, Seq: 9, At: 10, Target: "pull:a", Counted: delay.MaxKey},
-		{ID: 2, Seq: 9, At: 10, Target: "log:", Counted: delay.Key{Due: 50, Seq: 4}},
+		{Seq: 8, At: 10, Target: "pull:a", Counted: delay.MaxKey},
+		{Seq: 9, At: 10, Target: "log:", Counted: delay.Key{Due: 50, Seq: 4}},
 	}}
 	require.True(t, tier.purged(&s, k, rec, 1011, time.Second))
 	require.False(t, tier.purged(&s, k, rec, 1010, time.Second))

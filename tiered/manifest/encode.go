@@ -117,7 +117,7 @@ func appendInfo(b []byte, i *SegmentInfo) []byte {
 	for _, v := range [...]uint64{
 		uint64(i.MinSeq), uint64(i.MaxSeq), uint64(i.Count), uint64(i.Bytes), uint64(i.Stored),
 		uint64(i.TailOffset), uint64(i.Checksum), uint64(i.IDs), uint64(i.LastID),
-		uint64(i.CommittedAt), i.Purged,
+		uint64(i.CommittedAt), uint64(i.Purged),
 	} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -184,13 +184,13 @@ func readCursors(r *codec.Reader, s *State) {
 }
 
 func readPredicates(r *codec.Reader, s *State) {
-	n, last := r.Count(2), uint64(0)
+	n, last := r.Count(2), delay.Seq(0)
 	for i := 0; i < n && r.OK(); i++ {
 		p, err := delay.DecodePredicate(r.Bytes(int(r.Uvarint(maxPredicate))))
-		if err != nil || p.ID <= last {
-			r.Fail("predicate %d after %d: %v", p.ID, last, err)
+		if err != nil || p.Seq <= last {
+			r.Fail("predicate %d after %d: %v", p.Seq, last, err)
 		}
-		last = p.ID
+		last = p.Seq
 		s.Predicates = append(s.Predicates, p)
 	}
 }
@@ -206,7 +206,7 @@ func readInfo(r *codec.Reader) SegmentInfo {
 	i.Checksum = uint32(r.Uvarint(1<<32 - 1))
 	i.IDs = r.Int64()
 	i.LastID, i.CommittedAt = r.Due(), r.Due()
-	i.Purged = r.Uvarint(1<<64 - 1)
+	i.Purged = delay.Seq(r.Uvarint(1<<64 - 1))
 	if i.Name == "" || i.Last.Less(i.First) {
 		r.Fail("object %q from %s to %s", i.Name, i.First, i.Last)
 	}

@@ -37,8 +37,8 @@ func sample(segments int) State {
 		Cursors:     map[string][]byte{"kafka:main/a": {0, 1}, "b": {}, "a": {7}},
 		Deletes:     []PendingDelete{{Name: "l0/x.seg", NotBefore: 77}},
 		Predicates: []delay.Predicate{
-			{ID: 3, Seq: 9, At: 70, Target: "pull:a", Counted: delay.MaxKey, Cancelled: 12},
-			{ID: 5, Seq: delay.MakeSeq(7, 8), At: 80, Lower: delay.Key{Due: 90}, IDPrefix: "b-",
+			{Seq: 9, At: 70, Target: "pull:a", Counted: delay.MaxKey, Cancelled: 12},
+			{Seq: delay.MakeSeq(7, 8), At: 80, Lower: delay.Key{Due: 90}, IDPrefix: "b-",
 				From: 100, To: 200, Counted: delay.Key{Due: 100}, Swept: delay.Key{Due: 95}},
 		},
 	}

@@ -33,7 +33,7 @@ type State struct {
 	Marks    []SegmentInfo
 	Deletes  []PendingDelete
 
-	// Predicates are the bulk cancels that are not retired yet, ascending ids (rule R6). What they
+	// Predicates are the bulk cancels that are not retired yet, ascending seqs (rule R6). What they
 	// have counted is in Books.
 	Predicates []delay.Predicate
 }
@@ -54,9 +54,8 @@ type SegmentInfo struct {
 	IDs            int64  // entries with an id
 	LastID         delay.Due
 	CommittedAt    delay.Due
-	// Purged: what the predicates up to this id cover was left out when the segment was written.
-	// Predicates that were not settled then count as not applied.
-	Purged uint64
+	// Purged: what the predicates up to this seq cover was left out when the segment was written.
+	Purged delay.Seq
 }
 
 // Overlaps reports whether s may hold a key of [lower, upper).
