@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
 
@@ -28,9 +29,11 @@ func key(i int) delay.Key {
 }
 
 // What could go wrong: the way a shard uses the tier from end to end, owner and reader.
-func TestEndToEnd(t *testing.T) {
+func TestEndToEnd(t *testing.T) { endToEnd(t, memory.New(memory.Options{})) }
+
+func endToEnd(t *testing.T, bucket objstore.Bucket) {
+	t.Helper()
 	ctx := t.Context()
-	bucket := memory.New(memory.Options{})
 	tier, err := Open(ctx, bucket, Options{SegmentBytes: 64 << 10})
 	require.NoError(t, err)
 	require.True(t, tier.Created())

@@ -99,6 +99,7 @@ func houseFloors() []floor {
 		{"tiered/objstore/filesystem", 3, "one bucket"},
 		{"tiered/objstore/faulty", 3, "a bucket around another"},
 		{"tiered/objstore/s3", 3, "one bucket"},
+		{"tiered/objstore/s3/realtest", 4, "opens s3 for the tests of whoever may use it"},
 		{"tiered/manifest", 3, "which segments exist: names segments, talks through objio"},
 		{"broker/brokertest", 2, "the conformance suite of the seam"},
 		{"broker/kafka", 3, "one kind of target"},
