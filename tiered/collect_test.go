@@ -3,6 +3,7 @@
 package tiered
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/tiered/objstore"
+	"github.com/cicadamq/cicada/tiered/objstore/faulty"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
 
@@ -56,6 +58,11 @@ func (w *world) keys() (names []string) {
 	return names
 }
 
+// upkeepAt is upkeep with a clock that stands.
+func upkeepAt(now delay.Due, window time.Duration) Upkeep {
+	return Upkeep{Now: func() delay.Due { return now }, DedupeWindow: window}
+}
+
 func rowsOf(from, to int) (rows []Row) {
 	for i := from; i < to; i++ {
 		rows = append(rows, Row{Key: key(i), Record: record(i)})
@@ -78,6 +85,7 @@ func TestCollectDecides(t *testing.T) {
 	idMark := delay.Mark{State: delay.Dead, At: last, ID: "x"}
 	for _, c := range []struct {
 		name                  string
+		behind                bool // rows are still to be uploaded
 		cuts                  []Cut
 		watermark             delay.Key
 		now                   delay.Due
@@ -117,6 +125,10 @@ func TestCollectDecides(t *testing.T) {
 			{Kept: []delay.Kept{keptOf(1, 1), keptOf(2, 1)}, Marks: []delay.Mark{markOf(1)}}}},
 		{name: "mark of no object", cuts: []Cut{{Rows: rowsOf(0, 2)},
 			{Marks: []delay.Mark{markOf(5)}}}, marks: 1},
+		{name: "mark of a row that is still to be uploaded", behind: true,
+			cuts: []Cut{{Rows: rowsOf(0, 2)}, {Marks: []delay.Mark{markOf(5)}}}},
+		{name: "segment without ids behind the watermark", cuts: []Cut{{Rows: rowsOf(1, 3)}},
+			watermark: key(10), segments: 1},
 		{name: "outcome of an id, in the window", now: after(window),
 			cuts: []Cut{{Marks: []delay.Mark{idMark}}}},
 		{name: "outcome of an id, after the window", now: after(window + time.Second),
@@ -125,16 +137,22 @@ func TestCollectDecides(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, Options{})
 			for i := range c.cuts {
+				c.cuts[i].Uploaded = delay.MakeSeq(1, 1000)
+				if c.behind {
+					c.cuts[i].Uploaded = 0
+				}
 				if i == len(c.cuts)-1 {
 					c.cuts[i].Watermark = c.watermark
 				}
 				w.commit(c.cuts[i])
 			}
 			before, version := w.keys(), w.tier.State().Version
-			dry, err := w.tier.Collect(t.Context(), c.now, window, true)
+			u := upkeepAt(c.now, window)
+			u.DryRun = true
+			dry, err := w.tier.Collect(t.Context(), u)
 			require.NoError(t, err)
 			require.Equal(t, version, w.tier.State().Version, "a dry run wrote")
-			got, err := w.tier.Collect(t.Context(), c.now, window, false)
+			got, err := w.tier.Collect(t.Context(), upkeepAt(c.now, window))
 			require.NoError(t, err)
 			require.Equal(t, dry, got)
 			require.Len(t, got.Segments, c.segments)
@@ -152,7 +170,7 @@ func TestCollectGrace(t *testing.T) {
 	w.commit(Cut{Rows: rowsOf(0, 10), Watermark: key(10)})
 	now := key(0).Due.Add(48 * time.Hour)
 	collect := func(now delay.Due) Collected {
-		c, err := w.tier.Collect(t.Context(), now, time.Hour, false)
+		c, err := w.tier.Collect(t.Context(), upkeepAt(now, time.Hour))
 		require.NoError(t, err)
 		return c
 	}
@@ -168,36 +186,79 @@ func TestCollectGrace(t *testing.T) {
 }
 
 // The sweep must take what no manifest lists and is old by the store's clock, and nothing else:
-// neither the uploads of a commit that is being tried, nor what it does not know.
-func TestCollectOrphans(t *testing.T) {
+// neither what is young, nor a later owner's, nor what it does not know. Nothing is deleted the
+// first time it is seen.
+func TestSweep(t *testing.T) {
 	ctx := t.Context()
 	w := newWorld(t, Options{})
 	put := func(name string) {
 		_, err := w.bucket.Put(ctx, w.tier.prefix+name, []byte("x"), objstore.Condition{})
 		require.NoError(t, err)
 	}
-	orphan := objectName(l0Folder, 1, objectID{1})
+	orphan, merged := objectName(l0Folder, 1, objectID{1}), objectName(l1Folder, 1, objectID{1})
 	put(orphan)
+	put(merged)
+	put(objectName(l0Folder, 2, objectID{1}))
 	put("l0/readme.txt")
 	put("other/0000001-00000000000000000000000000.seg")
 	w.commit(Cut{Rows: rowsOf(0, 10)})
 	w.now = w.now.Add(OrphanAge)
 	young := objectName(marksFolder, 1, objectID{2})
 	put(young)
-	collect := func() []string {
+	sweep := func() Swept {
 		// The shard's clock is far ahead: it must not matter.
-		c, err := w.tier.Collect(ctx, delay.InstantOf(w.now).Add(8000*time.Hour), time.Hour, false)
+		s, err := w.tier.Sweep(ctx, upkeepAt(delay.InstantOf(w.now).Add(8000*time.Hour), time.Hour))
 		require.NoError(t, err)
-		return c.Orphans
+		return s
 	}
-	require.Empty(t, collect())
+	require.Empty(t, sweep().Orphans)
 	w.commit(Cut{ClaimHorizon: 1}) // the manifest's time moves with the store's clock
-	require.Empty(t, collect(), "exactly 72 hours old")
+	require.Empty(t, sweep().Orphans, "exactly 72 hours old")
 	w.now = w.now.Add(time.Millisecond)
 	w.commit(Cut{ClaimHorizon: 2})
-	require.Equal(t, []string{orphan}, collect())
-	require.Len(t, w.keys(), 4)
+	require.Equal(t, Swept{Orphans: []string{orphan, merged}, Bytes: 2}, sweep())
+	require.Len(t, w.keys(), 7)
+	again := sweep()
+	require.Equal(t, again.Orphans, again.Deleted)
+	require.Len(t, w.keys(), 5)
 	require.Contains(t, w.keys(), young)
+	require.Equal(t, Swept{}, sweep())
+}
+
+// Between the list and the delete another commit may list what was an orphan in the eyes of the
+// sweep. Only the manifest that is read after the list counts (T2).
+func TestSweepReadsAgain(t *testing.T) {
+	w, hooks := hooked(t, Options{})
+	w.commit(Cut{Rows: rowsOf(0, 10)})
+	name := w.tier.State().Segments[0].Name
+	unlist := func(list bool) {
+		require.NoError(t, w.tier.commit(t.Context(), func(base *State) (State, error) {
+			next := base.Clone()
+			next.Segments = nil
+			if list {
+				next.Segments = []SegmentInfo{{Name: name}}
+			}
+			return next, nil
+		}))
+	}
+	unlist(false)
+	w.now = w.now.Add(2 * OrphanAge)
+	w.commit(Cut{ClaimHorizon: 1})
+	u := upkeepAt(delay.InstantOf(w.now), time.Hour)
+	s, err := w.tier.Sweep(t.Context(), u)
+	require.NoError(t, err)
+	require.Equal(t, []string{name}, s.Orphans)
+	hooks.After = func(_ context.Context, c faulty.Call, err error) error {
+		if c.Op == "list" {
+			hooks.After = nil
+			unlist(true)
+		}
+		return err
+	}
+	s, err = w.tier.Sweep(t.Context(), u)
+	require.NoError(t, err)
+	require.Empty(t, s.Deleted)
+	require.Contains(t, w.keys(), name)
 }
 
 // A manifest that lists and deletes one object is broken; deleting would lose messages.
@@ -210,7 +271,7 @@ func TestCollectRefusesContradiction(t *testing.T) {
 		return next, nil
 	})
 	require.NoError(t, err)
-	_, err = w.tier.Collect(t.Context(), delay.InstantOf(w.now), time.Hour, false)
+	_, err = w.tier.Collect(t.Context(), upkeepAt(delay.InstantOf(w.now), time.Hour))
 	require.ErrorIs(t, err, delay.ErrCorrupt)
 	require.Len(t, w.keys(), 1)
 }

@@ -35,7 +35,7 @@ type Cut struct {
 	NotUploaded  int64
 	Cursors      map[string][]byte
 	Released     bool
-	Predicates   []delay.Predicate // all that are not retired, ascending ids (rule R6)
+	Predicates   []delay.Predicate // all that are not retired, ascending seqs (rule R6)
 }
 
 // Commit uploads the cut and commits a manifest that lists it: all of it or, on an error, none of
@@ -91,6 +91,7 @@ func (t *Tier) commitCut(ctx context.Context, cut *Cut) (written bool, err error
 			t.indexes.put(o.info.Name, o.index, o.index.MemoryBytes())
 		}
 	}
+	t.noteCut(cut, objects)
 	t.staged = t.staged[:0]
 	t.opts.Logger.Debug("tier committed", zap.Uint64("version", t.current.Load().State.Version),
 		zap.Int("rows", len(cut.Rows)), zap.Int("kept", len(cut.Kept)),

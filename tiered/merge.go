@@ -16,6 +16,8 @@ const (
 	spanBytes = 1 << 20
 	// scanBytes bounds what a scan holds of all its segments, two reads of each.
 	scanBytes = 64 << 20
+	// compactBytes is the same for a compaction, which is in no hurry.
+	compactBytes = 16 << 20
 	// minSpanBytes is the least one read fetches, even when there are very many segments.
 	minSpanBytes = 64 << 10
 	// checkItems is how many items may pass between two looks at ctx.
@@ -70,6 +72,14 @@ func (t *Tier) scan(
 	ctx context.Context, list []SegmentInfo, lower, upper delay.Key,
 	fn func(*segment.Item) bool,
 ) error {
+	return t.scanWithin(ctx, scanBytes, list, lower, upper, fn)
+}
+
+// scanWithin is scan holding about budget bytes.
+func (t *Tier) scanWithin(
+	ctx context.Context, budget int64, list []SegmentInfo, lower, upper delay.Key,
+	fn func(*segment.Item) bool,
+) error {
 	m := merge{t: t, lower: lower, upper: upper}
 	for i := range list {
 		info := &list[i]
@@ -88,7 +98,7 @@ func (t *Tier) scan(
 		return ctx.Err()
 	}
 	slices.SortStableFunc(m.sources, func(a, b *source) int { return a.start.Compare(b.start) })
-	m.span = max(minSpanBytes, min(spanBytes, int64(scanBytes/(2*n))))
+	m.span = max(minSpanBytes, min(spanBytes, budget/int64(2*n)))
 	m.work = make(chan *source, n) // a source is in it at most once
 	ctx, cancel := context.WithCancel(ctx)
 	m.ctx = ctx

@@ -22,6 +22,7 @@ const formatKey = "v1/cluster/format"
 // The folders of a shard. No name holds anything a user chose.
 const (
 	l0Folder    = "l0/"
+	l1Folder    = "l1/"
 	keptFolder  = "kept/"
 	marksFolder = "marks/"
 	manifestKey = "manifest"

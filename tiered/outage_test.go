@@ -91,7 +91,7 @@ func TestOutage(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		require.Less(t, o.bucket.Calls()-before, 2*flushes)
-		_, err := o.tier.Collect(t.Context(), 0, time.Hour, true)
+		_, err := o.tier.Sweep(t.Context(), upkeepAt(0, time.Hour))
 		require.ErrorIs(t, err, objio.ErrPaused)
 		require.Equal(t, []string{"bucket does not answer, offload paused"}, o.messages())
 		require.Equal(t, []string{"background true", "write true"}, o.told)

@@ -18,6 +18,7 @@ import (
 	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/segment"
+	"github.com/cicadamq/cicada/tiered/upkeep"
 )
 
 // State is the content of a manifest.
@@ -47,15 +48,20 @@ type Tier struct {
 
 	current atomic.Pointer[manifest.Snapshot] // last read or committed; nil: none
 	before  atomic.Int64                      // messages accepted when the shard was taken
+	owner   atomic.Bool
 	fenced  atomic.Pointer[error]
 	closed  atomic.Bool
 
 	// turn holds one token, taken by whoever changes the manifest; it guards the fields below.
 	turn    chan struct{}
-	owner   bool
 	nonce   [16]byte
 	writers [uploadsAhead]*segment.Writer
 	staged  []stagedObject
+
+	learned    *upkeep.Known
+	compacting atomic.Bool // one Compact at a time
+	collecting atomic.Bool // one Collect or Sweep at a time; it guards suspects
+	suspects   map[string]bool
 }
 
 // Open opens the tier of a shard in bucket, which stays the caller's to close. It reads the
@@ -73,6 +79,7 @@ func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, err
 		indexes: newCache[string, *segment.Index](opts.CacheBytes),
 		blocks:  newCache[blockKey, []byte](opts.CacheBytes),
 		turn:    make(chan struct{}, 1),
+		learned: upkeep.NewKnown(),
 	}
 	t.dice.rng = opts.Rand
 	t.jitter.rng = rand.New(rand.NewPCG(opts.Rand.Uint64(), opts.Rand.Uint64()))
@@ -161,7 +168,7 @@ func (t *Tier) Load(ctx context.Context) (*State, error) {
 	if err != nil || snap == nil {
 		return nil, err
 	}
-	if !t.owner {
+	if !t.owner.Load() {
 		t.current.Store(snap)
 	}
 	state := snap.State.Clone()
@@ -204,9 +211,10 @@ func (t *Tier) Take(ctx context.Context, nonce [16]byte, expectNone bool) (State
 	if err != nil {
 		return State{}, fmt.Errorf("take shard %d: %w", t.opts.Shard, err)
 	}
-	t.owner, t.nonce, t.staged = true, nonce, nil
+	t.nonce, t.staged = nonce, nil
 	t.before.Store(snap.State.Books.Accepted)
 	t.current.Store(snap)
+	t.owner.Store(true)
 	t.opts.Logger.Info("tier taken", zap.Uint32("epoch", uint32(snap.State.Epoch)),
 		zap.Uint64("version", snap.State.Version), zap.String("cluster", t.cluster))
 	return snap.State.Clone(), nil
@@ -275,7 +283,7 @@ func (t *Tier) check(ctx context.Context) (*manifest.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !t.owner {
+	if !t.owner.Load() {
 		if snap != nil {
 			t.current.Store(snap)
 		}
@@ -354,7 +362,7 @@ func (t *Tier) owning() error {
 	if err := t.usable(); err != nil {
 		return err
 	}
-	if !t.owner {
+	if !t.owner.Load() {
 		return fmt.Errorf("tier: %w: the shard was not taken", delay.ErrInvalid)
 	}
 	return nil

@@ -13,14 +13,14 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/segment"
+	"github.com/cicadamq/cicada/tiered/upkeep"
 )
 
 const (
 	// uploadsAhead is how many segments may be on their way while the next is built. Each has a
 	// buffer of SegmentBytes, which stays for the next Commit.
-	uploadsAhead = 2
-	// marksPerObject bounds a marks object, which is read as a whole: about 8 MiB.
-	marksPerObject = 100_000
+	uploadsAhead   = 2
+	marksPerObject = upkeep.MarksPerObject
 	// maxStaged bounds the uploads that a failed Commit leaves to the next.
 	maxStaged = 256
 )
@@ -158,12 +158,12 @@ func (u *uploads) begin(kept bool) (*segment.Writer, error) {
 	if err := u.free(); err != nil {
 		return nil, err
 	}
-	w.Reset(u.meta(kept))
+	w.Reset(u.t.meta(kept))
 	return w, nil
 }
 
-func (u *uploads) meta(kept bool) segment.Meta {
-	t := u.t
+// meta is of a new object.
+func (t *Tier) meta(kept bool) segment.Meta {
 	return segment.Meta{
 		Cluster: t.hash, Shard: t.opts.Shard, Epoch: t.current.Load().State.Epoch,
 		ID: t.dice.id(t.now()), Kept: kept,
@@ -175,6 +175,12 @@ func (u *uploads) segment(w *segment.Writer, folder string) error {
 	if err != nil {
 		return err
 	}
+	u.store(segmentObject(folder, body, x), body, segment.FooterSize)
+	return nil
+}
+
+// segmentObject is what is to be listed of a segment.
+func segmentObject(folder string, body []byte, x *segment.Index) stagedObject {
 	o := stagedObject{
 		folder: folder, index: x, digest: sha256.Sum256(body[segment.HeaderSize:x.TailOffset]),
 		info: SegmentInfo{
@@ -184,23 +190,35 @@ func (u *uploads) segment(w *segment.Writer, folder string) error {
 			Checksum: x.BodyCRC, IDs: x.IDs,
 		},
 	}
+	if folder == l1Folder {
+		o.info.Level = 1
+	}
 	if x.IDs > 0 {
 		o.info.LastID = x.Last.Due
 	}
-	u.store(o, body, segment.FooterSize)
-	return nil
+	return o
 }
 
 func (u *uploads) marks(marks []delay.Mark) error {
 	if err := u.free(); err != nil {
 		return err
 	}
-	meta := u.meta(false)
-	body, m, err := segment.EncodeMarks(u.t.z, meta, marks)
+	o, body, err := u.t.marksObject(marks)
 	if err != nil {
 		return err
 	}
-	o := stagedObject{
+	u.store(o, body, segment.MarksFooterSize)
+	return nil
+}
+
+// marksObject encodes marks and tells what is to be listed.
+func (t *Tier) marksObject(marks []delay.Mark) (stagedObject, []byte, error) {
+	meta := t.meta(false)
+	body, m, err := segment.EncodeMarks(t.z, meta, marks)
+	if err != nil {
+		return stagedObject{}, nil, err
+	}
+	return stagedObject{
 		folder: marksFolder,
 		digest: sha256.Sum256(body[segment.HeaderSize : len(body)-segment.MarksFooterSize]),
 		info: SegmentInfo{
@@ -209,9 +227,7 @@ func (u *uploads) marks(marks []delay.Mark) error {
 			Stored: int64(len(body)), Checksum: segment.MarksChecksum(body), IDs: m.IDs,
 			LastID: m.LastID,
 		},
-	}
-	u.store(o, body, segment.MarksFooterSize)
-	return nil
+	}, body, nil
 }
 
 // store uploads an object in the slot that free gave last, unless the same content was uploaded by
