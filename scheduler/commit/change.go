@@ -101,6 +101,7 @@ func (c *Committer) mark(m *delay.Mark, uploaded bool) {
 // outcome remembers how a message ended, for the dedupe window (S4, S5).
 func (c *Committer) outcome(id delay.ID, rec localstore.IDRecord, state delay.State) {
 	rec.State, rec.FinishedAt = state, c.now()
+	c.touched[string(id)] = struct{}{} // what reads it next must see this
 	c.batch.PutID(string(id), rec)
 	c.batch.PutTimer(rec.FinishedAt.Add(c.opts.DedupeWindow), TimerForget, []byte(id))
 }

@@ -146,6 +146,38 @@ func TestPauseKeepsCursor(t *testing.T) {
 	}, found)
 }
 
+// An id that is restored while its message ends, in one batch, must not come back as pending: it
+// would never be forgotten, and a new message could never use it.
+func TestRestoredIDEnds(t *testing.T) {
+	b := newBench(t)
+	b.accept("a")
+	before, _, err := b.store.LookupID("a")
+	require.NoError(t, err)
+	key := before.Key
+	rec, err := b.store.Row(key)
+	require.NoError(t, err)
+	ref, err := b.lanes.RefOfRecord(key, rec)
+	require.NoError(t, err)
+	batch := b.store.NewBatch()
+	batch.DeleteID("a") // as after the loss of the disk
+	pending, err := b.store.Apply(batch)
+	require.NoError(t, err)
+	_, err = pending.Wait()
+	require.NoError(t, err)
+	b.Enqueue(&FinishOp{ActFinish: core.ActFinish{Items: []core.FinishItem{{
+		Ref: ref, State: delay.Delivered, Attempts: 1,
+	}}}, Report: func(FinishOp) {}})
+	b.Enqueue(&IDsOp{
+		IDs: []string{"a"}, Idents: []delay.Identity{{Key: key, Generation: 1}},
+		Done: make(chan error, 1),
+	})
+	b.commit()
+	got, known, err := b.store.LookupID("a")
+	require.NoError(t, err)
+	require.True(t, known)
+	require.Equal(t, delay.Delivered, got.State)
+}
+
 // A row may only be dropped when its upload is noted (C7): a crash between the two would leave no
 // copy that anybody knows of.
 func TestDropAfterUpload(t *testing.T) {
