@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -124,20 +125,50 @@ func (s *Store) ReadRows(keys []delay.Key, fn func(i int, rec []byte)) error {
 	return s.readMany(s.prefix(spaceRow), keys, fn)
 }
 
+// Marked calls fn for each of keys, which ascend, that has a mark. Unlike ReadRows it ends at the
+// first one that is not readable: who cannot see a mark must not believe that there is none.
+func (s *Store) Marked(keys []delay.Key, fn func(i int)) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	prefix := s.prefix(spaceMark)
+	it, err := s.iter(s.key(spaceMark, keys[0]), s.key(spaceMark, keys[len(keys)-1].Next()))
+	if err != nil {
+		return err
+	}
+	run := stepper{it: it}
+	want := append(make([]byte, 0, len(prefix)+delay.KeySize), prefix...)
+	for i, key := range keys {
+		want = delay.AppendKey(want[:len(prefix)], key)
+		v, err := run.stepTo(want)
+		if err == nil && v != nil {
+			_, err = delay.DecodeMark(v)
+			fn(i)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("mark of %s: %w", key, s.readError("read", err)),
+				it.Close())
+		}
+	}
+	return it.Close()
+}
+
 // readMany reads a run with one iterator. Neighbours are stepped to, others
 // are sought.
 func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byte)) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	it, err := s.iter(prefix, after(prefix))
+	key := func(k delay.Key) []byte { return delay.AppendKey(slices.Clone(prefix), k) }
+	it, err := s.iter(key(keys[0]), key(keys[len(keys)-1].Next()))
 	if err != nil {
 		return err
 	}
+	run := stepper{it: it}
 	want := append(make([]byte, 0, len(prefix)+delay.KeySize), prefix...)
 	for i, key := range keys {
 		want = delay.AppendKey(want[:len(prefix)], key)
-		v, err := stepTo(it, want)
+		v, err := run.stepTo(want)
 		if err != nil {
 			s.log.Error("row not readable", zap.Stringer("key", key),
 				errField(s.readError("read", err)))
@@ -149,14 +180,25 @@ func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byt
 	return nil
 }
 
-// stepTo moves it to key and returns the value, or nil when there is none. It asks for ascending
+// stepper moves an iterator along ascending keys.
+type stepper struct {
+	it   iterator
+	over bool // it has passed its last key
+}
+
+// stepTo moves to key and returns the value, or nil when there is none. It asks for ascending
 // keys: what it already passed is not there.
-func stepTo(it iterator, key []byte) ([]byte, error) {
+func (s *stepper) stepTo(key []byte) ([]byte, error) {
+	it := s.it
+	if s.over {
+		return nil, nil
+	}
 	if it.Valid() && bytes.Compare(it.Key(), key) < 0 {
 		it.Next()
 	}
 	if !it.Valid() || bytes.Compare(it.Key(), key) < 0 {
 		it.SeekGE(key)
+		s.over = !it.Valid() && it.Error() == nil
 	}
 	if !it.Valid() || !bytes.Equal(it.Key(), key) {
 		return nil, it.Error()

@@ -4,6 +4,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -71,34 +72,76 @@ func (s *Shard) hydrateAhead(ctx context.Context) error {
 // hydrate brings the messages of [from, to) back and raises L as it goes: what has been brought
 // back can be loaded while the rest still comes.
 func (s *Shard) hydrate(ctx context.Context, from, to delay.Key, n *int) error {
-	o := &commit.HydrateOp{Done: make(chan error, 1)}
-	bytes := 0
-	put := func(boundary delay.Key) error {
-		o.Boundary = boundary
-		err := s.do(o, 0, o.Done)
-		*n += len(o.Keys)
-		o, bytes = &commit.HydrateOp{Done: make(chan error, 1)}, 0
-		return err
+	h := hydration{s: s, n: n}
+	h.begin(from)
+	err := s.parts.Tier.Scan(ctx, from, to, h.add)
+	if err != nil {
+		err = fmt.Errorf("scan the tier from %s: %w", from, err)
+	} else if h.err == nil {
+		h.put(to)
 	}
-	var failed error
-	err := s.parts.Tier.Scan(ctx, from, to, func(k delay.Key, rec []byte) bool {
-		if len(o.Keys) >= hydrateRows || bytes >= hydrateBytes {
-			if failed = put(k); failed != nil {
-				return false
-			}
+	return errors.Join(h.err, err, h.wait(0))
+}
+
+// hydration is a scan on its way into the store. Ops follow each other without waiting for the sync
+// of the one before: one that fails fails those behind it, because L stays below them.
+type hydration struct {
+	s     *Shard
+	n     *int
+	op    *commit.HydrateOp // being filled
+	arena []byte            // its records, one after the other
+	sent  []*commit.HydrateOp
+	err   error
+}
+
+func (h *hydration) begin(from delay.Key) {
+	h.op = &commit.HydrateOp{
+		Keys: make([]delay.Key, 0, hydrateRows), Recs: make([][]byte, 0, hydrateRows), From: from,
+		Done: make(chan error, 1),
+	}
+	h.arena = make([]byte, 0, hydrateBytes)
+}
+
+// add takes a message of the scan; false ends that.
+func (h *hydration) add(k delay.Key, rec []byte) bool {
+	full := len(h.op.Keys) >= hydrateRows || len(h.arena)+len(rec) > hydrateBytes
+	if full && len(h.op.Keys) > 0 {
+		if h.put(k); h.err != nil {
+			return false
 		}
-		o.Keys = append(o.Keys, k)
-		o.Recs = append(o.Recs, slices.Clone(rec))
-		bytes += len(rec)
-		return true
-	})
-	switch {
-	case failed != nil:
-		return failed
-	case err != nil:
-		return fmt.Errorf("scan the tier from %s: %w", from, err)
+		h.begin(k)
 	}
-	return put(to)
+	at := len(h.arena)
+	h.arena = append(h.arena, rec...)
+	h.op.Keys = append(h.op.Keys, k)
+	h.op.Recs = append(h.op.Recs, h.arena[at:len(h.arena):len(h.arena)])
+	return true
+}
+
+// put hands the op over, and waits while too many are under way.
+func (h *hydration) put(boundary delay.Key) {
+	h.op.Boundary = boundary
+	if h.err = h.s.commit.Put(h.op, 0); h.err == nil {
+		h.sent = append(h.sent, h.op)
+		h.err = h.wait(hydratesAhead)
+	}
+}
+
+// wait waits until at most so many ops are under way, and returns the first error.
+func (h *hydration) wait(most int) (failed error) {
+	for len(h.sent) > most {
+		err, ok := wait(h.s, h.sent[0].Done)
+		if !ok {
+			err = delay.ErrClosed
+		}
+		if err == nil {
+			*h.n += len(h.sent[0].Keys)
+		} else if failed == nil {
+			failed = err
+		}
+		h.sent = h.sent[1:]
+	}
+	return failed
 }
 
 // dropFar drops rows beyond the horizon that have been in the bucket for the drop lag.

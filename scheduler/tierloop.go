@@ -27,7 +27,8 @@ const (
 	marksPerFlush = 100_000     //
 	backlogBytes  = 16 << 20    // rows read back from the store in one flush
 	hydrateBytes  = 1 << 20     // rows brought back in one commit
-	hydrateRows   = 1000        //
+	hydrateRows   = 4000        //
+	hydratesAhead = 4           // commits of them under way
 	dropRows      = 1000        // rows dropped in one commit
 	hydrateRetry  = time.Second //
 	minStep       = time.Second // hydrate at least this much at once

@@ -3,6 +3,9 @@
 package commit
 
 import (
+	"errors"
+	"fmt"
+
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
@@ -16,23 +19,28 @@ import (
 type HydrateOp struct {
 	Keys     []delay.Key // sorted
 	Recs     [][]byte    // their records
-	Boundary delay.Key   // L is raised to it: everything cold below is in this op or an earlier one
+	From     delay.Key   // everything cold in [From, Boundary) is in this op
+	Boundary delay.Key   // L is raised to it
 	Done     chan error  // capacity 1; answered after the sync
+
+	failed error
 }
 
 func (o *HydrateOp) stage(c *Committer) {
-	err := c.store.ReadRows(o.Keys, func(i int, rec []byte) {
-		if rec != nil {
-			return // not dropped yet
-		}
-		if _, marked, err := c.store.Mark(o.Keys[i]); err == nil && !marked ||
-			planted.Is(planted.MarksForgotten) {
-			c.batch.HydrateRow(o.Keys[i], o.Recs[i])
-		}
-	})
-	if err != nil {
-		c.log.Error("rows unreadable while hydrating", zap.Error(err))
+	if c.meta.Boundary.Less(o.From) {
+		// The op before this one failed: raising L now would pass over what it held.
+		o.failed = fmt.Errorf("%w: hydrate from %s, the boundary is %s", delay.ErrUnavailable,
+			o.From, c.meta.Boundary)
 		return
+	}
+	skip, err := o.known(c)
+	if o.failed = err; err != nil {
+		return // L stays where it is, and the caller tries again
+	}
+	for i, key := range o.Keys {
+		if !skip[i] {
+			c.batch.HydrateRow(key, o.Recs[i])
+		}
 	}
 	if c.meta.Boundary.Less(o.Boundary) {
 		c.meta.Boundary = o.Boundary
@@ -41,7 +49,21 @@ func (o *HydrateOp) stage(c *Committer) {
 	}
 }
 
-func (o *HydrateOp) finish(_ localstore.Synced, err error) { o.Done <- err }
+// known tells which of the messages must not be brought back: their rows were not dropped yet, or
+// they are marked.
+func (o *HydrateOp) known(c *Committer) ([]bool, error) {
+	skip := make([]bool, len(o.Keys))
+	err := c.store.ReadRows(o.Keys, func(i int, rec []byte) { skip[i] = rec != nil })
+	if err == nil && !planted.Is(planted.MarksForgotten) {
+		err = c.store.Marked(o.Keys, func(i int) { skip[i] = true })
+	}
+	if err != nil {
+		return nil, fmt.Errorf("hydrate from %s: %w", o.From, err)
+	}
+	return skip, nil
+}
+
+func (o *HydrateOp) finish(_ localstore.Synced, err error) { o.Done <- errors.Join(o.failed, err) }
 
 // DropOp turns warm rows cold. The committer looks again: a row may be finished by now.
 type DropOp struct {
