@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,7 +46,8 @@ type Daemon struct {
 	store  *localstore.Store
 	bucket objstore.Bucket
 	tier   *tiered.Tier
-	sinks  map[string]broker.Sink // by the kind of target
+	probed atomic.Pointer[server.Probed] // the trial of the bucket
+	sinks  map[string]broker.Sink        // by the kind of target
 	shard  *scheduler.Shard
 	counts *metrics.Set
 	server *server.Server

@@ -50,11 +50,15 @@ func (d *Daemon) openServer() error {
 	if err != nil {
 		return err
 	}
+	tier := d.tierInfo
+	if d.tier == nil {
+		tier = nil
+	}
 	d.server = server.New(d.shard, server.Options{
 		Version: d.opts.Version, Durability: d.cfg.Durability,
 		NoTier: d.cfg.Bucket.Kind == config.NoBucket, CheckTarget: d.checkTarget, Tokens: tokens,
 		MaxInflightBytes: d.cfg.MaxInflight, Logger: d.log.Named("server"), Now: d.opts.Now,
-		Metrics: d.counts.Handler(), Rejected: d.counts.Rejected,
+		Metrics: d.counts.Handler(), Rejected: d.counts.Rejected, Tier: tier,
 	})
 	d.http = d.server.HTTPServer()
 	if !d.cfg.TLS.Enabled() {

@@ -73,7 +73,7 @@ func (d *Daemon) watch(running context.Context) error {
 		Store:   d.store.Metrics,
 	}
 	if d.tier != nil {
-		sources.Tier = d.tier.State
+		sources.Tier, sources.TierStats = d.tier.State, d.tier.Stats
 	}
 	return d.counts.Watch(sources)
 }

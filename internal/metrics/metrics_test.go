@@ -63,7 +63,11 @@ func filled(t *testing.T) *Set {
 				{Target: "https://h/b", InFlight: 2, Backlog: 3, Paused: true}}, nil
 		},
 		Tier: func() tiered.State {
-			return tiered.State{Segments: []manifest.SegmentInfo{{Level: 0}, {Level: 1}, {Level: 1}}}
+			return tiered.State{Segments: []manifest.SegmentInfo{{Level: 0}, {Level: 1, Stored: 5}, {Level: 1, Stored: 6}}}
+		},
+		TierStats: func() tiered.Stats {
+			return tiered.Stats{ManifestBytes: 12,
+				Health: []tiered.Health{{Limit: 64}, {Class: 1, Paused: true, Limit: 2}}}
 		},
 		Store:     func() localstore.Metrics { return localstore.Metrics{DiskBytes: 11} },
 		SourceLag: func() map[string]int64 { return map[string]int64{"kafka:main/t": 4} },
@@ -117,6 +121,12 @@ func TestValues(t *testing.T) {
 		`cicada_tier_segments{level="1"} 2`,
 		`cicada_tier_segments{level="kept"} 0`,
 		`cicada_tier_bytes_total{op="put"} 100`,
+		`cicada_tier_stored_bytes{level="1"} 11`,
+		`cicada_tier_stored_bytes{level="marks"} 0`,
+		`cicada_tier_breaker{class="read"} 0`,
+		`cicada_tier_breaker{class="write"} 1`,
+		`cicada_tier_request_limit{class="write"} 2`,
+		`cicada_manifest_bytes 12`,
 		`cicada_clock_hold 1`,
 		`cicada_clock_hold_reason{reason="step"} 1`,
 		`cicada_books{outcome="accepted"} 9`,

@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"maps"
 	"strconv"
 	"sync/atomic"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler"
 	"github.com/cicadamq/cicada/tiered"
+	"github.com/cicadamq/cicada/tiered/manifest"
 )
 
 // Sources are asked at each scrape. A nil source is left out (P2).
@@ -18,7 +20,9 @@ type Sources struct {
 	Status  func() scheduler.Status
 	Targets func() ([]scheduler.TargetStatus, error)
 	Tier    func() tiered.State
-	Store   func() localstore.Metrics
+	// TierStats tells how the requests to the bucket do.
+	TierStats func() tiered.Stats
+	Store     func() localstore.Metrics
 	// SourceLag tells how far each intake source is behind, in messages, by its name.
 	SourceLag func() map[string]int64
 }
@@ -46,6 +50,11 @@ var watched = [...][3]string{
 	{"lane_paused", "1 while the lane is paused.", "lane"},
 	{"lane_open", "1 while the lane's breaker is open.", "lane"},
 	{"tier_segments", "Objects that the manifest lists, by level.", "level"},
+	{"tier_stored_bytes", "Bytes of the objects that the manifest lists, by level.", "level"},
+	{"tier_breaker", "1 while requests of the class are refused, because the bucket does not " +
+		"answer.", "class"},
+	{"tier_request_limit", "How many requests of the class may be under way.", "class"},
+	{"manifest_bytes", "Size of the manifest."},
 	{"source_lag", "Messages a source has not read yet.", "source"},
 	{"accepting", "1 while messages are accepted."},
 	{"books", "Messages by outcome; accepted equals the sum of the others.", "outcome"},
@@ -93,6 +102,9 @@ func (w *watcher) Collect(ch chan<- prometheus.Metric) {
 	}
 	if src.Tier != nil {
 		collectTier(gauge, src.Tier())
+	}
+	if src.TierStats != nil {
+		collectTierStats(gauge, src.TierStats())
 	}
 	if src.SourceLag != nil {
 		for name, lag := range src.SourceLag() {
@@ -171,14 +183,32 @@ func collectTargets(gauge gaugeFunc, targets func() ([]scheduler.TargetStatus, e
 }
 
 func collectTier(gauge gaugeFunc, st tiered.State) {
-	levels := map[string]float64{"0": 0, "1": 0}
-	for _, s := range st.Segments {
-		levels[strconv.Itoa(int(s.Level))]++
+	objects := map[string]float64{"0": 0, "1": 0, "kept": 0, "marks": 0}
+	stored := maps.Clone(objects)
+	for _, g := range st.Groups() {
+		level := g.Kind
+		if g.Kind == manifest.KindSegment {
+			level = strconv.Itoa(int(g.Level))
+		}
+		objects[level] += float64(g.Objects)
+		stored[level] += float64(g.Stored)
 	}
-	levels["kept"], levels["marks"] = float64(len(st.Kept)), float64(len(st.Marks))
-	levels["deleting"] = float64(len(st.Deletes))
-	for level, n := range levels {
+	for level, n := range stored {
+		gauge("tier_stored_bytes", n, level)
+	}
+	objects["deleting"] = float64(len(st.Deletes)) // of those only the names are known
+	for level, n := range objects {
 		gauge("tier_segments", n, level)
+	}
+}
+
+func collectTierStats(gauge gaugeFunc, st tiered.Stats) {
+	for _, h := range st.Health {
+		gauge("tier_breaker", flag(h.Paused), h.Class.String())
+		gauge("tier_request_limit", float64(h.Limit), h.Class.String())
+	}
+	if st.ManifestBytes > 0 {
+		gauge("manifest_bytes", float64(st.ManifestBytes))
 	}
 }
 

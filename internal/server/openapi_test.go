@@ -239,7 +239,7 @@ func TestOpenAPIReplies(t *testing.T) {
 		Body: []byte{0xff}, Reason: "refused", LastError: "404", DiedAt: fakeNow}
 	type sample struct{ method, path, body string }
 	try := func(f Shard, samples ...sample) {
-		srv := New(f, Options{})
+		srv := New(f, Options{Tier: fakeTier})
 		for _, sm := range samples {
 			route, _, _ := strings.Cut(sm.path, "?")
 			for _, rt := range routes() {

@@ -53,6 +53,7 @@ func routes() []route {
 		{"POST", "/v1/targets/pause", ScopeAdmin, false, nil, (*Server).pause},
 		{"POST", "/v1/targets/resume", ScopeAdmin, false, nil, (*Server).resume},
 		{"GET", "/v1/status", ScopeRead, false, nil, (*Server).status},
+		{"GET", "/v1/tier", ScopeRead, false, nil, (*Server).tier},
 		{"POST", "/v1/clock/confirm", ScopeAdmin, false, nil, (*Server).confirmClock},
 		{"GET", "/healthz", scopePublic, false, nil, (*Server).health},
 		{"GET", "/readyz", scopePublic, false, nil, (*Server).ready},

@@ -103,6 +103,8 @@ type Options struct {
 	Tokens []Token
 	// MaxInflightBytes bounds the bytes of requests being served; beyond it 429. Default 256 MiB.
 	MaxInflightBytes int64
+	// Tier tells of the cold tier. nil: there is none.
+	Tier func() TierInfo
 	// Metrics serves GET /metrics. nil: 404.
 	Metrics http.Handler
 	// Rejected counts messages refused before the shard saw them. nil: not counted.

@@ -59,6 +59,26 @@ type Verdict struct {
 	Checksums bool
 }
 
+// Step is one promise that is tried.
+type Step struct {
+	Name   string // "conditions", "races", "ranges", "lists" or "checksums"
+	Tried  string // what is done
+	Kept   bool   // false also when the Probe ended before it
+	Needed bool
+}
+
+// Steps are the verdict in the order in which it was found.
+func (v Verdict) Steps() []Step {
+	return []Step{
+		{"conditions", "create and replace, the condition true and false", v.Conditions, true},
+		{"races", fmt.Sprintf("%d writers at once, %d times each to create and to replace",
+			writers, rounds), v.Races, true},
+		{"ranges", "a part of an object, and one beyond its end", v.Ranges, true},
+		{"lists", "a list after a write and after a delete", v.Lists, true},
+		{"checksums", "a body that does not fit its checksum", v.Checksums, false},
+	}
+}
+
 // Probe tries bucket out. The error wraps ErrUnfit when the store breaks a promise,
 // delay.ErrUnavailable when it gave no certain answer, objstore.ErrRefused when it refused an
 // ordinary call. The Verdict holds what was found until then.

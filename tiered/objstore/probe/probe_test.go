@@ -60,6 +60,10 @@ func TestFit(t *testing.T) {
 	require.Equal(t, Verdict{true, true, true, true, true}, v)
 	require.Empty(t, s.Keys("cold"))
 	require.Less(t, len(s.Requests()), 100)
+	for _, step := range v.Steps() {
+		require.True(t, step.Kept, step.Name)
+	}
+	require.Len(t, v.Steps(), 5)
 	_, b = remote(t, s3test.Options{IgnoreChecksums: true})
 	v, err = Probe(t.Context(), b)
 	require.NoError(t, err, "checksums are wished for, not needed")
