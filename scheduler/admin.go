@@ -111,7 +111,8 @@ func (s *Shard) Status() Status {
 		Hot:           LevelStatus{Messages: g.Hot, Bytes: g.HotBytes},
 		Cold:          LevelStatus(counts.Cold),
 		DiskFreeBytes: store.DiskFree(), Accepting: !s.draining.Load(),
-		Restoring: !meta.IDsComplete, Clock: s.clock.Status(), Books: store.Books(),
+		Isolated: s.tier.isolated.Load(), Restoring: !meta.IDsComplete,
+		Clock: s.clock.Status(), Books: store.Books(),
 	}
 	warm := counts.Warm.Messages + counts.Parked - g.Hot
 	st.Warm = LevelStatus{

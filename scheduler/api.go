@@ -59,6 +59,7 @@ type Status struct {
 	LastFlushError    string
 	DiskFreeBytes     int64
 	Accepting         bool // not draining; overload and a full disk are answered one by one
+	Isolated          bool // started without the bucket, which has not answered yet (rule R11)
 	Restoring         bool // client ids are not known yet (rule R14)
 	Clock             ClockStatus
 	Books             delay.Books

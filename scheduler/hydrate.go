@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/planted"
@@ -22,6 +20,8 @@ func (s *Shard) runHydrate(ctx context.Context) error {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	dropped := s.Now()
+	hydrating := trouble{log: s.log, what: "hydrate"}
+	dropping := trouble{log: s.log, what: "drop"}
 	for {
 		select {
 		case <-ctx.Done():
@@ -29,14 +29,17 @@ func (s *Shard) runHydrate(ctx context.Context) error {
 		case <-tick.C:
 		}
 		next := tierLookEvery
-		if err := s.hydrateAhead(ctx); err != nil && ctx.Err() == nil {
-			s.log.Error("hydrate failed, will be repeated", zap.Error(err))
+		err := s.hydrateAhead(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if hydrating.note(err); err != nil {
 			next = hydrateRetry
 		}
 		if now := s.Now(); now >= dropped.Add(min(s.opts.DropLag/4, time.Minute)) {
 			dropped = now
-			if err := s.dropFar(ctx, now); err != nil && ctx.Err() == nil {
-				s.log.Error("drop failed, will be repeated", zap.Error(err))
+			if err := s.dropFar(ctx, now); ctx.Err() == nil {
+				dropping.note(err)
 			}
 		}
 		tick.Reset(next)

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
 )
@@ -19,12 +17,13 @@ const idChunk = 1000
 // runIDs brings back the ids that segments name, while the shard serves; until it is done,
 // requests with client ids are answered "unavailable" (rule R14).
 func (s *Shard) runIDs(ctx context.Context) error {
+	trouble := trouble{log: s.log, what: "restore ids"}
 	for {
 		err := s.restoreIDs(ctx)
 		if err == nil || ctx.Err() != nil || errors.Is(err, delay.ErrClosed) {
 			return nil //nolint:nilerr // the shard ends; the next start goes on
 		}
-		s.log.Error("ids could not be restored yet", zap.Error(err))
+		trouble.note(err)
 		select {
 		case <-ctx.Done():
 			return nil

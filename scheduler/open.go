@@ -11,6 +11,8 @@ import (
 	mathrand "math/rand/v2"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/clock"
@@ -25,10 +27,6 @@ import (
 // ErrOldDisk says that the data directory does not match the bucket's manifest: another owner has
 // written since. It must be set aside, and the shard started as after the loss of the disk (R10).
 var ErrOldDisk = errors.New("data directory is older than the bucket's manifest")
-
-// takeoverWait is how many flush intervals a new owner waits for a predecessor that may still live
-// (rule R11).
-const takeoverWait = 3
 
 // Open takes the shard: it recovers the local state, or restores from the tier when the local
 // store is new, and takes a new epoch. Nothing runs until Run. ErrOldDisk leaves everything as it
@@ -77,6 +75,8 @@ type ownership struct {
 	claimFrom delay.Due
 	restore   *tiered.State // set when the local store is new and the bucket is not
 	behind    bool          // rows may have to be uploaded that the buffer does not hold
+	isolated  bool          // the bucket gave no answer: the last epoch goes on (rule R11)
+	first     delay.Seq     // seqs above it are handed out
 }
 
 // own takes the next epoch, in the manifest when there is a tier (rule R4).
@@ -93,6 +93,9 @@ func (s *Shard) own(ctx context.Context) (ownership, error) {
 		err = s.ownAlone(&own)
 	} else {
 		err = s.ownTier(ctx, &own)
+	}
+	if err == nil {
+		own.first, err = firstSeq(own.meta.Epoch, own.isolated, store.LastSeq())
 	}
 	if err != nil {
 		return own, err
@@ -119,11 +122,61 @@ func (s *Shard) ownAlone(own *ownership) error {
 }
 
 func (s *Shard) ownTier(ctx context.Context, own *ownership) error {
-	tier, m := s.parts.Tier, &own.meta
-	st, err := tier.Load(ctx)
+	m := &own.meta
+	asked := s.parts.Boot()
+	st, err := s.firstLook(ctx, m)
+	if errors.Is(err, errIsolated) {
+		own.isolated, own.behind = true, !own.clean
+		s.log.Warn("bucket does not answer, starting on the last epoch",
+			zap.Uint32("epoch", uint32(m.Epoch)), zap.Error(err))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	s.noteAnswer(asked)
+	fresh := m.Epoch == 0
+	if err := believable(m, st); err != nil {
+		return err
+	}
+	switch {
+	case st == nil && fresh:
+		m.IDsComplete, m.Adopted = true, true
+	case st != nil && fresh:
+		own.restore = st
+	}
+	if st == nil {
+		m.Boundary = delay.Key{}
+	}
+	if err := follow(m, st); err != nil {
+		return err
+	}
+	// The nonce is on the disk before the manifest names it (rule R10).
+	if err := s.writeMeta(*m, own.books); err != nil {
+		return err
+	}
+	taken, err := s.parts.Tier.Take(ctx, m.NextNonce, st == nil)
+	if err != nil {
+		return fmt.Errorf("take the shard: %w", err)
+	}
+	m.ClusterID, m.Epoch = taken.ClusterID, taken.Epoch
+	m.Nonce, m.ManifestVersion = m.NextNonce, taken.Version
+	own.behind = !own.clean && !fresh && !planted.Is(planted.BuffersTrusted)
+	now := s.clock.Now()
+	pause := s.patience()
+	if own.restore != nil {
+		own.horizon = max(st.ClaimHorizon, now.Add(pause)) // rule R12
+		m.ClaimHorizon = own.horizon
+		if !st.Released {
+			own.claimFrom = now.Add(pause)
+		}
+	}
+	return nil
+}
+
+// believable refuses a data directory that is not the latest of what st, nil for none, says
+// (rule R10), and a manifest that has vanished.
+func believable(m *localstore.Meta, st *tiered.State) error {
 	fresh := m.Epoch == 0
 	switch {
 	case st == nil && m.ManifestVersion > 0:
@@ -134,41 +187,19 @@ func (s *Shard) ownTier(ctx context.Context, own *ownership) error {
 			ErrOldDisk, m.Epoch, m.ManifestVersion, st.Epoch, st.Version)
 	case !fresh && !m.Adopted:
 		return fmt.Errorf("%w: a restore from the bucket was interrupted", ErrOldDisk)
-	case st == nil && fresh:
-		m.IDsComplete, m.Adopted = true, true
-	case st != nil && fresh:
-		own.restore = st
 	}
-	switch {
-	case st == nil:
-		m.Boundary = delay.Key{}
-	case !fresh && !planted.Is(planted.NonceForgotten):
-		// What is ours is known as such before another nonce is written: an attempt to take the
-		// shard may end here, or after the manifest was written, any number of times.
+	return nil
+}
+
+// follow prepares m for taking the shard from st, nil for none: what is ours is known as such
+// before another nonce is written. An attempt to take the shard may end here, or after the manifest
+// was written, any number of times.
+func follow(m *localstore.Meta, st *tiered.State) error {
+	if st != nil && m.Epoch != 0 && !planted.Is(planted.NonceForgotten) {
 		m.Nonce, m.ManifestVersion = st.Nonce, st.Version
 	}
-	// The nonce is on the disk before the manifest names it (rule R10).
 	if _, err := rand.Read(m.NextNonce[:]); err != nil {
 		return fmt.Errorf("nonce: %w", err)
-	}
-	if err := s.writeMeta(*m, own.books); err != nil {
-		return err
-	}
-	taken, err := tier.Take(ctx, m.NextNonce, st == nil)
-	if err != nil {
-		return fmt.Errorf("take the shard: %w", err)
-	}
-	m.ClusterID, m.Epoch = taken.ClusterID, taken.Epoch
-	m.Nonce, m.ManifestVersion = m.NextNonce, taken.Version
-	own.behind = !own.clean && !fresh && !planted.Is(planted.BuffersTrusted)
-	now := s.clock.Now()
-	pause := takeoverWait * s.opts.FlushInterval
-	if own.restore != nil {
-		own.horizon = max(st.ClaimHorizon, now.Add(pause)) // rule R12
-		m.ClaimHorizon = own.horizon
-		if !st.Released {
-			own.claimFrom = now.Add(pause)
-		}
 	}
 	return nil
 }
@@ -234,7 +265,8 @@ func (s *Shard) build(own ownership, f recovery.Found, seed uint64) {
 		rng, syncs = mathrand.New(mathrand.NewPCG(seed, 1)), steppedSyncs
 	}
 	meta := own.meta
-	first := delay.MakeSeq(meta.Epoch, 0)
+	first := own.first
+	s.tier.isolated.Store(own.isolated)
 	s.core = core.New(core.Options{
 		HotWindow: s.opts.HotWindow, Backoff: s.opts.Backoff, MaxBackoff: s.opts.MaxBackoff,
 		Window: s.opts.Window,
@@ -248,7 +280,7 @@ func (s *Shard) build(own ownership, f recovery.Found, seed uint64) {
 		Kept: f.Kept,
 	}
 	if own.behind {
-		part.Behind = first
+		part.Behind, part.Since = first, s.clock.Now()
 	}
 	s.upload = commit.NewBuffer(s.parts.Tier == nil, s.clock.Now, part)
 	s.commit = commit.New(commit.Config{
@@ -260,7 +292,7 @@ func (s *Shard) build(own ownership, f recovery.Found, seed uint64) {
 			MinWait: s.opts.MinWait, DedupeWindow: s.opts.DedupeWindow,
 			DeadRetention: s.opts.DeadRetention, MaxPending: s.opts.MaxPending, Syncs: syncs,
 		},
-		Meta: meta, Books: own.books, Uncold: f.Uncold, Horizon: own.horizon,
+		Meta: meta, First: first, Books: own.books, Uncold: f.Uncold, Horizon: own.horizon,
 		Targets: f.Targets, Crashed: !own.clean,
 	})
 	s.find = s.commit.Finder()

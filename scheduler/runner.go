@@ -120,6 +120,7 @@ func (s *Shard) Run(ctx context.Context) error {
 	end("timers", func() error { return s.runTimers(ctx) })
 	if s.parts.Tier != nil {
 		end("flush", func() error { return s.runFlush(ctx) })
+		end("look", func() error { return s.runLooks(ctx) })
 		end("hydrate", func() error { return s.runHydrate(ctx) })
 		if !s.parts.Store.Meta().IDsComplete {
 			end("ids", func() error { return s.runIDs(ctx) })
@@ -127,6 +128,7 @@ func (s *Shard) Run(ctx context.Context) error {
 	}
 	end("close", func() error {
 		<-ctx.Done()
+		s.post(core.EvDrain{}) // whatever the reason, nothing more is claimed (rule R11)
 		s.commit.Close()
 		return nil
 	})
@@ -149,7 +151,12 @@ func (s *Shard) runCore(ctx context.Context) error {
 		s.execute(s.core.Step(s.clock.Now(), ev))
 	}
 	s.firsts = nil
+	stepped := s.parts.Boot()
 	for ctx.Err() == nil {
+		if err := s.mayClaim(ctx, s.parts.Boot()-stepped); err != nil {
+			return err
+		}
+		stepped = s.parts.Boot()
 		evs = s.events.take(evs)
 		now := s.clock.Now()
 		for _, ev := range evs {

@@ -77,7 +77,9 @@ func (w *world) tryOpen() error {
 	}
 	var tier *tiered.Tier
 	if w.bucket != nil {
+		m := store.Meta()
 		tier, err = tiered.Open(ctx, w.bucket, tiered.Options{
+			Known: m.ManifestVersion > 0, ClusterID: m.ClusterID,
 			Logger: w.log, Now: time.Now, Rand: rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano()))),
 		})
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -22,6 +23,7 @@ const (
 	tierSoon      = 50 * time.Millisecond // a flush asked for waits this long for company (S3)
 	tierPatience  = 30 * time.Second      // a request of durability tier waits this long (S3)
 	flushTimeout  = 60 * time.Second
+	flushRetry    = time.Second
 	keptPerFlush  = 20_000      // kept messages uploaded in one flush
 	keptBytes     = 32 << 20    //
 	marksPerFlush = 100_000     //
@@ -53,6 +55,9 @@ type tierState struct {
 	pass    delay.Seq     // the backlog being read ends here; 0 is none
 	resume  delay.Key     // where it is read on
 	unsure  bool          // a commit that got no answer may have landed
+
+	isolated atomic.Bool  // started without the bucket, and not taken in its manifest yet (R11)
+	answered atomic.Int64 // by the boot clock: when the last look that was answered was begun
 }
 
 // uploadedAt remembers when a prefix of the seqs was in the bucket, for drop_lag.
@@ -115,7 +120,7 @@ func (s *Shard) waitTierChanges(ctx context.Context, outbox uint64, results []Ch
 func (s *Shard) runFlush(ctx context.Context) error {
 	timer := time.NewTimer(s.opts.FlushInterval)
 	defer timer.Stop()
-	answered := s.parts.Boot()
+	trouble := trouble{log: s.log, what: "flush"}
 	for {
 		select {
 		case <-ctx.Done():
@@ -133,26 +138,41 @@ func (s *Shard) runFlush(ctx context.Context) error {
 		}
 		next := s.opts.FlushInterval
 		more, err := s.flushOnce(ctx, false)
-		if err != nil {
-			if errors.Is(err, delay.ErrFenced) {
-				return err
-			}
-			silent := s.parts.Boot() - answered
-			if s.opts.IsolatedStop && silent > takeoverWait*s.opts.FlushInterval {
-				return fmt.Errorf("no answer from the bucket for %v, and tier.isolated is stop: %w",
-					silent.Round(time.Second), err)
-			}
-			if ctx.Err() == nil {
-				s.log.Warn("flush failed, will be repeated", zap.Error(err))
-			}
-			next = min(next, time.Second)
-		} else {
-			answered = s.parts.Boot()
-			if more {
-				next = 0
-			}
+		switch {
+		case errors.Is(err, delay.ErrFenced):
+			return err
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			next = min(next, flushRetry)
+		case more:
+			next = 0
 		}
+		trouble.note(err)
 		timer.Reset(next)
+	}
+}
+
+// trouble tells once when the work of a loop begins to fail, and once when it succeeds again. That
+// the bucket does not answer is told by the tier.
+type trouble struct {
+	log  *zap.Logger
+	what string
+	told bool
+}
+
+func (t *trouble) note(err error) {
+	switch {
+	case err == nil && t.told:
+		t.told = false
+		t.log.Info("background work succeeds again", zap.String("what", t.what))
+	case err != nil && errors.Is(err, delay.ErrUnavailable):
+		t.log.Debug("background work waits for the bucket", zap.String("what", t.what),
+			zap.Error(err))
+	case err != nil && !t.told:
+		t.told = true
+		t.log.Error("background work fails, will be repeated", zap.String("what", t.what),
+			zap.Error(err))
 	}
 }
 
@@ -173,6 +193,11 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
+	asked := s.parts.Boot()
+	if err := s.join(ctx); err != nil {
+		s.noteFlush(tiered.Cut{}, err)
+		return false, err
+	}
 	if err := s.noteLanded(ctx); err != nil {
 		return false, err
 	}
@@ -193,6 +218,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 		s.tier.unsure = true
 		return false, err
 	}
+	s.noteAnswer(asked)
 	s.advanceBacklog(part, left)
 	outbox := left.Outbox
 	done := make(chan error, 1)

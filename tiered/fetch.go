@@ -33,7 +33,10 @@ type found struct {
 func (t *Tier) Fetch(
 	ctx context.Context, keys []delay.Key, fn func(i int, rec []byte, err error),
 ) error {
-	state := t.State()
+	state, err := t.listed()
+	if err != nil {
+		return fmt.Errorf("fetch %d keys: %w", len(keys), err)
+	}
 	order := make([]int, len(keys))
 	for i := range order {
 		order[i] = i

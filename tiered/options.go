@@ -3,6 +3,7 @@
 package tiered
 
 import (
+	"context"
 	crand "crypto/rand"
 	"math/rand/v2"
 	"time"
@@ -33,6 +34,12 @@ type Options struct {
 	Shard     delay.Shard
 	ClusterID string // must match the bucket's; an empty one is read or made
 	ReadOnly  bool   // never writes: an empty bucket is an error, Take is refused
+	// Known says that this cluster has used the bucket before: ClusterID is set, Open asks nothing,
+	// and the first Load makes sure of it. Nothing is created in such a bucket: a manifest that is
+	// missing has vanished. Until the first Load all reads are delay.ErrUnavailable (rule R11).
+	Known bool
+	// TryOut, if set, is called once before a Known bucket is used; its error is that of Load.
+	TryOut func(context.Context) error
 
 	SegmentBytes int           // stored size at which a segment is closed. Default 8 MiB
 	CacheBytes   int64         // decoded blocks, and as much again for indexes. Default 32 MiB

@@ -19,10 +19,12 @@ import (
 func (t *Tier) Scan(
 	ctx context.Context, lower, upper delay.Key, fn func(k delay.Key, rec []byte) bool,
 ) error {
-	state := t.State()
-	err := t.scan(ctx, state.Segments, lower, upper, func(it *segment.Item) bool {
-		return fn(it.Key, it.Record)
-	})
+	state, err := t.listed()
+	if err == nil {
+		err = t.scan(ctx, state.Segments, lower, upper, func(it *segment.Item) bool {
+			return fn(it.Key, it.Record)
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("scan tier from %s to %s: %w", lower, upper, err)
 	}
@@ -33,9 +35,12 @@ func (t *Tier) Scan(
 // that was uploaded several times the newest is given. Marks are not applied. The record is valid
 // until fn returns.
 func (t *Tier) ScanKept(ctx context.Context, fn func(delay.Kept) bool) error {
-	state := t.State()
+	state, err := t.listed()
+	if err != nil {
+		return fmt.Errorf("scan kept: %w", err)
+	}
 	var bad error
-	err := t.scan(ctx, state.Kept, delay.Key{}, delay.MaxKey, func(it *segment.Item) bool {
+	err = t.scan(ctx, state.Kept, delay.Key{}, delay.MaxKey, func(it *segment.Item) bool {
 		k, err := it.Kept()
 		if err != nil {
 			bad = err
@@ -55,8 +60,11 @@ func (t *Tier) ScanKept(ctx context.Context, fn func(delay.Kept) bool) error {
 // ScanMarks calls fn for every listed mark, the objects in the order of their commits and sorted by
 // key within each, until fn returns false.
 func (t *Tier) ScanMarks(ctx context.Context, fn func(delay.Mark) bool) error {
-	state := t.State()
-	if err := t.scanMarks(ctx, state.Marks, fn); err != nil {
+	state, err := t.listed()
+	if err == nil {
+		err = t.scanMarks(ctx, state.Marks, fn)
+	}
+	if err != nil {
 		return fmt.Errorf("scan marks: %w", err)
 	}
 	return nil
@@ -127,7 +135,10 @@ type idEntry struct {
 func (t *Tier) ScanIDs(
 	ctx context.Context, fn func(id string, ident delay.Identity) bool,
 ) error {
-	state := t.State()
+	state, err := t.listed()
+	if err != nil {
+		return fmt.Errorf("scan ids: %w", err)
+	}
 	var list []*SegmentInfo
 	for _, infos := range [...][]SegmentInfo{state.Segments, state.Kept} {
 		for i := range infos {
@@ -136,7 +147,7 @@ func (t *Tier) ScanIDs(
 			}
 		}
 	}
-	err := ordered(ctx, len(list), func(ctx context.Context, i int) ([]idEntry, error) {
+	err = ordered(ctx, len(list), func(ctx context.Context, i int) ([]idEntry, error) {
 		return t.readIDs(ctx, list[i])
 	}, func(_ int, entries []idEntry) (bool, error) {
 		for i := range entries {
@@ -174,7 +185,10 @@ func (t *Tier) readIDs(ctx context.Context, info *SegmentInfo) (entries []idEntr
 func (t *Tier) FindID(
 	ctx context.Context, id string,
 ) (ident delay.Identity, ok bool, err error) {
-	state := t.State()
+	state, err := t.listed()
+	if err != nil {
+		return delay.Identity{}, false, fmt.Errorf("find id: %w", err)
+	}
 	for _, infos := range [...][]SegmentInfo{state.Segments, state.Kept} {
 		for i := range infos {
 			if infos[i].IDs == 0 {
@@ -216,7 +230,10 @@ type DayCount struct {
 // Count gives the days that [lower, upper) touches and the segments have messages of, whole days,
 // ascending. It reads the indexes that are not in memory.
 func (t *Tier) Count(ctx context.Context, lower, upper delay.Key) ([]DayCount, error) {
-	state := t.State()
+	state, err := t.listed()
+	if err != nil {
+		return nil, fmt.Errorf("count tier: %w", err)
+	}
 	days := make(map[int64]DayCount)
 	from, to := int64(lower.Due)/segment.DayMillis, int64(upper.Due)/segment.DayMillis
 	var list []*SegmentInfo
@@ -225,7 +242,7 @@ func (t *Tier) Count(ctx context.Context, lower, upper delay.Key) ([]DayCount, e
 			list = append(list, &state.Segments[i])
 		}
 	}
-	err := ordered(ctx, len(list), func(ctx context.Context, i int) (*segment.Index, error) {
+	err = ordered(ctx, len(list), func(ctx context.Context, i int) (*segment.Index, error) {
 		return t.index(ctx, list[i])
 	}, func(_ int, x *segment.Index) (bool, error) {
 		for _, d := range x.Days {

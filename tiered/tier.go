@@ -49,11 +49,13 @@ type Tier struct {
 	current atomic.Pointer[manifest.Snapshot] // last read or committed; nil: none
 	before  atomic.Int64                      // messages accepted when the shard was taken
 	owner   atomic.Bool
+	mine    atomic.Pointer[[16]byte] // nonce, for Look; nil: not the owner
 	fenced  atomic.Pointer[error]
 	closed  atomic.Bool
 
 	// turn holds one token, taken by whoever changes the manifest; it guards the fields below.
 	turn    chan struct{}
+	met     bool // a known bucket was found to be the cluster's
 	nonce   [16]byte
 	writers [uploadsAhead]*segment.Writer
 	staged  []stagedObject
@@ -66,10 +68,11 @@ type Tier struct {
 
 // Open opens the tier of a shard in bucket, which stays the caller's to close. It reads the
 // cluster's id from the bucket, or makes one when the bucket is empty. A ClusterID of the options
-// that differs is a delay.ErrInvalid that names both.
+// that differs is a delay.ErrInvalid that names both. Of a Known bucket it asks nothing: the first
+// Load does.
 func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, error) {
 	opts.setDefaults()
-	if opts.ClusterID != "" {
+	if opts.ClusterID != "" || opts.Known {
 		if err := checkClusterID(opts.ClusterID); err != nil {
 			return nil, err
 		}
@@ -94,6 +97,10 @@ func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, err
 	t.store = manifest.NewStore(t.client, t.z, t.prefix+manifestKey)
 	id := t.dice.id(t.now())
 	fresh := idEncoding.EncodeToString(id[:])
+	if opts.Known {
+		t.cluster, t.hash = opts.ClusterID, codec.Hash64(opts.ClusterID)
+		return t, nil
+	}
 	var err error
 	t.cluster, t.created, err = claimBucket(ctx, t.client, opts.ClusterID, fresh, opts.ReadOnly)
 	if err != nil {
@@ -133,6 +140,9 @@ func (t *Tier) now() delay.Due { return delay.InstantOf(t.opts.Now()) }
 
 // ClusterID is the id of the cluster the bucket belongs to.
 func (t *Tier) ClusterID() string { return t.cluster }
+
+// Prefix begins the keys of the shard's objects; the names in a State follow it.
+func (t *Tier) Prefix() string { return t.prefix }
 
 // Created reports whether the bucket was empty when it was opened.
 func (t *Tier) Created() bool { return t.created }
@@ -176,6 +186,9 @@ func (t *Tier) Load(ctx context.Context) (*State, error) {
 }
 
 func (t *Tier) load(ctx context.Context) (*manifest.Snapshot, error) {
+	if err := t.meet(ctx); err != nil {
+		return nil, fmt.Errorf("load manifest: %w", err)
+	}
 	snap, err := t.store.Load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load manifest: %w", err)
@@ -214,6 +227,7 @@ func (t *Tier) Take(ctx context.Context, nonce [16]byte, expectNone bool) (State
 	t.nonce, t.staged = nonce, nil
 	t.before.Store(snap.State.Books.Accepted)
 	t.current.Store(snap)
+	t.mine.Store(&nonce)
 	t.owner.Store(true)
 	t.opts.Logger.Info("tier taken", zap.Uint32("epoch", uint32(snap.State.Epoch)),
 		zap.Uint64("version", snap.State.Version), zap.String("cluster", t.cluster))
@@ -362,10 +376,14 @@ func (t *Tier) owning() error {
 	if err := t.usable(); err != nil {
 		return err
 	}
-	if !t.owner.Load() {
+	switch {
+	case t.owner.Load():
+		return nil
+	case t.opts.Known:
+		return fmt.Errorf("tier: %w: the shard has not been taken yet", delay.ErrUnavailable)
+	default:
 		return fmt.Errorf("tier: %w: the shard was not taken", delay.ErrInvalid)
 	}
-	return nil
 }
 
 // commit commits what build makes of the current state.

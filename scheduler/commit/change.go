@@ -68,7 +68,7 @@ func (c *Committer) remove(loc Located, mark *delay.Mark) {
 		c.uncold--
 	}
 	c.mark(mark, cold || loc.Place != PlaceRow)
-	if made := c.ids.Make(c.shard, loc.Key); made != loc.ID && loc.Key.Seq.Epoch() < c.meta.Epoch {
+	if made := c.ids.Make(c.shard, loc.Key); made != loc.ID && loc.Key.Seq.Epoch() < c.epoch {
 		// A disk that was lost may have known an attempt, whose receipt knows only the key: an ack
 		// must not find that all went well.
 		c.outcome(made, localstore.IDRecord{

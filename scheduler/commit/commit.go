@@ -60,6 +60,7 @@ type Config struct {
 	OnSync   func(d time.Duration)
 
 	Meta    localstore.Meta
+	First   delay.Seq // seqs above it are handed out; all are of its epoch
 	Books   delay.Books
 	Uncold  int64     // pending rows that no segment holds (rule R15)
 	Horizon delay.Due // push messages up to it may have been claimed before (rule R8)
@@ -107,6 +108,7 @@ type Committer struct {
 	meta    localstore.Meta
 	metaSet bool // meta changed since the last batch
 	books   delay.Books
+	epoch   delay.Epoch // of the seqs handed out
 	counter uint64
 	handed  atomic.Uint64                           // the last seq given out, for readers
 	uncold  int64                                   // pending rows that no segment holds (rule R15)
@@ -135,7 +137,8 @@ func New(cfg Config) *Committer {
 		synced:  make(chan flushed, syncs),
 		batch:   cfg.Store.NewBatch(),
 		touched: make(map[string]struct{}),
-		meta:    cfg.Meta, books: cfg.Books, uncold: cfg.Uncold, horizon: cfg.Horizon,
+		epoch:   cfg.First.Epoch(), counter: cfg.First.Counter(),
+		meta: cfg.Meta, books: cfg.Books, uncold: cfg.Uncold, horizon: cfg.Horizon,
 		lowest: delay.MaxKey, ranged: cfg.Meta.Watermark,
 		targets: make(map[delay.Target]localstore.TargetState),
 		cursors: make(map[delay.Target]delay.Key),
@@ -323,7 +326,7 @@ func (c *Committer) RunSyncs() error {
 	return failed
 }
 
-func (c *Committer) lastSeq() delay.Seq { return delay.MakeSeq(c.meta.Epoch, c.counter) }
+func (c *Committer) lastSeq() delay.Seq { return delay.MakeSeq(c.epoch, c.counter) }
 
 func (c *Committer) nextSeq() delay.Seq {
 	c.counter++

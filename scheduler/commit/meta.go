@@ -63,6 +63,23 @@ func NoteUpload(uploaded delay.Seq, version, outbox uint64, done chan error) Op 
 	}}
 }
 
+// NoteTaking notes, before the shard is taken in a manifest, which one that is and the nonce of the
+// next (rule R10).
+func NoteTaking(nonce [16]byte, version uint64, next [16]byte, done chan error) Op {
+	return &metaOp{done: done, change: func(c *Committer) {
+		c.meta.Nonce, c.meta.ManifestVersion, c.meta.NextNonce = nonce, version, next
+	}}
+}
+
+// NoteTaken notes the manifest in which a shard was taken that had started without it (rule R11).
+// The seqs keep their epoch until the next start: they are above all others, and nobody else hands
+// them out.
+func NoteTaken(epoch delay.Epoch, nonce [16]byte, version uint64, done chan error) Op {
+	return &metaOp{done: done, change: func(c *Committer) {
+		c.meta.Epoch, c.meta.Nonce, c.meta.ManifestVersion = epoch, nonce, version
+	}}
+}
+
 // SetClean notes whether everything that was claimed has landed before the end.
 func SetClean(clean bool, done chan error) Op {
 	return &metaOp{done: done, change: func(c *Committer) {

@@ -119,6 +119,15 @@ func (c *Core) dispatch(l *lane) {
 	c.dispatchPush(l)
 }
 
+// leaseBits are the low bits of a lease's number, which count within an epoch.
+const leaseBits = 40
+
+// newLease is a number that no lease has had.
+func (c *Core) newLease() uint64 {
+	c.leaseNo++
+	return uint64(c.epoch)<<leaseBits | c.leaseNo
+}
+
 func (c *Core) dispatchPull(l *lane) {
 	for l.waiters.len() > 0 {
 		w := l.waiters.items[l.waiters.head]
@@ -127,10 +136,9 @@ func (c *Core) dispatchPull(l *lane) {
 			return
 		}
 		l.waiters.pop()
-		c.leaseNo++
 		g := Grant{
 			Epoch:   c.epoch,
-			Lease:   uint64(c.epoch)<<40 | c.leaseNo,
+			Lease:   c.newLease(),
 			Expires: c.now.Add(w.Lease),
 			Claims:  claims,
 		}

@@ -123,10 +123,9 @@ func (c *Core) extend(l *lane, keys []delay.Key, lease time.Duration) []Grant {
 		f := c.flights[key]
 		at := slices.IndexFunc(grants, func(g Grant) bool { return g.Epoch == f.epoch })
 		if at < 0 {
-			c.leaseNo++
 			at = len(grants)
 			grants = append(grants, Grant{
-				Epoch: f.epoch, Lease: uint64(c.epoch)<<40 | c.leaseNo,
+				Epoch: f.epoch, Lease: c.newLease(),
 				Expires: c.now.Add(lease),
 			})
 		}
@@ -265,6 +264,10 @@ func (e EvRecovered) apply(c *Core) {
 		r := e.Leases[no]
 		c.leases[no] = &leaseState{lane: r.Lane, left: len(r.Keys), keys: r.Keys}
 		c.timers.Add(int64(r.Expires), 0, timer{kind: timerLease, lease: no})
+		if delay.Epoch(no>>leaseBits) == c.epoch {
+			// The last epoch goes on (rule R11): the number of a lease is that of its record.
+			c.leaseNo = max(c.leaseNo, no&(1<<leaseBits-1))
+		}
 	}
 }
 

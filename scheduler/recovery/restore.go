@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -15,11 +16,12 @@ import (
 	"github.com/cicadamq/cicada/tiered"
 )
 
-// Bounds of what a restore writes: the bytes of a batch, and the batches that wait for their sync.
+// Bounds of what a restore holds: the bytes of a batch, and the batches that wait for their sync.
 // With millions of marks the syncs are what takes the time.
 const (
 	restoreBytes = 1 << 20
 	restoreSyncs = 8
+	keptChunk    = 1000 // kept messages whose marks are looked for together
 )
 
 // Restore fills a new local store with what the manifest's cut says, but for the cold messages:
@@ -144,24 +146,60 @@ func (r *restorer) marks(ctx context.Context, st *tiered.State) error {
 
 // kept brings back what was unfinished or dead behind the watermark (rule R5).
 func (r *restorer) kept(ctx context.Context) error {
+	var chunk []delay.Kept
+	bytes := 0
 	err := r.Tier.ScanKept(ctx, func(k delay.Kept) bool {
-		_, marked, err := r.Store.Mark(k.Key)
-		if err != nil {
-			r.err = err
-			return false
-		}
-		if marked {
+		k.Record = slices.Clone(k.Record)
+		chunk, bytes = append(chunk, k), bytes+len(k.Record)
+		if len(chunk) < keptChunk && bytes < restoreBytes {
 			return true
 		}
-		if r.err = r.keep(k); r.err != nil {
-			return false
-		}
-		return r.more()
+		r.err = r.keepUnmarked(chunk)
+		chunk, bytes = chunk[:0], 0
+		return r.err == nil
 	})
 	if err == nil {
 		err = r.err
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.keepUnmarked(chunk)
+}
+
+// keepUnmarked keeps those of chunk, which is in key order, that have no mark. One scan finds the
+// marks of all: among millions of them a lookup for each takes far longer.
+func (r *restorer) keepUnmarked(chunk []delay.Kept) error {
+	if len(chunk) == 0 {
+		return nil
+	}
+	marked := make(map[delay.Key]bool)
+	first, last := chunk[0].Key, chunk[len(chunk)-1].Key
+	i := 0
+	err := r.Store.ScanMarks(first, last.Next(), func(m delay.Mark) bool {
+		for i < len(chunk) && chunk[i].Key.Less(m.Key) {
+			i++
+		}
+		if i < len(chunk) && chunk[i].Key == m.Key {
+			marked[m.Key] = true
+		}
+		return i < len(chunk)
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range chunk {
+		if marked[k.Key] {
+			continue
+		}
+		if err := r.keep(k); err != nil {
+			return err
+		}
+		if !r.more() {
+			return r.err
+		}
+	}
+	return nil
 }
 
 func (r *restorer) keep(k delay.Kept) error {

@@ -13,6 +13,8 @@
 //	F2  Whoever changes a key holds its lock, in this process and against all others (flock), from
 //	    the check of the condition to the rename.
 //	F3  Nothing outside the directory is ever touched: keys are checked (objstore.CheckKey).
+//	F4  A directory that is gone, because it was moved or is mounted no longer, is no empty bucket:
+//	    every call fails without saying what exists, and it is not made again.
 //
 // The tag of an object is a hash of its content; List leaves it empty, because it would have to
 // read every object.

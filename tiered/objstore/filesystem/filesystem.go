@@ -101,6 +101,9 @@ func (b *Bucket) put(
 	ctx context.Context, key string, body []byte, cond objstore.Condition,
 ) (string, error) {
 	path := b.path(key)
+	if err := b.there(); err != nil {
+		return "", refuse(err)
+	}
 	if err := b.mkdir(filepath.Dir(path)); err != nil {
 		return "", refuse(err)
 	}
@@ -188,6 +191,16 @@ func (b *Bucket) mkdir(dir string) error {
 	return syncDir(parent)
 }
 
+// there is an error when the directory is not the one that was opened: it was moved, or its disk is
+// mounted no longer. What objects there are is not known then (F4).
+func (b *Bucket) there() error {
+	_, err := os.Stat(filepath.Join(b.dir, tmpDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the directory of the bucket is gone: there is no %s in %s", tmpDir, b.dir)
+	}
+	return err
+}
+
 // Get implements objstore.Bucket.
 func (b *Bucket) Get(ctx context.Context, key string) ([]byte, objstore.Info, error) {
 	body, info, err := b.get(ctx, key)
@@ -244,6 +257,9 @@ func (b *Bucket) open(ctx context.Context, key string) (*os.File, int64, error) 
 	}
 	f, err := os.Open(b.path(key))
 	if err != nil {
+		if gone := b.there(); gone != nil {
+			return nil, 0, refuse(gone)
+		}
 		return nil, 0, refuse(err)
 	}
 	info, err := f.Stat()
@@ -290,7 +306,7 @@ func (b *Bucket) remove(ctx context.Context, key string, dirs map[string]bool) e
 	}
 	switch err := os.Remove(path); {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return b.there()
 	case err != nil:
 		return refuse(err)
 	}
@@ -318,7 +334,10 @@ func (b *Bucket) list(
 		return false, err
 	}
 	entries, err := os.ReadDir(filepath.Join(b.dir, filepath.FromSlash(folder)))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = b.there()
+	}
+	if err != nil {
 		return false, refuse(err)
 	}
 	names := make([]string, 0, len(entries))
