@@ -165,7 +165,8 @@ func (s *Shard) ownTier(ctx context.Context, own *ownership) error {
 	now := s.clock.Now()
 	pause := s.patience()
 	if own.restore != nil {
-		own.horizon = max(st.ClaimHorizon, now.Add(pause)) // rule R12
+		own.restore = &taken // the owner before may have committed since it was read
+		own.horizon = max(taken.ClaimHorizon, now.Add(pause)) // rule R12
 		m.ClaimHorizon = own.horizon
 		if !st.Released {
 			own.claimFrom = now.Add(pause)

@@ -366,3 +366,19 @@ func BenchmarkFetch(b *testing.B) {
 		}))
 	}
 }
+
+// A process that read the manifest, and stood still while another took the shard, must not take it
+// from that one: its disk was believed for what it had read (rule R10).
+func TestTakeWhatWasLoaded(t *testing.T) {
+	w := newWorld(t, Options{})
+	slow, quick := w.open(w.bucket, Options{}), w.open(w.bucket, Options{})
+	_, err := slow.Load(t.Context())
+	require.NoError(t, err)
+	w.commit(Cut{Rows: rowsOf(0, 1)}) // the same owner once more does no harm
+	_, err = quick.Take(t.Context(), [16]byte{2}, false)
+	require.NoError(t, err)
+	_, err = slow.Take(t.Context(), [16]byte{3}, false)
+	require.ErrorIs(t, err, delay.ErrFenced)
+	_, err = quick.Commit(t.Context(), Cut{Rows: rowsOf(1, 2), Watermark: key(0)})
+	require.NoError(t, err)
+}

@@ -234,11 +234,16 @@ func (t *Tier) Take(ctx context.Context, nonce [16]byte, expectNone bool) (State
 	return snap.State.Clone(), nil
 }
 
-// take tries again when the owner that is being replaced commits once more.
+// take tries again when the owner that is being replaced commits once more. It replaces the owner
+// that Load found, and no other: what the caller knows of the manifest, and whether its disk is to
+// be believed, was decided from that one (rule R10).
 func (t *Tier) take(
 	ctx context.Context, nonce [16]byte, expectNone bool,
 ) (*manifest.Snapshot, error) {
 	var seen delay.Epoch
+	if snap := t.current.Load(); snap != nil {
+		seen = snap.State.Epoch
+	}
 	for n := 1; ; n++ {
 		base, err := t.load(ctx)
 		switch {
