@@ -28,7 +28,8 @@ type record struct {
 	ackedAt   time.Time
 	maybeAck  bool // an ack without an answer
 	cancelled bool
-	maybeGone bool // a cancel without an answer
+	doneAt    time.Time // when the cancel was answered
+	maybeGone bool      // a cancel without an answer
 }
 
 // lease is one attempt that a client saw.
@@ -44,6 +45,9 @@ type torture struct {
 	d    *daemon
 	seed uint64
 	loss bool // some crashes take the disk with them
+	// Of tests that trouble more than the daemon:
+	starts int    // attempts at a start; 0 is one
+	calm   func() // ends the trouble, before what is left is consumed
 
 	mu      sync.Mutex
 	records map[string]*record
@@ -91,8 +95,9 @@ func (x *torture) work(no int) {
 	}
 }
 
-// lostAnswer waits a little before the next call: the daemon is down.
-func (x *torture) lostAnswer() { time.Sleep(5 * time.Millisecond) }
+// lostAnswer waits a little before the next call: the daemon is down, and longer where its start
+// takes longer.
+func (x *torture) lostAnswer() { time.Sleep(time.Duration(5+5*x.starts) * time.Millisecond) }
 
 func message(r *record) obj {
 	m := obj{
@@ -189,7 +194,9 @@ func (w *worker) change(method string) {
 	o := r.object(w.t)
 	switch o["result"] {
 	case "CANCELLED":
-		rec.cancelled = true
+		if !rec.cancelled {
+			rec.cancelled, rec.doneAt = true, time.Now()
+		}
 	case "RESCHEDULED":
 		if rec.cancelled {
 			w.fault("%s: rescheduled after its cancel", rec.id)
@@ -341,9 +348,17 @@ func (x *torture) run(length time.Duration, end func(rng *rand.Rand)) {
 		wg.Go(func() { x.work(no) })
 	}
 	for deadline := time.Now().Add(length); time.Now().Before(deadline); {
-		time.Sleep(time.Duration(300+rng.IntN(1700)) * time.Millisecond)
-		end(rng)
-		if err := x.d.tryStart(); err != nil {
+		select {
+		case <-time.After(time.Duration(300+rng.IntN(1700)) * time.Millisecond):
+			end(rng)
+		case <-x.d.gone():
+			if x.starts == 0 {
+				x.mu.Lock()
+				x.fault("the daemon ended by itself: %s", tail(x.d.logFrom(0)))
+				x.mu.Unlock()
+			}
+		}
+		if err := x.start(); err != nil {
 			x.mu.Lock()
 			x.fault("start: %v", err)
 			x.mu.Unlock()
@@ -353,11 +368,25 @@ func (x *torture) run(length time.Duration, end func(rng *rand.Rand)) {
 	time.Sleep(500 * time.Millisecond)
 	close(x.stop)
 	wg.Wait()
+	if x.calm != nil {
+		x.calm()
+	}
 	x.settle()
 	x.judge()
 	if x.t.Failed() {
 		x.t.Logf("seed %d: CICADA_SEED=%d go test -run %s .", x.seed, x.seed, x.t.Name())
 	}
+}
+
+// start starts the daemon, as often as it takes and may take.
+func (x *torture) start() (err error) {
+	for range max(1, x.starts) {
+		if err = x.d.tryStart(); err == nil {
+			return nil
+		}
+		x.d.kill()
+	}
+	return err
 }
 
 // settle finds out what became of calls without an answer, and consumes the rest.
@@ -403,7 +432,7 @@ func (x *torture) judge() {
 		case !r.known:
 			x.fault("%s: never answered", r.id)
 		case r.cancelled && len(r.leases) > 0:
-			x.fault("%s: CANCELLED, and delivered", r.id)
+			x.fault("%s: CANCELLED, and delivered; disk lost %v; %+v", r.id, x.lost, *r)
 		case r.cancelled && state != "cancelled":
 			x.fault("%s: CANCELLED, and %s", r.id, state)
 		case r.cancelled:
