@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/maintain"
 )
 
 // Events are the significant happenings of a shard, for metrics and tests. Every func may be nil;
@@ -24,4 +25,5 @@ type Events struct {
 	Hydrate   func(d time.Duration, messages int, err error)
 	Fallback  func(n int) // bodies fetched from the tier at delivery
 	ClockStep func(d time.Duration)
+	Maintain  maintain.Events
 }

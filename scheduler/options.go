@@ -30,6 +30,10 @@ type Options struct {
 	IsolatedStop  bool          // tier.isolated: stop
 	ClockMaxHold  time.Duration // a held clock step is followed after this. Default 5 min
 	ClusterID     string        // of a new cluster without a bucket. Default: made
+
+	CollectInterval time.Duration        // look for what the bucket need not hold. Default 10 min
+	CompactRate     int64                // bytes a second; 0 is no limit
+	Compact         tiered.CompactLimits // when to compact, and how much at once
 }
 
 // withDefaults fills what is zero.
@@ -48,6 +52,7 @@ func (o Options) withDefaults() Options {
 		{&o.Backoff, time.Second},
 		{&o.MaxBackoff, 10 * time.Minute},
 		{&o.ClockMaxHold, 5 * time.Minute},
+		{&o.CollectInterval, 10 * time.Minute},
 	} {
 		if *d.at == 0 {
 			*d.at = d.value
@@ -78,6 +83,7 @@ func (o Options) Validate() error {
 		{"dead_letters.retention", o.DeadRetention, time.Second},
 		{"delivery.backoff", o.Backoff, time.Millisecond},
 		{"clock.max_hold", o.ClockMaxHold, time.Second},
+		{"tier.collect_interval", o.CollectInterval, 10 * time.Millisecond},
 	} {
 		if d.value < d.least {
 			return delay.Invalid(d.name, "%v is below the least value %v", d.value, d.least)

@@ -18,6 +18,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/maintain"
 	"github.com/cicadamq/cicada/scheduler/query"
 )
 
@@ -46,6 +47,8 @@ type Shard struct {
 	query  *query.Reader
 	rates  rateMeter
 	tier   tierState
+
+	maintainer *maintain.Maintainer // nil without a bucket
 
 	events   eventQueue
 	reads    chan core.Action // ActLoad, ActReadParked
@@ -122,6 +125,7 @@ func (s *Shard) Run(ctx context.Context) error {
 		end("flush", func() error { return s.runFlush(ctx) })
 		end("look", func() error { return s.runLooks(ctx) })
 		end("hydrate", func() error { return s.runHydrate(ctx) })
+		end("maintain", func() error { return s.maintainer.Run(ctx) })
 		if !s.parts.Store.Meta().IDsComplete {
 			end("ids", func() error { return s.runIDs(ctx) })
 		}

@@ -34,6 +34,7 @@ type world struct {
 	sink   *sink.Sink
 	opts   Options
 	log    *zap.Logger
+	grace  time.Duration // of deletes in the bucket
 
 	*Shard
 	store *localstore.Store
@@ -79,7 +80,7 @@ func (w *world) tryOpen() error {
 	if w.bucket != nil {
 		m := store.Meta()
 		tier, err = tiered.Open(ctx, w.bucket, tiered.Options{
-			Known: m.ManifestVersion > 0, ClusterID: m.ClusterID,
+			Known: m.ManifestVersion > 0, ClusterID: m.ClusterID, DeleteGrace: w.grace,
 			Logger: w.log, Now: time.Now, Rand: rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano()))),
 		})
 		if err != nil {

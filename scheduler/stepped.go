@@ -22,6 +22,7 @@ import (
 type Stepped struct {
 	*Shard
 	flushing, hydrating, restoring, timing bool
+	compacting, collecting                 bool
 	delivering                             int // batches with sinks
 }
 
@@ -52,12 +53,15 @@ const (
 	TaskHydrate                 // bring back what comes near
 	TaskDrop                    // drop what is far
 	TaskIDs                     // restore ids from segments
+	TaskCompact                 // one compaction of the tier, if one is due
+	TaskCollect                 // retire and delete what the tier need not hold
+	TaskSweep                   // look for orphans
 )
 
 // String is the word of a trace.
 func (k TaskKind) String() string {
 	return [...]string{"core", "commit", "sync", "read", "deliver", "timers", "flush", "hydrate",
-		"drop", "ids"}[k]
+		"drop", "ids", "compact", "collect", "sweep"}[k]
 }
 
 // OpenStepped opens a shard to be driven by tasks. seed makes its choices repeatable.
@@ -77,7 +81,8 @@ func OpenStepped(
 }
 
 // Tasks appends what can be done now, in an order that depends on the history alone. Background
-// work (timers, flush, hydrate, drop, ids) can always be done unless it is under way.
+// work (timers, flush, hydrate, drop, ids, compact, collect, sweep) can always be done unless it is
+// under way.
 func (s *Stepped) Tasks(dst []Task) []Task {
 	add := func(on bool, k TaskKind) {
 		if on {
@@ -101,6 +106,9 @@ func (s *Stepped) Tasks(dst []Task) []Task {
 		add(!s.hydrating, TaskHydrate)
 		add(!s.hydrating, TaskDrop)
 		add(!s.restoring && !s.parts.Store.Meta().IDsComplete, TaskIDs)
+		add(!s.compacting, TaskCompact)
+		add(!s.collecting, TaskCollect)
+		add(!s.collecting, TaskSweep)
 	}
 	return dst
 }
@@ -157,6 +165,15 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 		return fencedOnly(guard(&s.hydrating, func() error { return s.dropFar(ctx, s.Now()) }))
 	case TaskIDs:
 		return fencedOnly(guard(&s.restoring, func() error { return s.restoreIDs(ctx) }))
+	case TaskCompact:
+		return fencedOnly(guard(&s.compacting, func() error {
+			_, err := s.maintainer.Compact(ctx)
+			return err
+		}))
+	case TaskCollect:
+		return fencedOnly(guard(&s.collecting, func() error { return s.maintainer.Collect(ctx) }))
+	case TaskSweep:
+		return fencedOnly(guard(&s.collecting, func() error { return s.maintainer.Sweep(ctx) }))
 	default:
 		panic(fmt.Sprintf("BUG: unknown task %d", kind))
 	}

@@ -186,8 +186,8 @@ func (s *Shard) lastFlush(ctx context.Context) error {
 // that rows are left to be read back from the store. After the last flush, which releases the
 // manifest, there is no other.
 func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err error) {
-	s.tier.flush <- struct{}{} // one at a time
-	defer func() { <-s.tier.flush }()
+	s.takeFlush() // one at a time
+	defer s.giveFlush()
 	if s.draining.Load() && !released {
 		return false, nil
 	}

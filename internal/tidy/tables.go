@@ -115,6 +115,7 @@ func houseFloors() []floor {
 		{"scheduler/core", 2, "pure and stepped: knows messages and the wheel, no store"},
 		{"scheduler/commit", 3, "the only writer of the store; asks the core, knows no shard"},
 		{"scheduler/query", 6, "reads the store and the tier, knows no shard"},
+		{"scheduler/maintain", 6, "when the tier is compacted and collected, knows no shard"},
 		{"scheduler/recovery", 6, "fills the store from the tier, knows no shard"},
 		{"scheduler", 7, "the heart: joins the core, the committer and the tier"},
 		{"internal/config", 8, "the file and the flags: the packages' options"},
