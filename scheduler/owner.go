@@ -11,69 +11,17 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/commit"
-	"github.com/cicadamq/cicada/tiered"
+	"github.com/cicadamq/cicada/scheduler/recovery"
 )
 
 const (
 	// takeoverWait is how many flush intervals a new owner waits for a predecessor that may still
 	// live, and how long an owner that got no answer is believed to be one (T of rule R11).
 	takeoverWait = 3
-	// isolatedAfter is how long a start waits for the bucket before it goes on without it.
-	isolatedAfter = 10 * time.Second
 	// awakeLook bounds the look of a process that stood still.
 	awakeLook = 5 * time.Second
-	// isolatedGap is left out of the seqs of an epoch that goes on: ids may have been reserved with
-	// seqs that are in no row. A reserved id holds its instant too, so that even more of them
-	// would have to be reserved again in the same millisecond to meet.
-	isolatedGap = 1 << 24
 )
-
-// errIsolated says that the bucket gave no answer and the shard may start without it.
-var errIsolated = errors.New("no answer from the bucket")
-
-// MayStartAlone reports whether a shard with this meta may start while its bucket does not answer
-// (rule R11): the directory was joined to its cluster and has written manifests. With tier.isolated
-// stop it may not, as an owner without the bucket would have to stop.
-func MayStartAlone(m localstore.Meta, opts Options) bool {
-	return m.Epoch > 0 && m.Adopted && m.ManifestVersion > 0 && !opts.IsolatedStop
-}
-
-// firstLook reads the manifest. errIsolated: there was no answer, and the shard may do without.
-// Another cluster's bucket or a refusal is an answer.
-func (s *Shard) firstLook(ctx context.Context, m *localstore.Meta) (*tiered.State, error) {
-	if m.Epoch > 0 && m.ManifestVersion > 0 && s.parts.Tier.ClusterID() != m.ClusterID {
-		return nil, fmt.Errorf("%w: the bucket is for cluster %s, the data directory is of "+
-			"cluster %s", delay.ErrInvalid, s.parts.Tier.ClusterID(), m.ClusterID)
-	}
-	if !MayStartAlone(*m, s.opts) {
-		return s.parts.Tier.Load(ctx)
-	}
-	look, cancel := context.WithTimeout(ctx, isolatedAfter)
-	defer cancel()
-	st, err := s.parts.Tier.Load(look)
-	silent := errors.Is(err, delay.ErrUnavailable) || look.Err() != nil
-	if err != nil && silent && ctx.Err() == nil {
-		return nil, fmt.Errorf("%w: %w", errIsolated, err)
-	}
-	return st, err
-}
-
-// firstSeq is the seq above which a start hands seqs out. A start on the last epoch goes on above
-// all that were handed out before (rule R4).
-func firstSeq(epoch delay.Epoch, isolated bool, last delay.Seq) (delay.Seq, error) {
-	first := delay.MakeSeq(epoch, 0)
-	if !isolated {
-		return first, nil
-	}
-	used := max(last, first).Counter()
-	if last.Epoch() > epoch || used > delay.MaxCounter-isolatedGap {
-		return 0, fmt.Errorf("%w: epoch %d has no seqs left after %d.%d, and another needs the bucket",
-			delay.ErrUnavailable, epoch, last.Epoch(), last.Counter())
-	}
-	return delay.MakeSeq(epoch, used+isolatedGap), nil
-}
 
 // join takes the shard in the manifest after a start without it (rule R11): before anything is
 // uploaded the manifest is read, and it must be the one that this disk knows. Whoever holds the
@@ -88,12 +36,12 @@ func (s *Shard) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := believable(&meta, st); errors.Is(err, ErrOldDisk) {
+	if err := recovery.Believable(&meta, st); errors.Is(err, ErrOldDisk) {
 		return fmt.Errorf("%w: %w", delay.ErrFenced, err)
 	} else if err != nil {
 		return err
 	}
-	if err := follow(&meta, st); err != nil {
+	if err := recovery.Follow(&meta, st); err != nil {
 		return err
 	}
 	done := make(chan error, 1)

@@ -11,6 +11,9 @@ import (
 	"github.com/cicadamq/cicada/tiered/manifest"
 )
 
+// ErrVanished: a bucket that this cluster has used holds no manifest. It is never made anew.
+var ErrVanished = fmt.Errorf("%w: the manifest has vanished", delay.ErrCorrupt)
+
 // meet finds out, before the manifest of a known bucket is read for the first time, that the bucket
 // keeps its promises and still is the cluster's. Nothing is created: what is missing has vanished.
 // The caller has the turn.
@@ -25,8 +28,7 @@ func (t *Tier) meet(ctx context.Context) error {
 	}
 	_, _, err := claimBucket(ctx, t.client, t.cluster, "", true)
 	if errors.Is(err, delay.ErrNotFound) {
-		return fmt.Errorf("%w: the bucket is empty, and cluster %s has used it: %w",
-			delay.ErrCorrupt, t.cluster, err)
+		return fmt.Errorf("%w: cluster %s has used this bucket: %w", ErrVanished, t.cluster, err)
 	}
 	if err != nil {
 		return err
@@ -35,10 +37,10 @@ func (t *Tier) meet(ctx context.Context) error {
 	return nil
 }
 
-// listed is the state that reads go by. That of a known bucket must have been read: a bucket that
-// has not answered yet is no empty one.
+// listed is the state that reads go by. The manifest must have been read, or found missing: a
+// bucket that has not answered yet is no empty one.
 func (t *Tier) listed() (State, error) {
-	if t.opts.Known && t.current.Load() == nil {
+	if !t.seen.Load() {
 		return State{}, fmt.Errorf("%w: the manifest has not been read yet", delay.ErrUnavailable)
 	}
 	return t.State(), nil

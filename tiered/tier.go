@@ -50,6 +50,7 @@ type Tier struct {
 	before  atomic.Int64                      // messages accepted when the shard was taken
 	owner   atomic.Bool
 	mine    atomic.Pointer[[16]byte] // nonce, for Look; nil: not the owner
+	seen    atomic.Bool              // the manifest was read, or found missing
 	fenced  atomic.Pointer[error]
 	closed  atomic.Bool
 
@@ -194,12 +195,14 @@ func (t *Tier) load(ctx context.Context) (*manifest.Snapshot, error) {
 		return nil, fmt.Errorf("load manifest: %w", err)
 	}
 	if snap == nil {
+		t.seen.Store(true)
 		return nil, nil
 	}
 	if s := &snap.State; s.ClusterID != t.cluster || s.Shard != t.opts.Shard {
 		return nil, fmt.Errorf("load manifest: %w: it is of cluster %s shard %d, want %s shard %d",
 			delay.ErrCorrupt, s.ClusterID, s.Shard, t.cluster, t.opts.Shard)
 	}
+	t.seen.Store(true)
 	return snap, nil
 }
 

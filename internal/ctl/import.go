@@ -16,8 +16,8 @@ import (
 const storeImportHelp = `Send the messages of a store that was set aside, and that were never
 uploaded, to the running daemon again.
 
-  cicada store import ./cicada-data/store.aside-1795270417383 --dry-run
-  cicada store import ./cicada-data/store.aside-1795270417383 --yes
+  cicada store import ./cicada-data/store.set-aside-20260314T150926.535Z --dry-run
+  cicada store import ./cicada-data/store.set-aside-20260314T150926.535Z --yes
 
 Messages with an id of the client's own keep it and are recognised if they are there
 already; the others get a new id. Changes nothing in the old store.`

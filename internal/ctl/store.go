@@ -14,7 +14,7 @@ import (
 const storeHelp = `Inspect the local store of a daemon that is not running.
 
   cicada store check --data-dir ./cicada-data
-  cicada store import ./cicada-data/store.aside-1795270417383 --dry-run`
+  cicada store import ./cicada-data/store.set-aside-20260314T150926.535Z --dry-run`
 
 func (a *app) store() *cobra.Command {
 	cmd := &cobra.Command{

@@ -11,6 +11,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
 	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/tiered"
 	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/objstore/probe"
 )
@@ -46,6 +47,11 @@ func hintFor(err error, cfg *config.Config) string {
 	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 		return "the user running cicada needs to write to " + cfg.DataDir + " and " +
 			cfg.Bucket.String()
+	case errors.Is(err, tiered.ErrVanished), cfg.Bucket.Kind == config.FileBucket &&
+		errors.Is(err, fs.ErrNotExist):
+		return "nothing was changed, and nothing is made anew. Is this the bucket, and is it " +
+			"mounted? What it held has to come back (from a copy or an older version); what was " +
+			"not uploaded is still in " + StoreDir(cfg.DataDir)
 	case errors.Is(err, delay.ErrCorrupt):
 		return "nothing was changed. Look with `cicada store check` and `cicada tier verify`. " +
 			"To go on with what the bucket holds, move " + StoreDir(cfg.DataDir) + " away"

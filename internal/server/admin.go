@@ -191,6 +191,7 @@ type statusReply struct {
 	Clock             clockReply  `json:"clock"`
 	Books             booksReply  `json:"books"`
 	Accepting         bool        `json:"accepting"`
+	Isolated          bool        `json:"isolated"`
 	Restoring         bool        `json:"restoring"`
 	Draining          bool        `json:"draining"`
 }
@@ -237,7 +238,8 @@ func (s *Server) status(c *call) error {
 		Tiers:             tiersReply{levelReply(st.Hot), levelReply(st.Warm), levelReply(st.Cold)},
 		OldestNotUploaded: st.OldestNotUploaded.Seconds(), LastFlushError: st.LastFlushError,
 		Disk: diskReply{st.DiskFreeBytes}, Clock: clockReplyOf(st.Clock), Books: booksReply(st.Books),
-		Accepting: st.Accepting, Restoring: st.Restoring, Draining: s.Draining(),
+		Accepting: st.Accepting, Isolated: st.Isolated, Restoring: st.Restoring,
+		Draining: s.Draining(),
 	}
 	if !st.LastFlush.IsZero() {
 		reply.LastFlush = delay.InstantOf(st.LastFlush).String()

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package recovery finds what a shard begins with, before anything runs.
+// Package recovery takes a shard and finds what it begins with, before anything runs.
 //
+//	Own: believe the disk or not (R10), take the next epoch or go on without the bucket (R11)
 //	bucket --Restore, when the disk is new--> local store --Find--> lanes, flights, what to upload
 //
 // Restore brings back everything but the cold messages and the ids that segments name; those
