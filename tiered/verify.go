@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/tiered/segment"
@@ -27,9 +28,17 @@ type Report struct {
 	Problems []Problem
 }
 
+// verifyLarge is the size from which objects are verified verifyFew at a time: each is held in
+// memory as a whole.
+const (
+	verifyLarge = 16 << 20
+	verifyFew   = 2
+)
+
 // Verify reads every listed object and checks every checksum, every item and what the manifest
 // says of it. progress, if not nil, is told the bytes done of the total. What is wrong with the
 // objects is in the report; the error is of the run itself: ctx, or a bucket without an answer.
+// Objects that the owner has taken from the lists meanwhile are not missed.
 func (t *Tier) Verify(ctx context.Context, progress func(done, total int64)) (Report, error) {
 	state := t.State()
 	report := Report{Version: state.Version}
@@ -42,7 +51,16 @@ func (t *Tier) Verify(ctx context.Context, progress func(done, total int64)) (Re
 		}
 	}
 	marksFrom := len(state.Segments) + len(state.Kept)
+	large := make(chan struct{}, verifyFew)
 	err := ordered(ctx, len(list), func(ctx context.Context, i int) (error, error) {
+		if list[i].Stored >= verifyLarge {
+			select {
+			case large <- struct{}{}:
+				defer func() { <-large }()
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}
 		err := t.verifyObject(ctx, list[i], i >= marksFrom)
 		if errors.Is(err, delay.ErrCorrupt) {
 			return err, nil // a finding
@@ -64,10 +82,37 @@ func (t *Tier) Verify(ctx context.Context, progress func(done, total int64)) (Re
 		}
 		return true, nil
 	})
+	if err == nil {
+		err = t.stillListed(ctx, &report)
+	}
 	if err != nil {
 		return report, fmt.Errorf("verify tier: %w", err)
 	}
 	return report, nil
+}
+
+// stillListed leaves out problems of objects that are not listed any more: collected, while they
+// were being read.
+func (t *Tier) stillListed(ctx context.Context, report *Report) error {
+	if len(report.Problems) == 0 {
+		return nil
+	}
+	if err := t.lock(ctx); err != nil {
+		return err
+	}
+	defer t.unlock()
+	snap, err := t.load(ctx)
+	if err != nil {
+		return err
+	}
+	if snap == nil {
+		return fmt.Errorf("%w: the manifest vanished", delay.ErrCorrupt)
+	}
+	listed := snap.State.Names(false)
+	report.Problems = slices.DeleteFunc(report.Problems, func(p Problem) bool {
+		return !listed[p.Name]
+	})
+	return nil
 }
 
 func (t *Tier) verifyObject(ctx context.Context, info *SegmentInfo, marks bool) error {

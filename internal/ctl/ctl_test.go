@@ -279,13 +279,13 @@ func TestQueues(t *testing.T) {
 func TestOperate(t *testing.T) {
 	w := newWorld(t, canned{
 		"GET /v1/status":         statusReply,
+		"GET /v1/tier":           tierReply,
 		"GET /readyz":            "{}",
 		"GET /v1/targets":        `{"targets":[{"target":"log:","open":true,"last_error":"oops"}]}`,
 		"POST /v1/clock/confirm": "{}",
 	})
 	w.do("", "status")
 	w.do("", "status --json")
-	w.do("", "tier status")
 	w.do("", "clock")
 	w.do("", "clock confirm")
 	w.do("", "clock confirm --yes")
@@ -315,6 +315,7 @@ func TestDoctorFinds(t *testing.T) {
 		"GET /v1/status": `{"version":"v1","accepting":true,"last_flush_error":"no route",` +
 			`"disk":{"free_bytes":1000},"clock":{"now_ms":1800000009000},` +
 			`"books":{"accepted":3,"pending":1,"delivered":1}}`,
+		"GET /v1/tier": `503 {"code":"unavailable","message":"starting"}`,
 		"GET /readyz": `503 {"code":"unavailable","message":"draining"}`,
 	})
 	require.Equal(t, exitError, w.do("", "doctor"))

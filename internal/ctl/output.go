@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/schollz/progressbar/v3"
@@ -157,8 +158,22 @@ func (a *app) color() bool {
 	return a.OutTerminal && (!ok || v == "")
 }
 
+// barEvery bounds how often a bar is drawn.
+const barEvery = 100 * time.Millisecond
+
 // progress draws a bar on stderr for work that may take long; on a pipe it does nothing.
 func (a *app) progress() (tick func(phase string, done, total int64), end func()) {
+	return a.bar(progressbar.OptionShowCount(), progressbar.OptionShowIts())
+}
+
+// progressBytes is progress for work that is counted in bytes; it shows how long it will take.
+func (a *app) progressBytes() (tick func(phase string, done, total int64), end func()) {
+	return a.bar(progressbar.OptionShowBytes(true))
+}
+
+func (a *app) bar(
+	more ...progressbar.Option,
+) (tick func(phase string, done, total int64), end func()) {
 	if !a.ErrTerminal {
 		return func(string, int64, int64) {}, func() {}
 	}
@@ -173,10 +188,11 @@ func (a *app) progress() (tick func(phase string, done, total int64), end func()
 		if bar == nil || phase != current {
 			end()
 			current = phase
-			bar = progressbar.NewOptions64(max(total, 1), progressbar.OptionSetWriter(a.Stderr),
-				progressbar.OptionSetDescription(phase), progressbar.OptionShowCount(),
-				progressbar.OptionSetWidth(30), progressbar.OptionShowIts(),
-				progressbar.OptionClearOnFinish())
+			bar = progressbar.NewOptions64(max(total, 1), append([]progressbar.Option{
+				progressbar.OptionSetWriter(a.Stderr), progressbar.OptionSetDescription(phase),
+				progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish(),
+				progressbar.OptionThrottle(barEvery),
+			}, more...)...)
 		}
 		bar.ChangeMax64(max(total, 1))
 		_ = bar.Set64(min(done, total))

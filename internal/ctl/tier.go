@@ -4,7 +4,6 @@ package ctl
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/ctl/tierview"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -20,6 +20,7 @@ themselves, change nothing, and may run beside a daemon.
 
   cicada tier status
   cicada tier ls --bucket file:///data/bucket
+  cicada tier ls --orphans --bucket 's3://cold/cicada?endpoint=http://minio:9000'
   cicada tier verify --bucket file:///data/bucket
   cicada tier dump --bucket file:///data/bucket -o jsonl > messages.jsonl
   cicada tier restore --dry-run --bucket file:///data/bucket`
@@ -32,65 +33,96 @@ func (a *app) tier() *cobra.Command {
 			return usagef("tier wants status, ls, verify, dump or restore")
 		},
 	}
-	cmd.AddCommand(a.tierStatus(),
-		a.offline("ls", "List the objects of the manifest", a.tierList),
+	cmd.AddCommand(a.tierStatus(), a.tierList(),
 		a.offline("verify", "Read every object and check every checksum", a.tierVerify),
-		a.offline("dump", "List the messages of the segments, finished ones left out", a.tierDump),
-		a.tierRestore())
+		a.tierDump(), a.tierRestore())
 	return cmd
 }
 
+const tierStatusHelp = `Show the cold tier of a running daemon: manifest, objects by level, the
+trial of the store, what was asked of it, and what a month costs at these prices.
+
+  cicada tier status
+  cicada tier status --price-storage 0.015 --price-put 4.5 --price-get 0.36
+  cicada tier status --json | jq .figures`
+
 func (a *app) tierStatus() *cobra.Command {
-	return &cobra.Command{
-		Use: "status", Short: "Show the tiers of a running daemon", Args: args(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.dial()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			raw, err := c.Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			var all map[string]json.RawMessage
-			if err := json.Unmarshal(raw, &all); err != nil {
-				return fmt.Errorf("status: %w", err)
-			}
-			shown := make(map[string]json.RawMessage)
-			for _, name := range []string{"tiers", "oldest_not_uploaded_seconds", "last_flush",
-				"last_flush_error", "watermark", "epoch", "cluster"} {
-				if v, ok := all[name]; ok {
-					shown[name] = v
-				}
-			}
-			text, err := json.Marshal(shown)
-			if err != nil {
-				return fmt.Errorf("status: %w", err)
-			}
-			return a.printObject(text)
-		},
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show the cold tier of a running daemon", Long: tierStatusHelp,
+		Args: args(0, 0, ""),
 	}
+	var p tierview.Prices
+	f := cmd.Flags()
+	f.Float64Var(&p.Storage, "price-storage", tierview.DefaultStoragePrice,
+		"dollars for a GB and month")
+	f.Float64Var(&p.Put, "price-put", tierview.DefaultPutPrice, "dollars for a million PUT and LIST")
+	f.Float64Var(&p.Get, "price-get", tierview.DefaultGetPrice, "dollars for a million GET")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if p.Storage < 0 || p.Put < 0 || p.Get < 0 {
+			return usagef("prices are not negative")
+		}
+		c, err := a.dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		raw, err := c.Tier(cmd.Context())
+		if err != nil {
+			return err
+		}
+		t, whole, err := tierview.Status(raw, p, a.Now())
+		if err != nil {
+			return err
+		}
+		return a.showOne(t, whole)
+	}
+	return cmd
+}
+
+// show prints a table of tierview.
+func (a *app) show(v *tierview.Table) error {
+	t := &table{columns: v.Columns}
+	for _, r := range v.Rows {
+		t.add(r.ID, r.Value, r.Cells...)
+	}
+	return a.print(t, false)
+}
+
+// showOne prints a table of names and values, or the whole as one JSON value.
+func (a *app) showOne(v *tierview.Table, whole any) error {
+	format, err := a.format()
+	if err != nil {
+		return err
+	}
+	if format == "table" {
+		v.Columns = []string{"", ""}
+		return a.show(v)
+	}
+	t := &table{}
+	t.add("", whole)
+	return a.print(t, true)
 }
 
 // offline makes a command that reads the bucket itself.
-func (a *app) offline(use, short string,
-	run func(context.Context, *tiered.Tier, tiered.State) error,
+func (a *app) offline(
+	use, short string, run func(context.Context, *tierview.View, []string) error,
 ) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: args(0, 0, "")}
 	flags := a.addDaemonFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		_, url, err := a.Daemon.Places(flags.config, flags.given())
 		if err != nil {
 			return err
 		}
-		return a.withTier(cmd.Context(), url, run)
+		return a.withTier(cmd.Context(), url, func(ctx context.Context, v *tierview.View) error {
+			return run(ctx, v, given)
+		})
 	}
 	return cmd
 }
 
-func (a *app) withTier(ctx context.Context, url string,
-	run func(context.Context, *tiered.Tier, tiered.State) error,
+func (a *app) withTier(
+	ctx context.Context, url string, run func(context.Context, *tierview.View) error,
 ) (err error) {
 	bucket, err := a.Bucket(ctx, url)
 	if err != nil {
@@ -113,111 +145,113 @@ func (a *app) withTier(ctx context.Context, url string,
 		return fmt.Errorf("%w: %s holds no manifest: nothing was ever uploaded", delay.ErrNotFound,
 			url)
 	}
-	return run(ctx, t, *state)
+	return run(ctx, &tierview.View{Tier: t, State: *state, Bucket: bucket, Now: a.Now})
 }
 
-func (a *app) tierList(_ context.Context, _ *tiered.Tier, s tiered.State) error {
-	t := &table{columns: []string{"KIND", "NAME", "MESSAGES", "BYTES", "FIRST DUE", "LAST DUE"}}
-	for _, group := range []struct {
-		kind string
-		all  []tiered.SegmentInfo
-	}{{"segment", s.Segments}, {"kept", s.Kept}, {"marks", s.Marks}} {
-		for _, o := range group.all {
-			first, last := o.First.Due.String(), o.Last.Due.String()
-			t.add(o.Name, map[string]any{
-				"kind": group.kind, "name": o.Name, "messages": o.Count, "bytes": o.Stored,
-				"first_due": first, "last_due": last,
-			}, group.kind, o.Name, strconv.FormatInt(o.Count, 10),
-				strconv.FormatInt(o.Stored, 10), first, last)
+const tierListHelp = `List what the manifest lists: segments by level and due, kept segments,
+marks, and what waits for its deletion.
+
+  cicada tier ls --bucket URL --marked     # how many of a segment's messages are finished
+  cicada tier ls --bucket URL --days       # messages of each day
+  cicada tier ls --bucket URL --orphans    # what no manifest names, and what is missing
+
+--orphans exits with 1 when an object is missing.`
+
+func (a *app) tierList() *cobra.Command {
+	var marked, days, orphans bool
+	cmd := a.offline("ls", "List the objects of the manifest",
+		func(ctx context.Context, v *tierview.View, _ []string) error {
+			s := &v.State
+			a.say("manifest version %d, epoch %d, written %s", s.Version, s.Epoch, s.WrittenAt)
+			var t *tierview.Table
+			var err error
+			missing := 0
+			switch {
+			case days:
+				t, err = v.Days(ctx)
+			case orphans:
+				t, missing, err = v.Objects(ctx)
+			default:
+				t, err = v.List(ctx, marked)
+			}
+			if err == nil {
+				err = a.show(t)
+			}
+			if err == nil && missing > 0 {
+				err = fmt.Errorf("%w: %d objects are missing", delay.ErrCorrupt, missing)
+			}
+			return err
+		})
+	cmd.Long = tierListHelp
+	cmd.Flags().BoolVar(&marked, "marked", false, "read the marks, and count them by segment")
+	cmd.Flags().BoolVar(&days, "days", false, "messages by day instead")
+	cmd.Flags().BoolVar(&orphans, "orphans", false, "compare the bucket with the manifest instead")
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		if marked && days || marked && orphans || days && orphans {
+			return usagef("--marked, --days and --orphans exclude each other")
 		}
+		return run(cmd, given)
 	}
-	a.say("manifest version %d, epoch %d, written %s", s.Version, s.Epoch, s.WrittenAt)
-	return a.print(t, false)
+	return cmd
 }
 
-func (a *app) tierVerify(ctx context.Context, tier *tiered.Tier, _ tiered.State) error {
-	tick, end := a.progress()
-	report, err := tier.Verify(ctx, func(done, total int64) { tick("verifying", done, total) })
+func (a *app) tierVerify(ctx context.Context, v *tierview.View, _ []string) error {
+	tick, end := a.progressBytes()
+	r, err := v.Tier.Verify(ctx, func(done, total int64) { tick("verifying", done, total) })
 	end()
 	if err != nil {
 		return err
 	}
-	t := &table{columns: []string{"", ""}}
+	type problem struct {
+		Name  string `json:"name"`
+		Error string `json:"error"`
+	}
+	t, wrong := &tierview.Table{}, make([]problem, len(r.Problems))
 	for _, c := range []struct {
 		name string
 		n    int64
 	}{
-		{"objects", report.Objects}, {"messages", report.Messages}, {"marks", report.Marks},
-		{"bytes", report.Bytes}, {"problems", int64(len(report.Problems))},
+		{"objects", r.Objects}, {"messages", r.Messages}, {"marks", r.Marks}, {"bytes", r.Bytes},
+		{"problems", int64(len(r.Problems))},
 	} {
-		t.add(c.name, map[string]any{"what": c.name, "count": c.n}, c.name,
-			strconv.FormatInt(c.n, 10))
+		t.Rows = append(t.Rows, tierview.Row{Cells: []string{c.name, strconv.FormatInt(c.n, 10)}})
 	}
-	if err := a.print(t, false); err != nil {
-		return err
+	for i, p := range r.Problems {
+		wrong[i] = problem{p.Name, p.Err.Error()}
+		t.Rows = append(t.Rows, tierview.Row{Cells: []string{p.Name, p.Err.Error()}})
 	}
-	for _, p := range report.Problems {
-		a.say("%s: %v", p.Name, p.Err)
+	err = a.showOne(t, map[string]any{"manifest_version": r.Version, "objects": r.Objects,
+		"messages": r.Messages, "marks": r.Marks, "bytes": r.Bytes, "problems": wrong})
+	if err == nil && len(wrong) > 0 {
+		err = &statusError{exitError}
 	}
-	if len(report.Problems) > 0 {
-		return &statusError{exitError}
-	}
-	return nil
+	return err
 }
 
-// dumpPage bounds the messages printed at once.
-const dumpPage = 1000
+const tierDumpHelp = `List messages in the bucket: all that are not finished, overdue and dead ones
+first; or all that is in the objects named; or one position in every object.
 
-func (a *app) tierDump(ctx context.Context, tier *tiered.Tier, _ tiered.State) error {
-	marked, err := finished(ctx, tier)
-	if err != nil {
-		return err
-	}
-	maker := delay.NewIDMaker(tier.ClusterID())
-	t := &table{columns: []string{"ID", "DUE", "TARGET", "SIZE"}}
-	var stop error
-	err = tier.Scan(ctx, delay.Key{}, delay.MaxKey, func(k delay.Key, rec []byte) bool {
-		if marked[k] {
-			return true
-		}
-		stop = addRecord(t, maker, k, rec)
-		if stop == nil && len(t.rows) == dumpPage {
-			stop = a.print(t, false)
-			t.rows = t.rows[:0]
-			t.columns = []string{"", "", "", ""}
-		}
-		return stop == nil
-	})
-	return errors.Join(err, stop, a.print(t, false))
+  cicada tier dump --bucket URL -o jsonl > messages.jsonl
+  cicada tier dump --bucket URL --body -o jsonl l0/0000001-03e6p1mvx86r35xyy5zkbsfkkr.seg
+  cicada tier dump --bucket URL --key 1800000000000/1.17`
+
+func (a *app) tierDump() *cobra.Command {
+	var d tierview.Dump
+	cmd := a.offline("dump [NAME...]", "List the messages of the segments",
+		func(ctx context.Context, v *tierview.View, given []string) error {
+			d.Names = given
+			return v.Records(ctx, d, a.show)
+		})
+	cmd.Long, cmd.Args = tierDumpHelp, args(0, -1, "")
+	cmd.Flags().StringVar(&d.Key, "key", "", "only this position: instant/epoch.counter")
+	cmd.Flags().BoolVar(&d.Body, "body", false, "with bodies")
+	return cmd
 }
 
-// finished are the keys that marks say are finished or moved.
-func finished(ctx context.Context, tier *tiered.Tier) (map[delay.Key]bool, error) {
-	marked := make(map[delay.Key]bool)
-	err := tier.ScanMarks(ctx, func(m delay.Mark) bool {
-		marked[m.Key] = true
-		return true
-	})
-	return marked, err
-}
-
-func addRecord(t *table, maker delay.IDMaker, k delay.Key, rec []byte) error {
-	m, err := delay.DecodeRecord(rec)
-	if err != nil {
-		return fmt.Errorf("message %s: %w", k, err)
-	}
-	id := m.ID
-	if id == "" {
-		id = maker.Make(0, k)
-	}
-	t.add(string(id), map[string]any{
-		"id": string(id), "due": m.Due.String(), "due_ms": int64(m.Due),
-		"target": string(m.Target), "size": len(m.Body), "key": m.RoutingKey,
-	}, string(id), m.Due.String(), string(m.Target), strconv.Itoa(len(m.Body)))
-	return nil
-}
-
-const restoreHelp = `Say what a daemon with an empty data directory would find in the bucket.
+const restoreHelp = `Say what a daemon with an empty data directory would find in the bucket,
+and about how long it would take. It reads all messages that would come back; --rough
+reads only the indexes.
 
   cicada tier restore --dry-run --bucket file:///data/bucket
 
@@ -225,58 +259,27 @@ The restore itself needs no command: start ` + "`cicada serve`" + ` with an empt
 and the bucket.`
 
 func (a *app) tierRestore() *cobra.Command {
-	cmd := a.offline("restore", "Say what a restore would bring back", a.tierWouldRestore)
+	var dryRun, rough bool
+	cmd := a.offline("restore", "Say what a restore would bring back",
+		func(ctx context.Context, v *tierview.View, _ []string) error {
+			tick, end := a.progressBytes()
+			p, err := v.Plan(ctx, rough, func(done, total int64) { tick("counting", done, total) })
+			end()
+			if err != nil {
+				return err
+			}
+			return a.showOne(p.Table(), p)
+		})
 	cmd.Long = restoreHelp
-	dryRun := cmd.Flags().Bool("dry-run", false, "required: the daemon restores by itself")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "required: the daemon restores by itself")
+	cmd.Flags().BoolVar(&rough, "rough", false, "count by whole days, from the indexes")
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
-		if !*dryRun {
+		if !dryRun {
 			return usagef("a restore needs no command: start `cicada serve` with an empty " +
 				"--data-dir and this bucket; --dry-run says what it would find")
 		}
 		return run(cmd, given)
 	}
 	return cmd
-}
-
-func (a *app) tierWouldRestore(ctx context.Context, tier *tiered.Tier, s tiered.State) error {
-	marked, err := finished(ctx, tier)
-	if err != nil {
-		return err
-	}
-	var messages, bytes, kept int64
-	err = tier.Scan(ctx, s.Watermark, delay.MaxKey, func(k delay.Key, rec []byte) bool {
-		if !marked[k] {
-			messages++
-			bytes += int64(len(rec))
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	err = tier.ScanKept(ctx, func(k delay.Kept) bool {
-		if !marked[k.Key] {
-			kept++
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	t := &table{columns: []string{"", ""}}
-	for _, c := range [][2]string{
-		{"cluster", tier.ClusterID()},
-		{"manifest version", strconv.FormatUint(s.Version, 10)},
-		{"epoch of the last owner", strconv.FormatUint(uint64(s.Epoch), 10)},
-		{"written", s.WrittenAt.String()},
-		{"watermark", s.Watermark.Due.String()},
-		{"messages to come", strconv.FormatInt(messages, 10)},
-		{"bytes", strconv.FormatInt(bytes, 10)},
-		{"unfinished and dead", strconv.FormatInt(kept, 10)},
-		{"lost with the disk, at that moment", strconv.FormatInt(s.NotUploaded, 10)},
-	} {
-		t.add(c[0], map[string]string{"what": c[0], "value": c[1]}, c[0], c[1])
-	}
-	return a.print(t, false)
 }

@@ -205,6 +205,13 @@ func (c *Client) Status(ctx context.Context) (json.RawMessage, error) {
 	return r, err
 }
 
+// Tier is the state of the cold tier, as the daemon gives it.
+func (c *Client) Tier(ctx context.Context) (json.RawMessage, error) {
+	var r json.RawMessage
+	err := c.Do(ctx, http.MethodGet, "/v1/tier", nil, &r)
+	return r, err
+}
+
 // ConfirmClock accepts the daemon's wall clock after a step that it holds (rule R21).
 func (c *Client) ConfirmClock(ctx context.Context) error {
 	return c.Do(ctx, http.MethodPost, "/v1/clock/confirm", nil, nil)
