@@ -17,9 +17,9 @@ import (
 
 // Swept is what a Sweep found.
 type Swept struct {
-	Orphans []string // objects that no manifest lists, old enough to go
+	Orphans []string // objects that no manifest lists, old enough to go, and still there
 	Bytes   int64    // of them
-	Deleted []string // those that the Sweep before had found already, now deleted
+	Deleted []string // what the Sweep before had found already
 }
 
 // Sweep looks for objects of uploads that were never committed. It lists the whole bucket below the
@@ -35,7 +35,7 @@ func (t *Tier) Sweep(ctx context.Context, u Upkeep) (Swept, error) {
 	if err != nil {
 		return s, fmt.Errorf("sweep: %w", err)
 	}
-	if len(s.Orphans) > 0 && !u.DryRun {
+	if len(s.Orphans)+len(s.Deleted) > 0 && !u.DryRun {
 		t.opts.Logger.Info("tier swept", zap.Int("orphans", len(s.Orphans)),
 			zap.Int64("bytes", s.Bytes), zap.Int("deleted", len(s.Deleted)))
 	}
@@ -56,28 +56,29 @@ func (t *Tier) sweep(ctx context.Context, u *Upkeep) (s Swept, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.Orphans, s.Bytes = t.orphans(state, infos, u.Now(), modified)
+	found := make(map[string]bool)
+	for _, o := range t.orphans(state, infos, u.Now(), modified) {
+		if !u.DryRun && t.suspects[o.Key] {
+			s.Deleted = append(s.Deleted, o.Key)
+			continue
+		}
+		found[o.Key] = true
+		s.Orphans, s.Bytes = append(s.Orphans, o.Key), s.Bytes+o.Size
+	}
 	if u.DryRun {
 		return s, nil
-	}
-	found := make(map[string]bool, len(s.Orphans))
-	for _, name := range s.Orphans {
-		found[name] = true
-		if t.suspects[name] {
-			s.Deleted = append(s.Deleted, name)
-		}
 	}
 	t.suspects = found
 	return s, t.client.Delete(ctx, t.keys(s.Deleted)...)
 }
 
-// orphans gives the objects of infos that state does not name and that are older than OrphanAge:
+// orphans gives the objects, by name, of infos that state does not name and that are older than OrphanAge:
 // no upload waits that long for its commit (T4). The age is taken by the store's clock: modified is
 // when the manifest was written. What a later owner uploaded, and names this version does not know,
 // are left alone.
 func (t *Tier) orphans(
 	state *State, infos []objstore.Info, now delay.Due, modified time.Time,
-) (names []string, size int64) {
+) (found []objstore.Info) {
 	needed := state.Names(true)
 	at := now.Time()
 	if modified.Before(at) {
@@ -96,8 +97,9 @@ func (t *Tier) orphans(
 			continue
 		}
 		if at.Sub(info.Modified) > OrphanAge {
-			names, size = append(names, name), size+info.Size
+			info.Key = name
+			found = append(found, info)
 		}
 	}
-	return names, size
+	return found
 }

@@ -32,9 +32,10 @@ type Config struct {
 	Webhooks Webhooks
 	Brokers  []Broker
 
-	CacheBytes      int64 // block cache of the local store
-	ReserveBytes    int64 // free disk space below which intake is refused
-	MemoryLimit     int64 // soft limit of the Go heap; 0 is none
+	DeleteGrace     time.Duration // from "no longer listed" to deleted, in the bucket
+	CacheBytes      int64         // block cache of the local store
+	ReserveBytes    int64         // free disk space below which intake is refused
+	MemoryLimit     int64         // soft limit of the Go heap; 0 is none
 	ShutdownTimeout time.Duration
 	Log             Log
 }

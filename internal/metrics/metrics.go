@@ -27,6 +27,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler"
+	"github.com/cicadamq/cicada/scheduler/maintain"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -62,6 +63,9 @@ type Set struct {
 	lateness                        *prometheus.HistogramVec
 	commit, sync, offload, hydrate  prometheus.Histogram
 	tierRequests, tierBytes, writes *prometheus.CounterVec
+	compactions, collected          *prometheus.CounterVec
+	compacted                       prometheus.Counter
+	orphans                         *prometheus.GaugeVec
 	tierSeconds                     *prometheus.HistogramVec
 }
 
@@ -105,6 +109,14 @@ func (s *Set) counters() {
 	s.tierRequests = vec("tier_requests_total", "Attempts at the bucket.", "op", "code")
 	s.tierBytes = vec("tier_bytes_total", "Bytes read from and written to the bucket.", "op")
 	s.writes = vec("manifest_commits_total", "Commits of the manifest.", "result")
+	s.compactions = vec("tier_compactions_total", "Compactions in the bucket, by what they were for.",
+		"job", "result")
+	s.compacted = one("tier_compacted_bytes_total", "Bytes of objects that compactions replaced.")
+	s.collected = vec("tier_collected_total",
+		"Objects that left the lists of the manifest, or the bucket.", "what")
+	s.orphans = prometheus.NewGaugeVec(gauge("tier_orphans",
+		"What no manifest lists and is old, as the last sweep found it."), []string{"unit"})
+	s.registry.MustRegister(s.orphans)
 }
 
 func (s *Set) histograms() {
@@ -149,6 +161,7 @@ func (s *Set) Events() scheduler.Events {
 		Accepted: s.Accepted, Rejected: s.Rejected, Duplicate: s.Duplicate, Attempts: s.Attempts,
 		Finished: s.Finished, Lateness: s.Lateness, Commit: s.Commit, Sync: s.Sync,
 		Offload: s.Offload, Hydrate: s.Hydrate, Fallback: s.Fallback, ClockStep: s.ClockStep,
+		Maintain: maintain.Events{Compact: s.Compact, Collect: s.Collect, Sweep: s.Sweep},
 	}
 }
 
@@ -235,6 +248,35 @@ func (s *Set) TierRequest(op, code string, d time.Duration, bytes int64) {
 
 // ManifestCommit counts one commit of the manifest.
 func (s *Set) ManifestCommit(result string) { s.writes.WithLabelValues(result).Inc() }
+
+// Compact records one compaction that did something or failed.
+func (s *Set) Compact(c tiered.Compacted, _ time.Duration, err error) {
+	result := "ok"
+	if err != nil {
+		result = "error"
+	}
+	s.compactions.WithLabelValues(c.Job, result).Inc()
+	s.compacted.Add(float64(c.Read))
+}
+
+// Collect counts what one collection took away.
+func (s *Set) Collect(c tiered.Collected, _ error) {
+	for what, n := range map[string]int{
+		"segments": len(c.Segments), "kept": len(c.Kept), "marks": len(c.Marks),
+		"deleted": len(c.Deleted),
+	} {
+		s.collected.WithLabelValues(what).Add(float64(n))
+	}
+}
+
+// Sweep records what one sweep found and deleted.
+func (s *Set) Sweep(w tiered.Swept, err error) {
+	s.collected.WithLabelValues("orphans").Add(float64(len(w.Deleted)))
+	if err == nil {
+		s.orphans.WithLabelValues("objects").Set(float64(len(w.Orphans)))
+		s.orphans.WithLabelValues("bytes").Set(float64(w.Bytes))
+	}
+}
 
 // Watch adds the sources that are read at each scrape. It is called once.
 func (s *Set) Watch(sources Sources) error {

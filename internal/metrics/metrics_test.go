@@ -52,6 +52,9 @@ func filled(t *testing.T) *Set {
 	e.ClockStep(time.Hour)
 	te.Request("put", "ok", time.Millisecond, 100)
 	te.Commit("ok")
+	e.Maintain.Compact(tiered.Compacted{Job: "fresh", Read: 100}, time.Second, nil)
+	e.Maintain.Collect(tiered.Collected{Deleted: []string{"x"}}, nil)
+	e.Maintain.Sweep(tiered.Swept{Orphans: []string{"x"}, Bytes: 5}, nil)
 	require.NoError(t, s.Watch(Sources{
 		Status: func() scheduler.Status {
 			return scheduler.Status{Hot: scheduler.LevelStatus{Messages: 1, Bytes: 2}, Watermark: delay.Key{Due: 5000},
