@@ -64,7 +64,10 @@ var hostForm = regexp.MustCompile(`(proxy|sum|goproxy)[.](golang[.]org|io|cn)|` 
 	`\b(deb[.]debian|archive[.]ubuntu|pypi|files[.]pythonhosted)[.](org|com)\b|[.]pkg[.]dev\b`)
 
 func checkHosts(r *Repo) []Problem {
-	return r.scan(hostForm, anyFile, "name no registry: the machine that builds chooses it")
+	named := func(name string) bool {
+		return !slices.ContainsFunc(r.tables.registries, func(p permit) bool { return p.path == name })
+	}
+	return r.scan(hostForm, named, "name no registry: the machine that builds chooses it")
 }
 
 var pathForm = regexp.MustCompile(

@@ -345,6 +345,11 @@ var planted = []struct {
 	},
 	{
 		"hosts",
+		map[string]string{"compose.yml": "image: quay" + ".io/a/b:1\n"},
+		map[string]string{"docker-compose.yml": "image: quay" + ".io/a/b:1\n"},
+	},
+	{
+		"hosts",
 		map[string]string{".ci/run": "GOPROXY=https://proxy" + ".golang.org\n"},
 		map[string]string{".ci/run": "go test ./...\n"},
 	},
