@@ -116,7 +116,8 @@ func (c *Cut) apply(base *State, objects []stagedObject, now delay.Due) State {
 	next.Watermark, next.ClaimHorizon, next.Uploaded = c.Watermark, c.ClaimHorizon, c.Uploaded
 	next.Books, next.NotUploaded = c.Books, c.NotUploaded
 	next.Predicates = append([]delay.Predicate(nil), c.Predicates...) // nil when there are none
-	next.Cursors = nil // never an empty map, which would not come back from its bytes
+	// Never an empty map, which would not come back from its bytes.
+	next.Cursors = nil
 	for name, cursor := range c.Cursors {
 		if next.Cursors == nil {
 			next.Cursors = make(map[string][]byte, len(c.Cursors))

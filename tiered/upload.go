@@ -247,10 +247,12 @@ func (u *uploads) store(o stagedObject, body []byte, footer int) {
 	u.wg.Go(func() { done <- t.put(u.ctx, o.info.Name, body, footer) })
 }
 
-// put stores one object and reads its footer back (T1): it holds the checksum of the rest.
+// put stores one object and, unless the store proves what it has, reads its footer back (T1): it
+// holds the checksum of the rest.
 func (t *Tier) put(ctx context.Context, name string, body []byte, footer int) error {
 	key, at := t.prefix+name, int64(len(body)-footer)
-	if err := t.client.Put(ctx, key, body); err != nil {
+	proved, err := t.client.Put(ctx, key, body)
+	if proved || err != nil {
 		return err
 	}
 	for range 2 { // one answer may be spoilt on its way

@@ -316,7 +316,7 @@ func TestDoctorFinds(t *testing.T) {
 			`"disk":{"free_bytes":1000},"clock":{"now_ms":1800000009000},` +
 			`"books":{"accepted":3,"pending":1,"delivered":1}}`,
 		"GET /v1/tier": `503 {"code":"unavailable","message":"starting"}`,
-		"GET /readyz": `503 {"code":"unavailable","message":"draining"}`,
+		"GET /readyz":  `503 {"code":"unavailable","message":"draining"}`,
 	})
 	require.Equal(t, exitError, w.do("", "doctor"))
 	w.golden("doctor.txt")

@@ -45,7 +45,7 @@ type lane struct {
 
 	budget int // of retries, in tenths
 
-	fails   int  // attempts in a row without an answer
+	fails   int // attempts in a row without an answer
 	paused  bool
 	by      Class // the most urgent one whose failures are enough
 	since   time.Time

@@ -62,6 +62,11 @@ func (b *busy) GetRange(ctx context.Context, _ string, _, n int64) ([]byte, erro
 	return make([]byte, n), b.serve(ctx, false)
 }
 
+func put(ctx context.Context, c *Client) error {
+	_, err := c.Put(ctx, "k", nil)
+	return err
+}
+
 func get(ctx context.Context, c *Client) error {
 	_, err := c.GetRange(ctx, "k", 0, 1)
 	return err
@@ -191,7 +196,7 @@ func TestPausesInOrder(t *testing.T) {
 		require.Equal(t, Change{Class: Write, Paused: true, Cause: errLost}, told[1])
 
 		before, start := b.attempts, time.Now()
-		err := c.Put(As(ctx, Write), "k", nil)
+		err := put(As(ctx, Write), c)
 		require.ErrorIs(t, err, ErrPaused)
 		require.ErrorIs(t, err, delay.ErrUnavailable)
 		_, err = c.PutIf(As(ctx, Background), "k", nil, objstore.Condition{Absent: true})
@@ -204,7 +209,7 @@ func TestPausesInOrder(t *testing.T) {
 		require.NoError(t, get(ctx, c))
 		require.Len(t, told, 4, "an answer to a read ends what reads began")
 		require.Equal(t, Change{Class: Write, For: 59 * time.Second}, told[2])
-		require.NoError(t, c.Put(As(ctx, Background), "k", nil))
+		require.NoError(t, put(As(ctx, Background), c))
 	})
 }
 
@@ -222,19 +227,19 @@ func TestProbes(t *testing.T) {
 		c := client(b, Policy{Attempts: 1})
 		ctx := As(t.Context(), Write)
 		for range writePause {
-			require.ErrorIs(t, c.Put(ctx, "k", nil), errLost)
+			require.ErrorIs(t, put(ctx, c), errLost)
 		}
 		for range 3 {
 			require.NoError(t, get(t.Context(), c))
 		}
-		require.ErrorIs(t, c.Put(ctx, "k", nil), ErrPaused)
+		require.ErrorIs(t, put(ctx, c), ErrPaused)
 		time.Sleep(probeAfter)
 		try := func() (asked, refused int) {
 			before := b.attempts
 			var wg sync.WaitGroup
 			errs := make([]error, 10)
 			for i := range errs {
-				wg.Go(func() { errs[i] = c.Put(ctx, "k", nil) })
+				wg.Go(func() { errs[i] = put(ctx, c) })
 			}
 			wg.Wait()
 			for _, err := range errs {
@@ -252,11 +257,11 @@ func TestProbes(t *testing.T) {
 
 		// A caller that gives up says nothing, and must not take the probe with it.
 		short, cancel := context.WithTimeout(ctx, time.Millisecond)
-		require.Error(t, c.Put(short, "k", nil))
+		require.Error(t, put(short, c))
 		cancel()
 		bad = false
-		require.NoError(t, c.Put(ctx, "k", nil))
-		require.NoError(t, c.Put(As(ctx, Background), "k", nil))
+		require.NoError(t, put(ctx, c))
+		require.NoError(t, put(As(ctx, Background), c))
 		for _, h := range c.Health() {
 			require.False(t, h.Paused)
 			require.Zero(t, h.Since)
@@ -272,15 +277,15 @@ func TestReadsExplainWrites(t *testing.T) {
 		c := client(b, Policy{Attempts: 1})
 		ctx := As(t.Context(), Write)
 		for range writePause {
-			require.Error(t, c.Put(ctx, "k", nil))
+			require.Error(t, put(ctx, c))
 		}
 		for range writePause {
-			require.ErrorIs(t, c.Put(ctx, "k", nil), ErrPaused)
+			require.ErrorIs(t, put(ctx, c), ErrPaused)
 			require.Error(t, get(t.Context(), c))
 		}
 		b.say = nil
 		require.NoError(t, get(t.Context(), c))
-		require.NoError(t, c.Put(ctx, "k", nil))
+		require.NoError(t, put(ctx, c))
 	})
 }
 
@@ -336,7 +341,7 @@ func TestNoLimitsWithoutPauses(t *testing.T) {
 	b := &busy{say: func(bool) error { return errLost }}
 	c := client(b, Policy{Base: -1})
 	for range 100 {
-		require.Error(t, c.Put(As(t.Context(), Background), "k", nil))
+		require.Error(t, put(As(t.Context(), Background), c))
 	}
 	require.Equal(t, 500, b.attempts)
 	require.False(t, c.Paused(Background))

@@ -99,12 +99,19 @@ func New(bucket objstore.Bucket, p Policy) *Client {
 }
 
 // Put stores an immutable object: the same bytes are sent again until one attempt succeeds (I1).
-func (c *Client) Put(ctx context.Context, key string, body []byte) error {
+// proved says that the store has compared them with their checksum.
+func (c *Client) Put(ctx context.Context, key string, body []byte) (proved bool, err error) {
 	size := int64(len(body))
-	return c.repeat(ctx, "put", key, size, func(ctx context.Context) (int64, error) {
+	err = c.repeat(ctx, "put", key, size, func(ctx context.Context) (int64, error) {
+		if p, ok := c.bucket.(objstore.Prover); ok {
+			var err error
+			proved, err = p.PutProved(ctx, key, body)
+			return size, err
+		}
 		_, err := c.bucket.Put(ctx, key, body, objstore.Condition{})
 		return size, err
 	})
+	return proved && err == nil, err
 }
 
 // PutIf is one attempt at a conditional Put. ErrPaused: it was not made. Any other error that is

@@ -95,7 +95,7 @@ func TestWhatIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		calls := map[string]func(c *Client) error{
-			"put":       func(c *Client) error { return c.Put(ctx, "k", nil) },
+			"put":       func(c *Client) error { return put(ctx, c) },
 			"get":       func(c *Client) error { _, _, err := c.Get(ctx, "k", 3); return err },
 			"get_range": func(c *Client) error { _, err := c.GetRange(ctx, "k", 0, 5); return err },
 			"delete":    func(c *Client) error { return c.Delete(ctx, "k") },
@@ -194,6 +194,34 @@ func TestBatches(t *testing.T) {
 	require.Len(t, s.keys[2], 500)
 }
 
+// prover is a bucket whose store proves what it has stored, or not.
+type prover struct {
+	stub
+	proved bool
+}
+
+func (p *prover) PutProved(ctx context.Context, _ string, _ []byte) (bool, error) {
+	return p.proved, p.next(ctx)
+}
+
+// Only a store's own word spares the reading back, and not the word of an attempt that failed.
+func TestProof(t *testing.T) {
+	for _, proved := range []bool{false, true} {
+		p := &prover{proved: proved, stub: stub{errs: []error{errLost}}}
+		got, err := client(p, Policy{Base: -1}).Put(t.Context(), "k", []byte("abc"))
+		require.NoError(t, err)
+		require.Equal(t, proved, got)
+		require.Equal(t, 2, p.calls)
+	}
+	p := &prover{proved: true, stub: stub{errs: []error{objstore.ErrRefused}}}
+	got, err := client(p, Policy{Base: -1}).Put(t.Context(), "k", nil)
+	require.ErrorIs(t, err, objstore.ErrRefused)
+	require.False(t, got)
+	got, err = client(&stub{}, Policy{Base: -1}).Put(t.Context(), "k", nil)
+	require.NoError(t, err)
+	require.False(t, got)
+}
+
 // Metrics must name every outcome and count bytes only of what succeeded.
 func TestObserve(t *testing.T) {
 	s := &stub{errs: []error{objstore.ErrThrottled, context.Canceled, errLost, nil,
@@ -206,8 +234,8 @@ func TestObserve(t *testing.T) {
 	}})
 	_, err := c.GetRange(t.Context(), "k", 0, 7)
 	require.NoError(t, err)
-	require.Error(t, c.Put(t.Context(), "k", []byte("abc")))
-	require.Error(t, c.Put(t.Context(), "k", []byte("abc")))
+	require.Error(t, put(t.Context(), c))
+	require.Error(t, put(t.Context(), c))
 	require.Equal(t, []string{"get_range/throttled", "get_range/canceled", "get_range/unknown",
 		"get_range/ok", "put/not_found", "put/refused"}, codes)
 	require.EqualValues(t, 7, bytes)

@@ -63,6 +63,13 @@ type Bucket interface {
 	Close() error
 }
 
+// Prover is implemented by buckets whose store may prove what it has stored.
+type Prover interface {
+	// PutProved is Put without a condition. proved says that the store has compared all of the body
+	// with its checksum, so that nothing need be read back.
+	PutProved(ctx context.Context, key string, body []byte) (proved bool, err error)
+}
+
 // Clock is implemented by buckets that know the time of an independent clock (the Date header of
 // a remote store), for the guarded clock (rule R21).
 type Clock interface {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -61,19 +62,22 @@ func (o Options) GoString() string { return o.String() }
 
 // Bucket is an objstore.Bucket and an objstore.Clock in an S3-compatible store.
 type Bucket struct {
-	core    minio.Core
-	name    string
-	base    string // begins every key: "" or "prefix/"
-	place   string
-	clock   *watch
-	idle    func()
-	secrets []string
-	page    int // keys of one page of a list; 0 is what the store likes
+	core  minio.Core
+	name  string
+	base  string // begins every key: "" or "prefix/"
+	place string
+	clock *watch
+	// compares is set once the store has refused a body that did not fit its checksum.
+	compares atomic.Bool
+	idle     func()
+	secrets  []string
+	page     int // keys of one page of a list; 0 is what the store likes
 }
 
 var (
 	_ objstore.Bucket = (*Bucket)(nil)
 	_ objstore.Clock  = (*Bucket)(nil)
+	_ objstore.Prover = (*Bucket)(nil)
 )
 
 // Open checks opts. It asks the store nothing, unless opts.CreateBucket. The error is an
@@ -175,35 +179,46 @@ func (b *Bucket) GoString() string { return b.place }
 func (b *Bucket) Put(
 	ctx context.Context, key string, body []byte, cond objstore.Condition,
 ) (string, error) {
-	return b.put(ctx, key, body, cond, crc32.Checksum(body, castagnoli()))
+	etag, _, err := b.put(ctx, key, body, cond, crc32.Checksum(body, castagnoli()))
+	return etag, err
+}
+
+// PutProved implements objstore.Prover. A store that only repeats the checksum proves nothing: it
+// must also have refused a wrong one, which package probe finds out.
+func (b *Bucket) PutProved(ctx context.Context, key string, body []byte) (bool, error) {
+	_, echoed, err := b.put(ctx, key, body, objstore.Condition{},
+		crc32.Checksum(body, castagnoli()))
+	return echoed && b.compares.Load(), err
 }
 
 // PutCorrupt sends body with the checksum of another one, as damage on the way would: ErrRefused
 // from a store that compares, nil from one that does not. It is for package probe.
 func (b *Bucket) PutCorrupt(ctx context.Context, key string, body []byte) error {
 	sum := crc32.Checksum(body, castagnoli())
-	_, err := b.put(ctx, key, body, objstore.Condition{}, ^sum)
+	_, _, err := b.put(ctx, key, body, objstore.Condition{}, ^sum)
+	if errors.Is(err, objstore.ErrRefused) {
+		b.compares.Store(true)
+	}
 	return err
 }
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
+// put makes one request. echoed says that the answer repeats the checksum.
 func (b *Bucket) put(
 	ctx context.Context, key string, body []byte, cond objstore.Condition, sum uint32,
-) (string, error) {
+) (etag string, echoed bool, err error) {
 	if err := check(ctx, "put", key); err != nil {
-		return "", err
+		return "", false, err
 	}
+	text := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum))
 	does, opts := writes, minio.PutObjectOptions{
 		DisableMultipart: true, DisableContentSha256: true,
-		UserMetadata: map[string]string{
-			"x-amz-checksum-crc32c": base64.StdEncoding.EncodeToString(
-				binary.BigEndian.AppendUint32(nil, sum)),
-		},
+		UserMetadata: map[string]string{"x-amz-checksum-crc32c": text},
 	}
 	switch {
 	case cond.Absent && cond.ETag != "":
-		return "", fmt.Errorf("put %s: %w: no object is absent and has a tag", key,
+		return "", false, fmt.Errorf("put %s: %w: no object is absent and has a tag", key,
 			objstore.ErrPrecondition)
 	case cond.Absent:
 		does = creates
@@ -215,13 +230,15 @@ func (b *Bucket) put(
 	l := newLoan(body)
 	defer l.cut()
 	info, err := b.core.Client.PutObject(ctx, b.name, b.base+key, l, int64(len(body)), opts)
-	if err != nil {
-		return "", b.fault("put", key, does, err)
+	switch {
+	case err != nil:
+		return "", false, b.fault("put", key, does, err)
+	case info.ETag == "":
+		return "", false, fmt.Errorf("put %s: s3: the store gave no tag", key)
+	case info.ChecksumCRC32C != "" && info.ChecksumCRC32C != text:
+		return "", false, fmt.Errorf("put %s: s3: the store has another checksum than was sent", key)
 	}
-	if info.ETag == "" {
-		return "", fmt.Errorf("put %s: s3: the store gave no tag", key)
-	}
-	return info.ETag, nil
+	return info.ETag, info.ChecksumCRC32C != "", nil
 }
 
 // Get implements objstore.Bucket. Objects above 1 GiB are refused.

@@ -429,6 +429,81 @@ func TestClock(t *testing.T) {
 	require.Equal(t, 10, remote.Hour(), "a cache's Date was believed")
 }
 
+// What is taken for proved is not read back: a store that repeats a checksum without comparing it,
+// or says nothing, must not be believed, and one that has another checksum has not stored the body.
+func TestProved(t *testing.T) {
+	var echo atomic.Pointer[string]
+	changed := func(w http.ResponseWriter, r s3test.Request) bool {
+		e := echo.Load()
+		if e == nil || r.Method != http.MethodPut {
+			return false
+		}
+		w.Header().Set("ETag", `"x"`)
+		if *e != "" {
+			w.Header().Set("X-Amz-Checksum-Crc32c", *e)
+		}
+		return true
+	}
+	_, b := serve(t, s3test.Options{After: changed}, nil)
+	proved, err := b.PutProved(t.Context(), "k", []byte("123456789"))
+	require.NoError(t, err)
+	require.False(t, proved, "it was never seen to compare")
+	require.ErrorIs(t, b.PutCorrupt(t.Context(), "k", []byte("x")), objstore.ErrRefused)
+	proved, err = b.PutProved(t.Context(), "k", []byte("123456789"))
+	require.NoError(t, err)
+	require.True(t, proved)
+	silent, wrong := "", "AAAAAA=="
+	echo.Store(&silent)
+	proved, err = b.PutProved(t.Context(), "k", []byte("123456789"))
+	require.NoError(t, err)
+	require.False(t, proved)
+	echo.Store(&wrong)
+	_, err = b.PutProved(t.Context(), "k", []byte("123456789"))
+	require.ErrorContains(t, err, "another checksum")
+	require.False(t, isCertain(err))
+
+	_, b = serve(t, s3test.Options{IgnoreChecksums: true}, nil)
+	require.NoError(t, b.PutCorrupt(t.Context(), "k", []byte("x")))
+	proved, err = b.PutProved(t.Context(), "k", []byte("123456789"))
+	require.NoError(t, err)
+	require.False(t, proved)
+}
+
+// recorder is a transport that keeps the requests and answers none.
+type recorder struct{ urls, auth []string }
+
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.urls = append(r.urls, req.URL.Host+req.URL.Path)
+	r.auth = append(r.auth, req.Header.Get("Authorization"))
+	return nil, errors.New("no route")
+}
+
+// The bucket must be in the path where that is asked for, and the region be signed and not asked
+// for: stores of one's own have no names for buckets, and a request more before each first one.
+func TestWhereRequestsGo(t *testing.T) {
+	for _, c := range []struct {
+		opts        Options
+		url, region string
+	}{
+		{Options{PathStyle: true}, "s3.dualstack.us-east-1.amazonaws.com/cold/p/k", "us-east-1"},
+		{Options{Region: "eu-central-1"}, "cold.s3.dualstack.eu-central-1.amazonaws.com/p/k",
+			"eu-central-1"},
+		{Options{PathStyle: true, Endpoint: "https://store.example:9000", Region: "mars"},
+			"store.example:9000/cold/p/k", "mars"},
+	} {
+		c.opts.Bucket, c.opts.Prefix = "cold", "p"
+		c.opts.AccessKeyID, c.opts.SecretAccessKey = s3test.AccessKey, s3test.SecretKey
+		b, err := Open(t.Context(), c.opts)
+		require.NoError(t, err)
+		r := new(recorder)
+		b.clock.inner = r
+		_, err = b.Put(t.Context(), "k", []byte("x"), objstore.Condition{})
+		require.Error(t, err)
+		require.Equal(t, []string{c.url}, r.urls, "one request, and none to find the bucket")
+		require.Contains(t, r.auth[0], "/"+c.region+"/s3/aws4_request")
+	}
+}
+
 // A missing bucket must be made when asked for and only then; what cannot be right must be refused
 // before anything is sent.
 func TestOpen(t *testing.T) {

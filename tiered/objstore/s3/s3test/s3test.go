@@ -223,6 +223,9 @@ func (s *Server) put(objects map[string]object, key string, req Request) answer 
 	objects[key] = o
 	return func(w http.ResponseWriter) {
 		w.Header().Set("ETag", strconv.Quote(o.etag))
+		if said != "" { // careless stores repeat it, too
+			w.Header().Set("X-Amz-Checksum-Crc32c", said)
+		}
 		w.WriteHeader(http.StatusOK)
 	}
 }
