@@ -72,7 +72,7 @@ func (c *compaction) add(ctx context.Context, it *segment.Item) error {
 // full reports whether the output ends before next: it is large, or a UTC day ends and it is not
 // small. So near days get segments of their own, and far ones share.
 func (c *compaction) full(next delay.Key) bool {
-	stored, l := c.w.Stored(), &c.u.Limits
+	stored, l := c.w.Size(), &c.u.Limits
 	switch {
 	case c.single():
 		return false

@@ -136,6 +136,9 @@ func (w *Writer) Count() int64 { return w.foot.Count }
 // Stored is the size of the object so far, without the open block and the tail.
 func (w *Writer) Stored() int { return len(w.out) }
 
+// Size is about the size of the object so far: the open block counts as it is, the tail not.
+func (w *Writer) Size() int { return len(w.out) + len(w.raw) }
+
 // Finish completes the segment. The body is valid until the next Reset; the index, read back from
 // the body, for ever. A segment without items is an error.
 func (w *Writer) Finish() (body []byte, index *Index, err error) {
