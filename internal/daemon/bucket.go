@@ -12,7 +12,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
-	"github.com/cicadamq/cicada/internal/server"
+	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/objstore/filesystem"
 	"github.com/cicadamq/cicada/tiered/objstore/probe"
@@ -69,7 +69,7 @@ func (d *Daemon) tryOut(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("try bucket %s out: %w", d.cfg.Bucket, err)
 	}
-	d.probed.Store(&server.Probed{Verdict: verdict, At: d.opts.Now()})
+	d.probed.Store(&tierjson.Probed{Verdict: verdict, At: d.opts.Now()})
 	d.log.Info("bucket tried out", zap.Stringer("bucket", d.cfg.Bucket),
 		zap.Bool("verifies_checksums", verdict.Checksums))
 	if c, ok := d.bucket.(objstore.Clock); ok {

@@ -19,6 +19,7 @@ import (
 	"github.com/cicadamq/cicada/internal/config"
 	"github.com/cicadamq/cicada/internal/metrics"
 	"github.com/cicadamq/cicada/internal/server"
+	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler"
 	"github.com/cicadamq/cicada/tiered"
@@ -46,8 +47,8 @@ type Daemon struct {
 	store  *localstore.Store
 	bucket objstore.Bucket
 	tier   *tiered.Tier
-	probed atomic.Pointer[server.Probed] // the trial of the bucket
-	sinks  map[string]broker.Sink        // by the kind of target
+	probed atomic.Pointer[tierjson.Probed] // the trial of the bucket
+	sinks  map[string]broker.Sink          // by the kind of target
 	shard  *scheduler.Shard
 	counts *metrics.Set
 	server *server.Server

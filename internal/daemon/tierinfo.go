@@ -4,14 +4,14 @@ package daemon
 
 import (
 	"github.com/cicadamq/cicada/internal/config"
-	"github.com/cicadamq/cicada/internal/server"
+	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
 
 // tierInfo is what GET /v1/tier shows.
-func (d *Daemon) tierInfo() server.TierInfo {
+func (d *Daemon) tierInfo() tierjson.Info {
 	b := d.cfg.Bucket
-	info := server.TierInfo{
+	info := tierjson.Info{
 		Bucket: b.String(), State: d.tier.State(), Stats: d.tier.Stats(), Probed: d.probed.Load(),
 		SameDisk: b.Kind == config.FileBucket && sameDisk(d.cfg.DataDir, b.Dir),
 	}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -104,7 +105,7 @@ type Options struct {
 	// MaxInflightBytes bounds the bytes of requests being served; beyond it 429. Default 256 MiB.
 	MaxInflightBytes int64
 	// Tier tells of the cold tier. nil: there is none.
-	Tier func() TierInfo
+	Tier func() tierjson.Info
 	// Metrics serves GET /metrics. nil: 404.
 	Metrics http.Handler
 	// Rejected counts messages refused before the shard saw them. nil: not counted.

@@ -9,17 +9,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/tiered"
 	"github.com/cicadamq/cicada/tiered/objstore/probe"
 )
 
 // fakeTier is a tier with something to tell in every field.
-func fakeTier() TierInfo {
+func fakeTier() tierjson.Info {
 	at := time.UnixMilli(int64(fakeNow))
 	segment := tiered.SegmentInfo{Name: "l0/x", First: delay.Key{Due: fakeNow, Seq: 1},
 		Last: delay.Key{Due: fakeNow + 5, Seq: 2}, Count: 2, Bytes: 100, Stored: 40,
 		CommittedAt: fakeNow - 9}
-	return TierInfo{
+	return tierjson.Info{
 		Bucket: "s3://cold/p", State: tiered.State{
 			Version: 7, WrittenAt: fakeNow - 1, NotUploaded: 1,
 			Segments: []tiered.SegmentInfo{segment}, Marks: []tiered.SegmentInfo{{Count: 1, Stored: 9}},
@@ -31,7 +32,7 @@ func fakeTier() TierInfo {
 			Commits: 3, Requests: map[string]int64{"put/ok": 4, "list/ok": 1, "put/unknown": 2},
 			Health: []tiered.Health{{Limit: 64}, {Class: 1, Paused: true, Since: at, Limit: 1}},
 		},
-		Probed:    &Probed{Verdict: probe.Verdict{Conditions: true}, At: at},
+		Probed:    &tierjson.Probed{Verdict: probe.Verdict{Conditions: true}, At: at},
 		StoreTime: at, LocalTime: at.Add(-1500 * time.Millisecond),
 	}
 }
@@ -58,7 +59,7 @@ func TestTier(t *testing.T) {
 	code, out, _ = ask(t, New(newFake(), Options{}), "GET", "/v1/tier", "")
 	require.Equal(t, 404, code)
 	require.Contains(t, out["message"], "no bucket")
-	code, out, _ = ask(t, New(newFake(), Options{Tier: func() TierInfo { return TierInfo{} }}), "GET",
+	code, out, _ = ask(t, New(newFake(), Options{Tier: func() tierjson.Info { return tierjson.Info{} }}), "GET",
 		"/v1/tier", "")
 	require.Equal(t, 200, code)
 	require.Equal(t, []any{}, out["levels"])

@@ -67,7 +67,8 @@ func Examine(raw json.RawMessage, now time.Time) []Finding {
 	f := Finding{"manifest", OK, "none yet"}
 	if m.Version > 0 {
 		age := now.Sub(time.UnixMilli(m.WrittenAtMS))
-		f.Detail = fmt.Sprintf("version %d, written %s ago, %s", m.Version, tierview.Span(age), tierview.Size(m.Bytes))
+		f.Detail = fmt.Sprintf("version %d, written %s ago, %s", m.Version, tierview.Span(age),
+			tierview.Size(m.Bytes))
 		if age > manifestWarn && m.NotUploaded > 0 {
 			f.Result = Warn
 		}
