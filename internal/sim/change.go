@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
@@ -51,7 +53,7 @@ func (w *World) change(m *message, kind scheduler.Change) {
 		q.Due = w.due()
 	}
 	w.trace(m, "%s due %d", changeNames[kind], q.Due)
-	w.spawn(changeNames[kind], opCancel, func() {
+	w.spawn(changeNames[kind], swarm.Cancel, func() {
 		m.out++
 		var mv moving
 		switch kind {
@@ -74,7 +76,7 @@ func (w *World) change(m *message, kind scheduler.Change) {
 			err = r[0].Err
 		}
 		w.trace(m, "%s: %s %s due %d %s", changeNames[kind], r[0].Verdict, r[0].State, r[0].Due,
-			reasonOf(err))
+			trace.Reason(err))
 		if kind <= scheduler.StopRetrying {
 			m.cancels--
 			w.cancelAnswered(m, &r[0], err, asked)
@@ -171,14 +173,14 @@ func (w *World) retryDead(m *message) {
 	if m.out > 0 || m.deleted > no || !m.mayDie(w) && !m.expires() {
 		return
 	}
-	w.spawn("retry-dead", opRetryDead, func() {
+	w.spawn("retry-dead", swarm.RetryDead, func() {
 		m.out++
 		lastBoot, stopped, before := m.lastBoot, m.stopped, m.acked == yes || m.told
 		mv := m.beginMove(w.shard.Now())
 		m.lastBoot, m.stopped, m.retried = -1, min(m.stopped, maybe), true
 		r, err := w.shard.RetryDead(w.ctx, m.id)
 		m.out--
-		w.trace(m, "retry of the dead: due %d %s", r.Due, reasonOf(err))
+		w.trace(m, "retry of the dead: due %d %s", r.Due, trace.Reason(err))
 		switch {
 		case err == nil:
 			m.endMove(mv, r.Due, false)
@@ -206,13 +208,13 @@ func (w *World) deleteDead(m *message) {
 	if m.out > 0 || !m.mayDie(w) && !m.expires() {
 		return
 	}
-	w.spawn("delete-dead", opDeleteDead, func() {
+	w.spawn("delete-dead", swarm.DeleteDead, func() {
 		m.out++
 		before := m.deleted
 		m.deleted = max(m.deleted, maybe)
 		err := w.shard.DeleteDead(w.ctx, m.id)
 		m.out--
-		w.trace(m, "delete of the dead: %s", reasonOf(err))
+		w.trace(m, "delete of the dead: %s", trace.Reason(err))
 		switch {
 		case err == nil:
 			m.deleted = yes

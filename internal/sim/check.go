@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/scheduler"
-	"github.com/cicadamq/cicada/tiered/objstore"
 )
 
 // watch checks what must hold after every action.
@@ -189,13 +189,10 @@ func (w *World) noteLoss(disk bool) {
 		return
 	}
 	var uploaded delay.Seq
-	if w.tier != nil {
-		uploaded = w.tier.State().Uploaded
+	if s := w.truth.State(); s != nil {
+		uploaded = s.Uploaded
 	}
-	w.model.losses++
-	for _, m := range w.model.all {
-		m.lost(uploaded)
-	}
+	w.model.lose(uploaded)
 }
 
 // noteDrained checks the promise of an orderly end: nothing is repeated after it.
@@ -212,32 +209,34 @@ func (w *World) noteDrained(err error) {
 
 // flushing is the body of a flush's strand.
 func (w *World) flushing() {
-	w.trace(nil, "flush")
+	w.traceNode("flush")
 	var finished []*message
-	if len(w.model.all) > 0 && w.settledBut(opFlush) {
+	if len(w.model.all) > 0 && !w.old && w.settledBut(swarm.Flush) {
 		now := w.now()
 		for _, m := range w.model.all {
-			if m.done && (m.acked == yes || m.told && m.toldAt+outcomesAfter < now) {
+			// What was delivered before a crash is in the bucket once the watermark passes it.
+			if m.done && (m.acked == yes && m.ackLife == w.life ||
+				m.told && m.toldAt+outcomesAfter < now && m.toldBoot == w.life) {
 				finished = append(finished, m)
 			}
 		}
 	}
 	before := w.tier.State().Version
-	if err := w.shard.Do(w.ctx, scheduler.Task{Kind: scheduler.TaskFlush}); err != nil {
-		w.fail(nil, "flush: %v", err)
+	w.taskDone(swarm.Flush, w.shard.Do(w.ctx, scheduler.Task{Kind: scheduler.TaskFlush}))
+	if w.shard == nil {
+		return // it was replaced and has ended
 	}
 	state := w.tier.State()
-	w.trace(nil, "flushed: version %d", state.Version)
+	w.traceNode("flushed: version %d", state.Version)
 	if state.Version > before {
 		for _, m := range finished {
 			m.finalTier = true
 		}
 	}
-	w.checkBucket()
 }
 
 // settledBut is settled, but for the strand that asks.
-func (w *World) settledBut(kind op) bool {
+func (w *World) settledBut(kind swarm.Op) bool {
 	if len(w.strands) != 1 || w.strands[0].kind != kind {
 		return false
 	}
@@ -250,18 +249,33 @@ func (w *World) settledBut(kind op) bool {
 	return true
 }
 
-// checkBucket: what the manifest lists is there, and its watermark never goes back.
+// checkBucket: whoever began from the manifest now would find what is owed and nothing that has
+// ended for good.
 func (w *World) checkBucket() {
-	state := w.tier.State()
-	if state.Watermark.Less(w.manifestMark) {
-		w.fail(nil, "the manifest's watermark went back from %s to %s", w.manifestMark,
-			state.Watermark)
-	}
-	w.manifestMark = state.Watermark
-	for name := range state.Names(false) {
-		if !w.object(name) {
-			w.fail(nil, "the manifest lists %s, and the bucket has no such object", name)
+	pending := make(map[*message]bool)
+	w.truth.Pending(func(key delay.Key, record []byte) {
+		if msg, err := delay.DecodeRecord(record); err == nil {
+			if m := w.model.find(msg.Body); m != nil {
+				pending[m] = true
+				w.checkReturned(m, key)
+			}
 		}
+	})
+	for _, m := range w.model.all {
+		if m.tier && m.accepted == yes && !pending[m] && m.untouched() &&
+			w.now() < m.earliest() {
+			w.fail(m, "it is durable in the bucket, and the bucket does not have it")
+		}
+	}
+}
+
+// checkReturned checks a message that is pending in the bucket.
+func (w *World) checkReturned(m *message, key delay.Key) {
+	switch {
+	case m.finalTier && !m.retried:
+		w.fail(m, "its end was in the bucket, and key %s is pending there again", key)
+	case m.cancelled == yes && m.cancelTier && m.moving == 0:
+		w.fail(m, "its cancel was durable in the bucket, and key %s is pending there", key)
 	}
 }
 
@@ -324,15 +338,6 @@ func (m *message) mayDie(w *World) bool {
 	tried := m.attempts > 0 || m.draft.Target.IsPull()
 	return m.refusals > 0 || m.stopped > no ||
 		tried && m.draft.MaxAttempts+w.cfg.Options.MaxAttempts > 0
-}
-
-// object reports whether the bucket really holds an object of the manifest.
-func (w *World) object(name string) (found bool) {
-	err := w.objs.List(w.ctx, "", func(i objstore.Info) bool {
-		found = strings.HasSuffix(i.Key, "/"+name)
-		return !found
-	})
-	return found && err == nil
 }
 
 // checkBooks compares the books with the model, as far as no crash has left a request open.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -17,8 +18,8 @@ import (
 // calm is a world without trouble, opened, with one accepted message due in a second.
 func calm(t *testing.T) (*World, *message) {
 	t.Helper()
-	cfg := Draw(3)
-	cfg.Weights = [ops]int{}
+	cfg := swarm.Draw(3)
+	cfg.Weights = [swarm.Ops]int{}
 	cfg.Bucket, cfg.Pushes, cfg.Queues = true, 1, 1
 	cfg.BucketFault, cfg.TargetFault, cfg.NamedShare, cfg.TierShare = 0, 0, 0, 0
 	cfg.ExpiryShare, cfg.OnceShare = 0, 0
@@ -100,7 +101,7 @@ func TestAttemptCheckers(t *testing.T) {
 			m.replaced = yes
 		}, "replaced"},
 		"delivered": {func(w *World, m *message, _ *broker.Delivery) {
-			m.told, m.toldBoot = true, w.boots
+			m.told, m.toldBoot = true, w.life
 		}, "without a crash"},
 		"durable": {func(_ *World, m *message, _ *broker.Delivery) {
 			m.final = true
@@ -112,7 +113,7 @@ func TestAttemptCheckers(t *testing.T) {
 		"at once": {func(_ *World, m *message, _ *broker.Delivery) { m.flying = true }, "another"},
 		"number":  {func(_ *World, _ *message, d *broker.Delivery) { d.Attempt = 0 }, "number 0"},
 		"counted": {func(w *World, m *message, _ *broker.Delivery) {
-			m.last, m.lastBoot = 1, w.boots
+			m.last, m.lastBoot = 1, w.life
 		}, "attempt 1 after attempt 1"},
 		"at most once": {func(_ *World, m *message, _ *broker.Delivery) {
 			m.draft.Mode, m.attempts = delay.AtMostOnce, 1
@@ -251,21 +252,24 @@ func TestStateCheckers(t *testing.T) {
 		w, _ := calm(t)
 		m := w.draft("x")
 		m.draft.Durability = delay.Tier
-		w.spawn("send", opSend, func() { w.accept([]*message{m}, []delay.Draft{m.draft}) })
+		w.spawn("send", swarm.Send, func() { w.accept([]*message{m}, []delay.Draft{m.draft}) })
 		for m.accepted != yes {
-			if !w.busy() || !w.underWay(opFlush) {
-				w.do(opFlush, scheduler.Task{Kind: scheduler.TaskFlush})
+			if !w.busy() || !w.underWay(swarm.Flush) {
+				w.do(swarm.Flush, scheduler.Task{Kind: scheduler.TaskFlush})
 			}
 		}
 		w.checkBucket()
 		state := w.tier.State()
 		require.NotEmpty(t, state.Segments)
-		for name := range state.Names(false) {
-			require.NoError(t, w.objs.Delete(t.Context(), "v1/41/0/"+name))
-		}
-		require.Contains(t, caught(t, w.checkBucket), "no such object")
-		w.manifestMark = delay.MaxKey
-		require.Contains(t, caught(t, w.checkBucket), "went back")
+		m.finalTier = true
+		require.Contains(t, caught(t, w.checkBucket), "pending there again")
+		m.finalTier, m.cancelled, m.cancelTier = false, yes, true
+		require.Contains(t, caught(t, w.checkBucket), "is pending there")
+		m.cancelled = no
+		lost := w.draft("y")
+		lost.tier, lost.accepted = true, yes
+		lost.dues[0] = w.now() + 1000
+		require.Contains(t, caught(t, w.checkBucket), "does not have it")
 	})
 	t.Run("lost", func(t *testing.T) {
 		w, m := calm(t)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
@@ -15,23 +17,23 @@ import (
 const forever = 100 * time.Hour
 
 // request starts one request of a client.
-func (w *World) request(o op) {
+func (w *World) request(o swarm.Op) {
 	switch o {
-	case opSend:
+	case swarm.Send:
 		w.send(1)
-	case opBatch:
+	case swarm.Batch:
 		w.send(2 + w.rng.IntN(20))
-	case opPoll:
+	case swarm.Poll:
 		w.poll()
-	case opSettle:
+	case swarm.Settle:
 		w.settle()
-	case opPurge:
+	case swarm.Purge:
 		w.purge()
-	case opPause, opUnpause:
-		w.pause(o == opPause)
-	case opReserve:
+	case swarm.Pause, swarm.Unpause:
+		w.pause(o == swarm.Pause)
+	case swarm.Reserve:
 		w.reserve()
-	case opCount:
+	case swarm.Count:
 		w.count()
 	default:
 		if m := w.pickMessage(); m != nil {
@@ -40,25 +42,25 @@ func (w *World) request(o op) {
 	}
 }
 
-func (w *World) requestAbout(o op, m *message) {
+func (w *World) requestAbout(o swarm.Op, m *message) {
 	switch o {
-	case opResend:
+	case swarm.Resend:
 		w.resend(m)
-	case opReplace:
+	case swarm.Replace:
 		w.replace(m)
-	case opCancel:
+	case swarm.Cancel:
 		w.change(m, scheduler.Cancel)
-	case opStop:
+	case swarm.Stop:
 		w.change(m, scheduler.StopRetrying)
-	case opReschedule:
+	case swarm.Reschedule:
 		w.change(m, scheduler.Reschedule)
-	case opFire:
+	case swarm.Fire:
 		w.change(m, scheduler.Fire)
-	case opGet:
+	case swarm.Get:
 		w.look(m)
-	case opRetryDead:
+	case swarm.RetryDead:
 		w.retryDead(m)
-	case opDeleteDead:
+	case swarm.DeleteDead:
 		w.deleteDead(m)
 	}
 }
@@ -172,7 +174,7 @@ func (w *World) send(n int) {
 		w.trace(m, "send %q to %s due %d %s", m.id, m.draft.Target, m.draft.Due,
 			m.draft.Durability)
 	}
-	w.spawn("send", opSend, func() { w.accept(batch, drafts) })
+	w.spawn("send", swarm.Send, func() { w.accept(batch, drafts) })
 }
 
 // accept makes the call and notes its answers.
@@ -196,11 +198,11 @@ func (w *World) accepted(m *message, r *scheduler.Receipt, err error, first bool
 		err = r.Err
 	} else if !errors.Is(err, delay.ErrOverloaded) && !errors.Is(err, delay.ErrClosed) &&
 		!errors.Is(err, delay.ErrInvalid) {
-		w.trace(m, "accept: unknown: %s", reasonOf(err))
+		w.trace(m, "accept: unknown: %s", trace.Reason(err))
 		return
 	}
 	if err != nil {
-		w.trace(m, "accept: %s", reasonOf(err))
+		w.trace(m, "accept: %s", trace.Reason(err))
 		if first && m.out == 0 {
 			m.accepted, m.refused = no, true
 		}
@@ -246,7 +248,7 @@ func (w *World) resend(m *message) {
 		other.aside = true
 		w.trace(m, "send other content (message %d)", other.no)
 		m.out++
-		w.spawn("conflict", opResend, func() {
+		w.spawn("conflict", swarm.Resend, func() {
 			w.accept([]*message{other}, []delay.Draft{other.draft})
 			m.out--
 			if other.accepted == yes {
@@ -259,7 +261,7 @@ func (w *World) resend(m *message) {
 	d := m.draft
 	d.AcceptedAt = w.shard.Now()
 	w.trace(m, "send again")
-	w.spawn("resend", opResend, func() {
+	w.spawn("resend", swarm.Resend, func() {
 		m.out++
 		m.accepted = max(m.accepted, maybe)
 		var r [1]scheduler.Receipt
@@ -287,7 +289,7 @@ func (w *World) replace(m *message) {
 	m.replaced = maybe
 	d := next.draft
 	d.Replace = true
-	w.spawn("replace", opReplace, func() {
+	w.spawn("replace", swarm.Replace, func() {
 		m.out++
 		w.accept([]*message{next}, []delay.Draft{d})
 		m.out--
@@ -303,10 +305,10 @@ func (w *World) replace(m *message) {
 // look reads a message and compares it with what is known.
 func (w *World) look(m *message) {
 	m.out++
-	w.spawn("get", opGet, func() {
+	w.spawn("get", swarm.Get, func() {
 		info, err := w.shard.Get(w.ctx, m.id, true)
 		m.out--
-		w.trace(m, "get: %s %s", info.State, reasonOf(err))
+		w.trace(m, "get: %s %s", info.State, trace.Reason(err))
 		w.checkLook(m, &info, err)
 	})
 }
@@ -335,32 +337,32 @@ func (w *World) checkLook(m *message, info *scheduler.Info, err error) {
 func (w *World) purge() {
 	target := w.target()
 	w.trace(nil, "purge %s", target)
-	w.spawn("purge", opPurge, func() {
+	w.spawn("purge", swarm.Purge, func() {
 		for _, m := range w.model.all {
 			if m.draft.Target == target && m.cancelled == no && !m.done {
 				m.cancelled = maybe
 			}
 		}
 		n, err := w.shard.Purge(w.ctx, scheduler.Filter{Target: target}, false)
-		w.trace(nil, "purged %d: %s", n, reasonOf(err))
+		w.trace(nil, "purged %d: %s", n, trace.Reason(err))
 	})
 }
 
 // pause stops or starts a target.
 func (w *World) pause(on bool) {
 	target := w.target()
-	w.spawn("pause", opPause, func() { // unpausing too: the last one wins
+	w.spawn("pause", swarm.Pause, func() { // unpausing too: the last one wins
 		w.model.paused(target)
 		err := w.shard.SetPaused(w.ctx, target, on)
-		w.trace(nil, "paused %s %v: %s", target, on, reasonOf(err))
+		w.trace(nil, "paused %s %v: %s", target, on, trace.Reason(err))
 	})
 }
 
 // reserve takes ids for later.
 func (w *World) reserve() {
-	w.spawn("reserve", opReserve, func() {
+	w.spawn("reserve", swarm.Reserve, func() {
 		ids, err := w.shard.Reserve(w.ctx, 1+w.rng.IntN(3))
-		w.trace(nil, "reserved %v: %s", ids, reasonOf(err))
+		w.trace(nil, "reserved %v: %s", ids, trace.Reason(err))
 		w.model.reserved = append(w.model.reserved, ids...)
 	})
 }
@@ -368,10 +370,10 @@ func (w *World) reserve() {
 // count reads the long way round.
 func (w *World) count() {
 	f := scheduler.Filter{Target: w.target()}
-	w.spawn("count", opCount, func() {
+	w.spawn("count", swarm.Count, func() {
 		n, err := w.shard.Count(w.ctx, f)
-		w.trace(nil, "count %s: %d %s", f.Target, n, reasonOf(err))
+		w.trace(nil, "count %s: %d %s", f.Target, n, trace.Reason(err))
 		list, _, err := w.shard.List(w.ctx, f, 1000, "")
-		w.trace(nil, "list %s: %d %s", f.Target, len(list), reasonOf(err))
+		w.trace(nil, "list %s: %d %s", f.Target, len(list), trace.Reason(err))
 	})
 }

@@ -20,10 +20,14 @@
 // clients were told and what receivers have; the checkers compare. After a phase with faults
 // comes one without, at whose end everything must be finished.
 //
-// Files: world.go the loop, strand.go the coroutines, node.go the process and its end, disk.go the
-// disk that decides what is synced, config.go what a seed draws, client.go, change.go and pull.go
-// the clients, sink.go the receivers and the checkers of attempts, model.go the truth, check.go
-// the other checkers, run.go the two phases.
+// A process with its disk is a node. There may be several: one that took the shard last, which
+// clients talk to, those that had it before, and one that is about to take it.
+//
+// Files: world.go the loop, strand.go the coroutines, node.go a process and its end, owners.go
+// several of them, client.go, change.go and pull.go the clients, sink.go the receivers and the
+// checkers of attempts, model.go the truth, check.go the other checkers, run.go the two phases,
+// giveback.go what follows. Packages: swarm draws what a seed means, disk decides what is synced,
+// audit watches the bucket, trace remembers.
 //
 // # Invariants
 //

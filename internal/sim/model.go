@@ -49,6 +49,7 @@ type message struct {
 	attempts int
 	lastTurn uint64 // when the last attempt was learnt
 	ackTurn  uint64 // when the ack was answered
+	ackLife  int    // and by which incarnation
 	slack    int    // attempts that were claimed before STOPPED was answered
 	last     uint32 // number of the last attempt
 	lastBoot int
@@ -72,14 +73,13 @@ type message struct {
 
 // model is what the clients and the receivers know.
 type model struct {
-	all       []*message
-	named     map[delay.ID]*message // the newest content of each client's id
-	unsure    int                   // requests whose outcome a crash left open
-	restoring bool                  // the disk is new, the bucket is not
-	losses    int
-	retried   int
-	reserved  []delay.ID
-	pauses    []delay.Target // every target that was ever paused
+	all      []*message
+	named    map[delay.ID]*message // the newest content of each client's id
+	unsure   int                   // requests whose outcome a crash left open
+	losses   int
+	retried  int
+	reserved []delay.ID
+	pauses   []delay.Target // every target that was ever paused
 }
 
 func (m *model) init() { m.named = make(map[delay.ID]*message) }
@@ -144,9 +144,24 @@ func (m *message) may(due delay.Due) {
 // earliest is the least due that could hold.
 func (m *message) earliest() delay.Due { return slices.Min(m.dues) }
 
+// untouched reports whether nothing was ever asked or done about m but to accept it.
+func (m *message) untouched() bool {
+	return m.attempts == 0 && !m.moved && m.moving == 0 && m.cancelled == no && m.stopped == no &&
+		m.replaced == no && m.deleted == no && !m.done && !m.revived && !m.forgiven
+}
+
 // owed reports whether the message must be delivered or end in a way somebody asked for.
 func (m *message) owed() bool {
 	return m.accepted == yes && !m.forgiven && !m.done && m.replaced == no
+}
+
+// lose notes that a disk was lost or set aside: uploaded is the last seq that the bucket has for
+// sure.
+func (m *model) lose(uploaded delay.Seq) {
+	m.losses++
+	for _, msg := range m.all {
+		msg.lost(uploaded)
+	}
 }
 
 // lost is what the loss of a disk means for m: uploaded is the last seq that the bucket holds for

@@ -5,6 +5,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"time"
@@ -14,23 +15,88 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/audit"
+	"github.com/cicadamq/cicada/internal/sim/disk"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler"
 	"github.com/cicadamq/cicada/tiered"
+	"github.com/cicadamq/cicada/tiered/manifest"
 	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/objstore/faulty"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
 
-func (w *World) newDisk() { w.disk = newDisk(vfs.NewCrashableMem()) }
+// node is a process with its disk: an owner of the shard, one that was, or one that will be.
+type node struct {
+	name  int
+	life  int // which incarnation of a process it is
+	disk  *disk.Disk
+	link  *audit.Link
+	store *localstore.Store
+	tier  *tiered.Tier
+	shard *scheduler.Stepped // nil while the process is down
+
+	draining  bool
+	owned     bool // the disk has belonged to an owner
+	restoring bool // the disk is new, the bucket is not
+	fresh     bool // the disk was empty when the process started
+	frozen    bool // none of its tasks run
+	old       bool // another one took the shard
+	saw       bool // and it knows
+	joining   bool // has not taken the shard yet
+	found     bool // with a disk that was set aside
+	barrier   uint64
+	quiet     time.Duration // it may claim nothing before
+	quietLife int           // the incarnation that has to wait
+	lost      *disk.Disk    // the one before this, which may be found again
+	seenMark  delay.Key     // highest watermark that was synced on this disk
+}
+
+func (w *World) newNode() *node {
+	n := &node{disk: disk.New(vfs.NewCrashableMem())}
+	n.link = &audit.Link{
+		Bucket: w.bucket, Saw: func() bool { return n.saw }, Part: w.deleted,
+		Fail: func(format string, args ...any) { w.fail(nil, format, args...) },
+		Read: func(s *manifest.State) {
+			n.saw = n.saw || n.shard != nil && n.old && s.Epoch > n.store.Meta().Epoch
+		},
+	}
+	return n
+}
+
+// deleted decides how many of n deletions happen.
+func (w *World) deleted(n int) int {
+	if n > 1 && w.chance(w.cfg.BucketFault) && !w.healed {
+		return w.rng.IntN(n)
+	}
+	w.stats.Deleted += n
+	return n
+}
+
+// traceNode writes a line that names the process, when it is not the first.
+func (w *World) traceNode(format string, args ...any) {
+	if w.name > 0 {
+		format = fmt.Sprintf("[%d] %s", w.name, format)
+	}
+	w.trace(nil, format, args...)
+}
 
 // newBucket makes the bucket. Its faults depend on the call and the turn, not on the order in
-// which the readers of a scan happen to run (W2). Before and after every commit it gives the turn
-// back, so that a crash can come in between.
+// which the readers of a scan happen to run (W2). Before and after every commit and deletion it
+// gives the turn back, so that a crash, or another owner, can come in between.
 func (w *World) newBucket() {
-	w.objs = memory.New(memory.Options{Now: w.wall})
+	skew := w.cfg.StoreSkew
+	w.objs = memory.New(memory.Options{Now: func() time.Time { return w.wall().Add(skew) }})
+	w.truth = audit.New(w.objs, audit.Options{
+		Now: w.wall, Grace: w.cfg.Grace, OrphanAge: tiered.OrphanAge,
+		Window: w.cfg.Options.DedupeWindow, IDs: delay.NewIDMaker("simulated"),
+		Fail:      func(format string, args ...any) { w.fail(nil, format, args...) },
+		Committed: w.committed,
+	})
 	p := w.cfg.BucketFault
-	w.bucket = faulty.New(w.objs, rand.New(rand.NewPCG(w.cfg.Seed, 2)), faulty.Options{
+	w.bucket = faulty.New(w.truth, rand.New(rand.NewPCG(w.cfg.Seed, 2)), faulty.Options{
 		FailBefore: p, FailAfter: p, Throttle: p / 2, Truncate: p / 2, FlipBit: p / 2,
 		Dice: w.dice,
 		Before: func(_ context.Context, c faulty.Call) error {
@@ -51,10 +117,10 @@ func (w *World) dice(c faulty.Call) *rand.Rand {
 	return rand.New(rand.NewPCG(h.Sum64(), w.turn<<20^w.cfg.Seed))
 }
 
-// atBucket is a place where others may run: before and after a conditional put, which the strand
-// makes itself. The other calls may come from helpers of its own, which cannot yield.
+// atBucket is a place where others may run: before and after a conditional put or a deletion, which
+// the strand makes itself. The other calls may come from helpers of its own, which cannot yield.
 func (w *World) atBucket(c faulty.Call) {
-	if c.Op == "put_if" && w.current != nil && !w.current.dead {
+	if (c.Op == "put_if" || c.Op == "delete") && w.current != nil && !w.current.dead {
 		w.yield()
 	}
 }
@@ -74,15 +140,17 @@ func (p patient) Delete(ctx context.Context, keys ...string) error {
 
 // open starts the process.
 func (w *World) open() {
-	w.spawn("open", opOpen, func() {
+	w.spawn("open", swarm.Open, func() {
+		w.began = w.turn
 		w.boots++
-		w.trace(nil, "open %d", w.boots)
+		w.life = w.boots
+		w.traceNode("open %d", w.life)
 		if err := w.tryOpen(); err != nil {
-			w.trace(nil, "open failed: %s", reasonOf(err))
+			w.traceNode("open failed: %s", trace.Reason(err))
 			w.afterFailedOpen(err)
 			return
 		}
-		w.trace(nil, "opened: epoch %d watermark %s", w.store.Meta().Epoch,
+		w.traceNode("opened: epoch %d watermark %s", w.store.Meta().Epoch,
 			w.store.Meta().Watermark)
 	})
 }
@@ -91,18 +159,26 @@ func (w *World) open() {
 func (w *World) afterFailedOpen(err error) {
 	w.closeAll()
 	switch {
+	case w.node != w.main:
+		w.notTaken(err)
 	case errors.Is(err, scheduler.ErrOldDisk):
-		if !w.model.restoring {
+		if !w.restoring {
 			w.fail(nil, "the own disk is not believed: %v", err)
 		}
-		w.newDisk()
-	case errors.Is(err, delay.ErrUnavailable), errors.Is(err, objstore.ErrThrottled),
-		errors.Is(err, faulty.ErrDown), errors.Is(err, faulty.ErrInjected):
-	case errors.Is(err, delay.ErrCorrupt) && w.cfg.BucketFault > 0 && !w.healed:
+		w.disk = disk.New(vfs.NewCrashableMem())
+	case isTransient(err):
+	case errors.Is(err, delay.ErrCorrupt) && (w.cfg.BucketFault > 0 && !w.healed || w.vanished()):
 		// A spoilt answer is told from a spoilt object by asking again.
 	default:
 		w.fail(nil, "open: %v", err)
 	}
+}
+
+// isTransient reports whether err is the bucket's, for now.
+func isTransient(err error) bool {
+	return errors.Is(err, delay.ErrUnavailable) || errors.Is(err, objstore.ErrThrottled) ||
+		errors.Is(err, faulty.ErrDown) || errors.Is(err, faulty.ErrInjected) ||
+		errors.Is(err, audit.ErrCut)
 }
 
 func (w *World) tryOpen() error {
@@ -112,12 +188,15 @@ func (w *World) tryOpen() error {
 	if err != nil {
 		return err
 	}
-	w.store = store
-	w.checkOpened()
+	w.store, w.fresh = store, store.Meta().Epoch == 0
+	if w.node == w.main {
+		w.checkOpened()
+	}
 	if w.cfg.Bucket {
-		w.tier, err = tiered.Open(w.ctx, patient{w.bucket}, tiered.Options{
-			ClusterID: "simulated", SegmentBytes: 4 << 10, CacheBytes: 1, RetryBase: -1,
-			Attempts: 3, Now: w.wall, Rand: rand.New(rand.NewPCG(w.cfg.Seed, uint64(w.boots))),
+		w.tier, err = tiered.Open(w.ctx, patient{w.link}, tiered.Options{
+			ClusterID: "simulated", SegmentBytes: w.cfg.SegmentBytes, CacheBytes: 1,
+			RetryBase: -1, Attempts: 3, Now: w.wall, DeleteGrace: w.cfg.Grace,
+			Rand: rand.New(rand.NewPCG(w.cfg.Seed, uint64(w.life))),
 		})
 		if err != nil {
 			return err
@@ -127,11 +206,11 @@ func (w *World) tryOpen() error {
 		Store: store, Tier: w.tier, Logger: zap.NewNop(), Now: w.wall,
 		Boot:  func() time.Duration { return w.boot },
 		Sinks: func(delay.Target) broker.Sink { return w.sink },
-	}, w.cfg.Options, w.cfg.Seed^uint64(w.boots), w.yield)
+	}, w.cfg.Options, w.cfg.Seed^uint64(w.life), w.yield)
 	if err != nil {
 		return err
 	}
-	w.shard, w.model.restoring = shard, false
+	w.shard, w.restoring, w.owned = shard, false, true
 	return nil
 }
 
@@ -140,30 +219,41 @@ func (w *World) tryOpen() error {
 const memTable = 64 << 20
 
 // crash ends the process at once: the process alone, the power, or the disk too.
-func (w *World) crash(o op) {
-	if o == opCrash {
+func (w *World) crash(o swarm.Op) {
+	if o == swarm.Crash {
 		w.settleDisk() // the operating system lives on and writes what it was given
 	}
-	image := w.disk.image()
-	w.trace(nil, "%s", opNames[o])
-	w.noteLoss(o == opLoseDisk)
-	w.killStrands()
-	w.closeAll()
-	w.disk = newDisk(image)
+	image := disk.New(w.disk.Image())
+	w.trace(nil, "%s", o.String())
+	w.noteLoss(o == swarm.LoseDisk)
+	w.end1(w.node)
+	w.disk = image
 	w.model.crashed()
-	if o == opLoseDisk {
-		w.newDisk()
+	if o == swarm.LoseDisk {
+		if w.owned {
+			w.lost, w.owned = image, false
+		}
+		w.disk = disk.New(vfs.NewCrashableMem())
 		w.disks++
-		w.model.restoring = true
+		w.restoring = true
 		w.seenMark = delay.Key{}
 	}
 }
 
+// end1 ends the process of a node, but for the strand that asks.
+func (w *World) end1(n *node) {
+	w.kill(func(s *strand) bool { return s.node == n })
+	before := w.node
+	w.node = n
+	w.closeAll()
+	w.node = before
+}
+
 // closeAll lets go of the store and the tier of a process that has ended.
 func (w *World) closeAll() {
-	w.shard, w.draining = nil, false
+	w.shard, w.draining, w.frozen = nil, false, false
 	if w.store != nil {
-		_ = w.disk.release() // nobody looks at this disk again
+		_ = w.disk.Release() // nobody looks at this disk again
 		_ = w.store.Close()  // nor asks whether it could be closed well
 		w.store = nil
 	}
@@ -176,50 +266,25 @@ func (w *World) closeAll() {
 // drain ends the process in order.
 func (w *World) drain() {
 	w.draining = true
-	w.trace(nil, "drain")
-	w.spawn("drain", opDrain, func() {
+	w.traceNode("drain")
+	w.spawn("drain", swarm.Drain, func() {
 		err := w.shard.Drain(w.ctx)
-		w.trace(nil, "drained: %s", reasonOf(err))
+		w.traceNode("drained: %s", trace.Reason(err))
 		w.drained(err)
 	})
 }
 
 // drained closes what Drain left, in the middle of its own strand.
 func (w *World) drained(err error) {
-	self := w.current
+	if w.old {
+		w.retire(w.node)
+		return
+	}
 	w.noteDrained(err)
-	rest := w.strands
-	w.strands = nil
-	for _, s := range rest {
-		if s != self {
-			w.current = s
-			s.stop()
-		}
-	}
-	w.current, w.strands = self, []*strand{self}
+	w.kill(func(s *strand) bool { return s.node == w.node })
 	w.settleDisk()
-	mem := w.disk.mem
+	mem := w.disk.Mem
 	w.closeAll()
-	w.disk = newDisk(mem)
+	w.disk = disk.New(mem)
 	w.model.crashed()
-}
-
-// reasonOf is an error as the trace shows it: without what differs from run to run.
-func reasonOf(err error) string {
-	switch {
-	case err == nil:
-		return "ok"
-	case errors.Is(err, scheduler.ErrOldDisk):
-		return "old disk"
-	}
-	for _, kind := range [...]error{
-		delay.ErrInvalid, delay.ErrNotFound, delay.ErrExists, delay.ErrTooLate,
-		delay.ErrUnavailable, delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrClosed,
-		delay.ErrFenced, delay.ErrCorrupt,
-	} {
-		if errors.Is(err, kind) {
-			return kind.Error()
-		}
-	}
-	return "error"
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
@@ -34,10 +36,10 @@ func (w *World) pollQueue(queue string) {
 	if w.healed {
 		most, lease = 100, time.Minute
 	}
-	w.spawn("poll", opPoll, func() {
+	w.spawn("poll", swarm.Poll, func() {
 		least, began := w.shard.Now().Add(lease), w.turn
 		leases, err := w.shard.Poll(w.ctx, queue, most, lease)
-		w.trace(nil, "poll %s: %d %s", queue, len(leases), reasonOf(err))
+		w.trace(nil, "poll %s: %d %s", queue, len(leases), trace.Reason(err))
 		for i := range leases {
 			l := &leases[i]
 			m := w.attempted(&broker.Delivery{
@@ -80,7 +82,7 @@ func (w *World) settle() {
 		return
 	}
 	if len(batch) > 0 {
-		w.spawn("settle", opSettle, func() { w.settleBatch(queue, kind, batch) })
+		w.spawn("settle", swarm.Settle, func() { w.settleBatch(queue, kind, batch) })
 	}
 }
 
@@ -111,7 +113,7 @@ func (w *World) settleBatch(queue string, kind scheduler.Settlement, batch []*he
 	err := w.shard.Settle(w.ctx, q, results)
 	for i, h := range batch {
 		w.trace(h.m, "%s of attempt %d: %s %s", settleNames[kind], h.attempt, results[i],
-			reasonOf(err))
+			trace.Reason(err))
 		if kind == scheduler.Ack {
 			h.m.acks--
 		}
@@ -142,6 +144,9 @@ func (w *World) settled1(
 		}
 		m.done = true
 		if h.disks == w.disks { // else the message may be back in a generation of before the lease
+			if m.acked != yes {
+				m.ackLife = w.life
+			}
 			m.acked, m.ackTurn = yes, w.turn
 		}
 	case r == scheduler.Extended:

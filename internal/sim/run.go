@@ -6,15 +6,18 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
 // Failure is a broken promise, with what is needed to understand it and to see it again.
 type Failure struct {
-	Config Config
+	Config swarm.Config
 	Text   string
 	Trace  string // the last lines about the message, or the last lines
 	Step   int
@@ -22,26 +25,32 @@ type Failure struct {
 
 // Error tells everything.
 func (f *Failure) Error() string {
-	return fmt.Sprintf("%s\n\n%s\n%s\nstep %d; again: "+
-		"go test ./internal/sim -run TestSeeds -sim.seed=%d -sim.v", f.Text, f.Trace, f.Config,
-		f.Step, f.Config.Seed)
+	c := &f.Config
+	again := fmt.Sprintf("go test ./internal/sim -run TestSeeds -sim.seed=%d -sim.v", c.Seed)
+	if c.Profile != swarm.Everything {
+		again += " -sim.profile=" + string(c.Profile)
+	}
+	if len(c.Without) > 0 {
+		again += fmt.Sprintf(" -sim.steps=%d -sim.without=%s", c.Steps, strings.Join(c.Without, ","))
+	}
+	return fmt.Sprintf("%s\n\n%s\n%s\nstep %d; again: %s", f.Text, f.Trace, f.Config, f.Step, again)
 }
 
 // Run plays one history: the safety phase with faults, then the liveness phase without, at whose
 // end everything must be finished. The error is a *Failure, or that of ctx.
-func Run(ctx context.Context, cfg Config) (stats Stats, err error) {
+func Run(ctx context.Context, cfg swarm.Config) (stats swarm.Stats, err error) {
 	w := newWorld(ctx, cfg)
 	defer func() {
 		switch v := recover().(type) {
 		case nil:
 		case violation:
-			err = &Failure{Config: cfg, Text: v.text, Trace: w.log.about(v.about), Step: w.steps}
+			err = &Failure{Config: cfg, Text: v.text, Trace: w.log.About(v.about), Step: w.steps}
 		default:
 			panic(v)
 		}
 		stats = w.stats
 		stats.Steps, stats.Boots, stats.Disks = w.steps, w.boots, w.disks
-		stats.Virtual, stats.Hash = w.boot, w.log.hash
+		stats.Virtual, stats.Hash = w.boot, w.log.Hash
 		w.end()
 	}()
 	for w.steps < cfg.Steps && ctx.Err() == nil {
@@ -50,13 +59,17 @@ func Run(ctx context.Context, cfg Config) (stats Stats, err error) {
 	w.heal()
 	w.live()
 	w.finish()
+	w.giveBack()
 	return stats, ctx.Err()
 }
 
 // end lets go of everything.
 func (w *World) end() {
-	w.killStrands()
-	w.closeAll()
+	w.kill(func(*strand) bool { return true })
+	for _, n := range append(w.others, w.main) {
+		w.node = n
+		w.closeAll()
+	}
 }
 
 // heal ends all faults.
@@ -64,7 +77,11 @@ func (w *World) heal() {
 	w.healed, w.down, w.sink.down = true, false, false
 	w.bucket.SetDown(false)
 	w.bucket.SetQuiet(true)
+	if w.gone {
+		w.happenOwner(swarm.Return)
+	}
 	w.trace(nil, "healed")
+	w.endOld()
 }
 
 // Bounds of the liveness phase.
@@ -79,8 +96,8 @@ func (w *World) live() {
 	lines, same := 0, 0 // strands that only wait must not keep time from passing
 	for n := 0; ; n++ {
 		w.steps++
-		if same++; w.log.count != lines {
-			lines, same = w.log.count, 0
+		if same++; w.log.Count != lines {
+			lines, same = w.log.Count, 0
 		}
 		switch {
 		case n > liveSteps:
@@ -95,7 +112,7 @@ func (w *World) live() {
 		if same < 10+3*len(w.strands) && w.busy() {
 			continue
 		}
-		if !resumed && !w.underWay(opPause) {
+		if !resumed && !w.underWay(swarm.Pause) {
 			resumed = true
 			w.resumeLanes()
 			continue
@@ -126,7 +143,8 @@ func (w *World) busy() bool {
 	w.tasks = w.shard.Tasks(w.tasks[:0])
 	tasks := w.tasks[:0]
 	for _, t := range w.tasks {
-		if t.Kind < scheduler.TaskFlush || t.Kind == scheduler.TaskIDs {
+		// Ids can be tried for ever while the bucket has still to be asked for its manifest.
+		if t.Kind < scheduler.TaskFlush || t.Kind == scheduler.TaskIDs && w.chance(0.5) {
 			tasks = append(tasks, t)
 		}
 	}
@@ -163,10 +181,15 @@ func (w *World) consume() bool {
 // pass lets time pass up to the next thing that happens, with some work of the tier on the way.
 func (w *World) pass() {
 	if w.can(scheduler.TaskFlush) && (w.chance(0.3) || len(w.strands) > 0) {
-		w.do(opFlush, scheduler.Task{Kind: scheduler.TaskFlush})
+		w.do(swarm.Flush, scheduler.Task{Kind: scheduler.TaskFlush})
 	}
 	if w.can(scheduler.TaskHydrate) {
-		w.do(opHydrate, scheduler.Task{Kind: scheduler.TaskHydrate})
+		w.do(swarm.Hydrate, scheduler.Task{Kind: scheduler.TaskHydrate})
+	}
+	for _, t := range [...]scheduler.TaskKind{scheduler.TaskCompact, scheduler.TaskCollect} {
+		if w.chance(0.1) && w.can(t) {
+			w.do(opOfTask(t), scheduler.Task{Kind: t})
+		}
 	}
 	next := delay.MaxDue
 	for _, m := range w.model.all {
@@ -206,7 +229,7 @@ func (w *World) empty() bool {
 }
 
 // underWay reports whether a strand of a kind is alive.
-func (w *World) underWay(o op) bool {
+func (w *World) underWay(o swarm.Op) bool {
 	for _, s := range w.strands {
 		if s.kind == o {
 			return true
@@ -224,9 +247,9 @@ func (w *World) can(kind scheduler.TaskKind) bool {
 // resumeLanes lets every target go on.
 func (w *World) resumeLanes() {
 	for _, target := range w.model.pauses {
-		w.spawn("unpause", opUnpause, func() {
+		w.spawn("unpause", swarm.Unpause, func() {
 			err := w.shard.SetPaused(w.ctx, target, false)
-			w.trace(nil, "unpaused %s: %s", target, reasonOf(err))
+			w.trace(nil, "unpaused %s: %s", target, trace.Reason(err))
 		})
 	}
 }
@@ -246,7 +269,7 @@ func (w *World) stuck() {
 // get reads a message at the end.
 func (w *World) get(id delay.ID) (info scheduler.Info, err error) {
 	done := false
-	w.spawn("get", opGet, func() {
+	w.spawn("get", swarm.Get, func() {
 		info, err = w.shard.Get(w.ctx, id, true)
 		done = true
 	})

@@ -25,7 +25,7 @@ func (s *sink) Deliver(_ context.Context, batch []broker.Delivery, results []bro
 	begun := make([]*message, len(batch))
 	for i := range batch {
 		begun[i] = w.attempted(&batch[i], true, w.turn)
-		begun[i].flying = true
+		begun[i].flying = !w.old
 	}
 	for i := range batch {
 		if w.chance(0.1) {
@@ -39,10 +39,13 @@ func (s *sink) Deliver(_ context.Context, batch []broker.Delivery, results []bro
 			w.yield()
 		}
 	}
+	if w.old {
+		return // nobody but the old owner hears of it
+	}
 	for i, m := range begun {
 		m.flying = false
 		if results[i].Outcome == broker.Delivered {
-			m.told, m.toldAt, m.toldBoot, m.done = true, w.now(), w.boots, true
+			m.told, m.toldAt, m.toldBoot, m.done = true, w.now(), w.life, true
 		}
 		if results[i].Outcome == broker.Rejected {
 			m.refusals++
@@ -101,14 +104,21 @@ func (w *World) attempted(d *broker.Delivery, push bool, began uint64) *message 
 	now := w.now()
 	w.trace(m, "attempt %d of %q at %d, due %d", d.Attempt, d.ID, now, d.Due)
 	w.checkContent(m, d)
+	if w.old {
+		w.checkStray(m, push)
+		return m
+	}
+	if w.boot < w.quiet && w.life == w.quietLife {
+		w.fail(m, "attempted %v before the pause of a new owner is over", w.quiet-w.boot)
+	}
 	w.checkInstant(m, d, now)
 	w.checkAllowed(m, push, began)
 	w.checkNumber(m, d.Attempt, began)
 	m.attempts++
-	if m.lastBoot != w.boots {
+	if m.lastBoot != w.life {
 		m.last = 0
 	}
-	m.last, m.lastBoot, m.lastTurn = max(m.last, d.Attempt), w.boots, w.turn
+	m.last, m.lastBoot, m.lastTurn = max(m.last, d.Attempt), w.life, w.turn
 	if m.id == "" {
 		m.id = delay.ID(string(d.ID)) // a crash has eaten the answer that named it
 	}
@@ -157,7 +167,7 @@ func (w *World) checkAllowed(m *message, push bool, began uint64) {
 		w.fail(m, "at most once, and attempted again")
 	case m.flying:
 		w.fail(m, "attempted while another attempt is under way")
-	case push && m.told && m.toldBoot == w.boots:
+	case push && m.told && m.toldBoot == w.life:
 		w.fail(m, "attempted again after it was delivered, without a crash")
 	}
 	if m.stopped == yes {
@@ -183,7 +193,7 @@ func (w *World) checkNumber(m *message, n uint32, began uint64) {
 	switch {
 	case n == 0:
 		w.fail(m, "attempt number 0")
-	case m.lastBoot == w.boots && (n == m.last || n < m.last && m.lastTurn < began):
+	case m.lastBoot == w.life && (n == m.last || n < m.last && m.lastTurn < began):
 		w.fail(m, "attempt %d after attempt %d", n, m.last)
 	}
 }

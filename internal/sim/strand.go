@@ -5,13 +5,16 @@ package sim
 import (
 	"iter"
 	"time"
+
+	"github.com/cicadamq/cicada/internal/sim/swarm"
 )
 
 // strand is one call under way: a request of a client, a delivery, a flush. It is a coroutine: it
 // runs only while the world waits for it, until it yields or ends (invariant W1).
 type strand struct {
 	name  string
-	kind  op
+	kind  swarm.Op
+	node  *node         // whose process it runs in
 	syncs bool          // it may wait for the disk itself, so the disk must not hold syncs back
 	until time.Duration // it sleeps until this instant by the boot clock
 	next  func() (struct{}, bool)
@@ -24,8 +27,10 @@ type strand struct {
 type crashed struct{}
 
 // spawn starts f as a strand and lets it run until it yields first.
-func (w *World) spawn(name string, kind op, f func()) {
-	s := &strand{name: name, kind: kind, syncs: kind == opPoll || kind == opDrain}
+func (w *World) spawn(name string, kind swarm.Op, f func()) {
+	s := &strand{
+		name: name, kind: kind, node: w.node, syncs: kind == swarm.Poll || kind == swarm.Drain,
+	}
 	s.next, s.stop = iter.Pull(func(yield func(struct{}) bool) {
 		s.yield = yield
 		defer func() {
@@ -43,14 +48,14 @@ func (w *World) spawn(name string, kind op, f func()) {
 
 // resume lets s run until it yields or ends.
 func (w *World) resume(s *strand) {
+	before, whose := w.current, w.node
+	w.current, w.node = s, s.node
 	if s.syncs {
 		w.settleDisk()
 	}
-	before := w.current
-	w.current = s
 	w.turn++
 	_, more := s.next()
-	w.current = before
+	w.current, w.node = before, whose
 	if more {
 		return
 	}
@@ -83,22 +88,29 @@ func (w *World) sleep(d time.Duration) {
 	}
 }
 
-// killStrands ends every strand where it stands, as the death of a process does.
-func (w *World) killStrands() {
-	all := w.strands
+// kill ends the doomed strands where they stand, as the death of a process does. The one that
+// asks lives on.
+func (w *World) kill(doomed func(*strand) bool) {
+	self, all := w.current, w.strands
 	w.strands = nil
 	for _, s := range all {
-		before := w.current
-		w.current = s
-		s.stop()
-		w.current = before
+		if s == self || !doomed(s) {
+			w.strands = append(w.strands, s)
+		}
 	}
+	for _, s := range all {
+		if s != self && doomed(s) {
+			w.current = s
+			s.stop()
+		}
+	}
+	w.current = self
 }
 
 // ready lists the strands that may run now.
 func (w *World) ready(dst []*strand) []*strand {
 	for _, s := range w.strands {
-		if s.until <= w.boot {
+		if s.until <= w.boot && !s.node.frozen {
 			dst = append(dst, s)
 		}
 	}

@@ -4,14 +4,17 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/internal/sim/audit"
+	"github.com/cicadamq/cicada/internal/sim/disk"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
-	"github.com/cicadamq/cicada/tiered"
 	"github.com/cicadamq/cicada/tiered/objstore/faulty"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
@@ -20,19 +23,24 @@ import (
 // time (W1).
 type World struct {
 	ctx context.Context
-	cfg Config
+	cfg swarm.Config
 	rng *rand.Rand
-	log trace
+	log trace.Trace
 
 	boot time.Duration // since the beginning of the world
 
-	disk   *disk
 	objs   *memory.Bucket // what the bucket really holds
+	truth  *audit.Bucket  // who looks at what is done to it
 	bucket *faulty.Bucket
-	store  *localstore.Store
-	tier   *tiered.Tier
-	shard  *scheduler.Stepped // nil while the process is down
 
+	*node                // whose turn it is: the main one, unless a strand or task of another runs
+	main    *node        // who took the shard last: clients talk to it
+	others  []*node      // who had it before and still runs, or is about to take it
+	shelf   []*disk.Disk // of owners that ended
+	joined  int          // processes that came so far
+	gone    bool         // the manifest has vanished
+	came    uint64       // the turn in which it came back
+	began   uint64       // the turn in which the last process began to open
 	strands []*strand
 	current *strand
 	turn    uint64 // counts resumes, to tell one visit to the bucket from another
@@ -40,48 +48,30 @@ type World struct {
 	tasks   []scheduler.Task
 	choices []choice
 
-	model    model
-	sink     *sink
-	held     []*held
-	polled   time.Duration // when the consumers looked last, in the liveness phase
-	healed   bool          // the liveness phase has begun
-	down     bool          // the bucket
-	steps    int
-	boots    int // incarnations of the process
-	disks    int // disks lost before this one
-	draining bool
-	barrier  uint64
-
-	seenMark     delay.Key // highest watermark that was synced on this disk
-	manifestMark delay.Key
-	stats        Stats
-	watched      string // where the watched message was last
-}
-
-// Stats count what a history was made of.
-type Stats struct {
-	Steps, Messages, Attempts, Boots, Disks, Duplicates int
-	Virtual                                             time.Duration
-	Hash                                                uint64
-}
-
-// Add sums histories up.
-func (s *Stats) Add(o Stats) {
-	s.Steps, s.Messages, s.Attempts = s.Steps+o.Steps, s.Messages+o.Messages, s.Attempts+o.Attempts
-	s.Boots, s.Disks, s.Duplicates = s.Boots+o.Boots, s.Disks+o.Disks, s.Duplicates+o.Duplicates
-	s.Virtual += o.Virtual
+	model   model
+	sink    *sink
+	held    []*held
+	polled  time.Duration // when the consumers looked last, in the liveness phase
+	healed  bool          // the liveness phase has begun
+	down    bool          // the bucket
+	steps   int
+	boots   int // incarnations of processes
+	disks   int // disks lost or replaced before this one
+	stats   swarm.Stats
+	watched string // where the watched message was last
 }
 
 // epochStart is when every world begins.
 var epochStart = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 
-func newWorld(ctx context.Context, cfg Config) *World {
+func newWorld(ctx context.Context, cfg swarm.Config) *World {
 	w := &World{ctx: ctx, cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x5eed))}
-	w.log.init(cfg.Verbose)
+	w.log.Init(cfg.Verbose)
 	w.model.init()
 	w.sink = newSink(w)
-	w.newDisk()
 	w.newBucket()
+	w.main, w.joined = w.newNode(), 1
+	w.node = w.main
 	return w
 }
 
@@ -106,7 +96,7 @@ func (w *World) trace(m *message, format string, args ...any) {
 	if m != nil {
 		no = m.no
 	}
-	w.log.add(w.boot, no, format, args...)
+	w.log.Add(w.boot, no, format, args...)
 }
 
 // violation is a broken promise. It ends the history.
@@ -128,9 +118,10 @@ func (w *World) fail(m *message, format string, args ...any) {
 
 // choice is an action that could be done now.
 type choice struct {
-	op     op
+	op     swarm.Op
 	weight int
 	task   scheduler.Task
+	node   *node
 }
 
 // step does one action of the safety phase.
@@ -157,31 +148,32 @@ func (w *World) step() {
 // gather lists what could be done now.
 func (w *World) gather() {
 	w.choices = w.choices[:0]
-	add := func(o op, t scheduler.Task) {
+	who := w.main
+	add := func(o swarm.Op, t scheduler.Task) {
 		if n := w.cfg.Weights[o]; n > 0 {
-			w.choices = append(w.choices, choice{op: o, weight: n, task: t})
+			w.choices = append(w.choices, choice{op: o, weight: n, task: t, node: who})
 		}
 	}
 	w.runable = w.ready(w.runable[:0])
 	if len(w.runable) > 0 {
-		w.choices = append(w.choices, choice{op: opResume, weight: w.cfg.Weights[opResume]})
+		add(swarm.Resume, scheduler.Task{})
 	}
-	for o := opTick; o < ops; o++ {
+	for o := swarm.Tick; o < swarm.Ops; o++ {
 		if w.possible(o) {
 			add(o, scheduler.Task{})
 		}
 	}
-	if w.shard == nil {
+	for _, who = range w.alive() {
+		w.tasks = who.shard.Tasks(w.tasks[:0])
+		for _, t := range w.tasks {
+			add(opOfTask(t.Kind), t)
+		}
+	}
+	who = w.main
+	if w.shard == nil || w.draining || w.frozen || len(w.strands) > maxStrands {
 		return
 	}
-	w.tasks = w.shard.Tasks(w.tasks[:0])
-	for _, t := range w.tasks {
-		add(opOfTask(t.Kind), t)
-	}
-	if w.draining || len(w.strands) > maxStrands {
-		return
-	}
-	for o := opSend; o < opTick; o++ {
+	for o := swarm.Send; o < swarm.Tick; o++ {
 		add(o, scheduler.Task{})
 	}
 }
@@ -190,96 +182,120 @@ func (w *World) gather() {
 const maxStrands = 40
 
 // possible reports whether o makes sense now.
-func (w *World) possible(o op) bool {
+func (w *World) possible(o swarm.Op) bool {
 	switch o {
-	case opOpen:
+	case swarm.Open:
 		return w.store == nil
-	case opCrash, opPowerLoss, opLoseDisk:
+	case swarm.Crash, swarm.PowerLoss:
 		return w.store != nil && !w.healed
-	case opDrain:
+	case swarm.LoseDisk: // who has neither disk nor manifest knows nothing of before
+		return w.store != nil && !w.healed && !w.gone
+	case swarm.Drain:
 		return w.shard != nil && !w.draining && !w.healed
-	case opBucketDown:
+	case swarm.BucketDown:
 		return !w.down && !w.healed
-	case opBucketUp:
+	case swarm.BucketUp:
 		return w.down
-	case opTargetDown:
+	case swarm.TargetDown:
 		return !w.sink.down && !w.healed
-	case opTargetUp:
+	case swarm.TargetUp:
 		return w.sink.down
 	default:
-		return true
+		return o < swarm.Join || w.possibleOwner(o)
 	}
 }
 
-func opOfTask(k scheduler.TaskKind) op { return opCore + op(k) }
+func opOfTask(k scheduler.TaskKind) swarm.Op { return swarm.Core + swarm.Op(k) }
 
 // act does one action.
 func (w *World) act(c choice) {
+	w.node = c.node
 	switch {
-	case c.op == opResume:
+	case c.op == swarm.Resume:
 		w.resume(w.runable[w.rng.IntN(len(w.runable))])
-	case c.op < opSend:
+	case c.op < swarm.Send:
 		w.do(c.op, c.task)
-	case c.op < opTick:
+	case c.op < swarm.Tick:
 		w.request(c.op)
 	default:
 		w.happen(c.op)
 	}
 	w.watch()
+	w.node = w.main
 }
 
 // do does one task of the shard. Those that may wait become strands.
-func (w *World) do(o op, t scheduler.Task) {
+func (w *World) do(o swarm.Op, t scheduler.Task) {
 	w.turn++
 	switch o {
-	case opCommit:
-		w.disk.hold()
-	case opSync:
+	case swarm.Commit:
+		w.disk.Hold()
+	case swarm.Sync:
 		w.settleDisk()
-	case opRead, opDeliver, opTimers, opFlush, opHydrate, opDrop, opIDs:
-		w.spawn(opNames[o], o, func() { w.doing(o, t) })
+	case swarm.Read, swarm.Deliver, swarm.Timers, swarm.Flush, swarm.Hydrate, swarm.Drop, swarm.IDs,
+		swarm.Compact, swarm.Collect, swarm.Sweep:
+		w.spawn(o.String(), o, func() { w.doing(o, t) })
 		return
 	}
-	w.trace(nil, "%s", opNames[o])
-	if err := w.shard.Do(w.ctx, t); err != nil {
-		w.fail(nil, "%s: %v", opNames[o], err)
+	w.traceNode("%s", o.String())
+	w.taskDone(o, w.shard.Do(w.ctx, t))
+}
+
+// taskDone looks at how a task has ended: an owner that was replaced stops when it learns of it.
+func (w *World) taskDone(o swarm.Op, err error) {
+	switch {
+	case err == nil:
+		if w.old && w.saw && !w.draining {
+			w.fail(nil, "%s: the owner has seen that it was replaced, and goes on", o.String())
+		}
+	case w.old && errors.Is(err, delay.ErrFenced):
+		w.stats.Fenced++
+		w.traceNode("fenced")
+		w.retire(w.node)
+	default:
+		w.fail(nil, "%s: %v", o.String(), err)
 	}
 }
 
 // doing is the body of a task's strand.
-func (w *World) doing(o op, t scheduler.Task) {
-	if o == opFlush {
+func (w *World) doing(o swarm.Op, t scheduler.Task) {
+	if o == swarm.Flush {
 		w.flushing()
 		return
 	}
-	w.trace(nil, "%s", opNames[o])
-	if err := w.shard.Do(w.ctx, t); err != nil {
-		w.fail(nil, "%s: %v", opNames[o], err)
+	w.traceNode("%s", o.String())
+	if o >= swarm.Compact {
+		w.link.Reread = false
 	}
+	w.taskDone(o, w.shard.Do(w.ctx, t))
 }
 
 // happen lets time pass or trouble come.
-func (w *World) happen(o op) {
+func (w *World) happen(o swarm.Op) {
 	switch o {
-	case opTick:
+	case swarm.Tick:
 		w.advance(w.between(100*time.Microsecond, 300*time.Millisecond))
-	case opWake:
+	case swarm.Wake:
 		w.advance(w.untilWake())
-	case opJump:
+	case swarm.Jump:
 		w.advance(w.between(time.Second, w.cfg.Options.Horizon/2))
-	case opCrash, opPowerLoss, opLoseDisk:
+	case swarm.Age:
+		w.advance(w.between(20*time.Hour, 100*time.Hour))
+	case swarm.Crash, swarm.PowerLoss, swarm.LoseDisk:
 		w.crash(o)
-	case opDrain:
+	case swarm.Drain:
 		w.drain()
-	case opBucketDown, opBucketUp:
-		w.down = o == opBucketDown
+	case swarm.BucketDown, swarm.BucketUp:
+		w.down = o == swarm.BucketDown
 		w.bucket.SetDown(w.down)
-		w.trace(nil, "%s", opNames[o])
-	case opTargetDown, opTargetUp:
-		w.sink.down = o == opTargetDown
-		w.trace(nil, "%s", opNames[o])
-	case opOpen:
+		w.trace(nil, "%s", o.String())
+	case swarm.TargetDown, swarm.TargetUp:
+		w.sink.down = o == swarm.TargetDown
+		w.trace(nil, "%s", o.String())
+	case swarm.Open:
 		w.open()
+	default:
+		w.happenOwner(o)
 	}
 }
 
@@ -305,10 +321,10 @@ func (w *World) untilWake() time.Duration {
 
 // settleDisk makes everything that was applied durable.
 func (w *World) settleDisk() {
-	if w.store == nil || !w.disk.held() {
+	if w.store == nil || !w.disk.Held() {
 		return
 	}
-	if err := w.disk.release(); err != nil {
+	if err := w.disk.Release(); err != nil {
 		w.fail(nil, "disk: %v", err)
 	}
 	w.barrier++

@@ -4,6 +4,7 @@
 //
 //	-seeds n   how many (50)
 //	-from n    the first seed (1)
+//	-profile p owners or gc: histories that like a part of the product
 //	-steps n   actions of the phase with faults (as the seed draws)
 //	-v         print a line for every seed
 //
@@ -12,6 +13,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -19,16 +21,18 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/internal/sim"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
 )
 
 func main() {
 	seeds := flag.Uint64("seeds", 50, "how many seeds to play")
 	from := flag.Uint64("from", 1, "the first seed")
+	profile := flag.String("profile", "", "what the histories like: owners, gc, or everything")
 	steps := flag.Int("steps", 0, "actions of the phase with faults; 0: as drawn")
 	verbose := flag.Bool("v", false, "print a line for every seed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := play(ctx, *from, *seeds, *steps, *verbose)
+	err := play(ctx, *from, *seeds, *steps, swarm.Profile(*profile), *verbose)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -36,15 +40,24 @@ func main() {
 	}
 }
 
-func play(ctx context.Context, from, seeds uint64, steps int, verbose bool) error {
+// shrinkRuns bounds the search for a smaller history.
+const shrinkRuns = 100
+
+func play(
+	ctx context.Context, from, seeds uint64, steps int, profile swarm.Profile, verbose bool,
+) error {
 	start := time.Now()
-	var sum sim.Stats
+	var sum swarm.Stats
 	for seed := from; seed < from+seeds; seed++ {
-		cfg := sim.Draw(seed)
+		cfg := swarm.DrawProfile(seed, profile)
 		if steps > 0 {
 			cfg.Steps = steps
 		}
 		stats, err := sim.Run(ctx, cfg)
+		if f := new(sim.Failure); errors.As(err, &f) {
+			fmt.Fprintf(os.Stderr, "%v\n\nlooking for a smaller history\n", f)
+			return sim.Shrink(ctx, f, shrinkRuns)
+		}
 		if err != nil {
 			return err
 		}

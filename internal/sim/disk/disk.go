@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package sim
+// Package disk is a disk in memory for the simulation, that decides what a power failure leaves.
+// It is safe for concurrent use.
+package disk
 
 import (
 	"strings"
@@ -9,40 +11,41 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// disk is a crashable disk that can hold back the syncs of Pebble's log. Pebble writes and syncs
+// Disk is a crashable disk that can hold back the syncs of Pebble's log. Pebble writes and syncs
 // its log in the background as soon as a batch is applied; what of it has reached the disk when the
 // power fails would be a matter of luck. While the disk holds, a sync of the log is answered and
 // not done, so the world alone decides what is durable (W3). Nobody may wait for a sync meanwhile.
-type disk struct {
+type Disk struct {
 	vfs.FS
-	mem *vfs.MemFS
+	Mem *vfs.MemFS
 
 	mu      sync.Mutex
 	holding bool
 	owed    map[*logFile]struct{}
 }
 
-func newDisk(mem *vfs.MemFS) *disk {
-	return &disk{FS: mem, mem: mem, owed: make(map[*logFile]struct{})}
+// New is a disk on mem.
+func New(mem *vfs.MemFS) *Disk {
+	return &Disk{FS: mem, Mem: mem, owed: make(map[*logFile]struct{})}
 }
 
-// hold holds syncs back from now on.
-func (d *disk) hold() {
+// Hold holds syncs back from now on.
+func (d *Disk) Hold() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.holding = true
 }
 
-// held reports whether syncs are held back.
-func (d *disk) held() bool {
+// Held reports whether syncs are held back.
+func (d *Disk) Held() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.holding
 }
 
-// release does the syncs that are owed and holds back no more. What Pebble has not written yet is
+// Release does the syncs that are owed and holds back no more. What Pebble has not written yet is
 // not covered.
-func (d *disk) release() error {
+func (d *Disk) Release() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.holding = false
@@ -55,24 +58,24 @@ func (d *disk) release() error {
 	return nil
 }
 
-// image is the disk after a power failure: what was synced.
-func (d *disk) image() *vfs.MemFS { return d.mem.CrashClone(vfs.CrashCloneCfg{}) }
+// Image is the disk after a power failure: what was synced.
+func (d *Disk) Image() *vfs.MemFS { return d.Mem.CrashClone(vfs.CrashCloneCfg{}) }
 
 // Create implements vfs.FS.
-func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+func (d *Disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := d.FS.Create(name, c)
 	return d.wrap(name, f, err)
 }
 
 // ReuseForWrite implements vfs.FS.
-func (d *disk) ReuseForWrite(
+func (d *Disk) ReuseForWrite(
 	old, name string, c vfs.DiskWriteCategory,
 ) (vfs.File, error) {
 	f, err := d.FS.ReuseForWrite(old, name, c)
 	return d.wrap(name, f, err)
 }
 
-func (d *disk) wrap(name string, f vfs.File, err error) (vfs.File, error) {
+func (d *Disk) wrap(name string, f vfs.File, err error) (vfs.File, error) {
 	if err != nil || !strings.HasSuffix(name, ".log") {
 		return f, err
 	}
@@ -82,7 +85,7 @@ func (d *disk) wrap(name string, f vfs.File, err error) (vfs.File, error) {
 // logFile is a log of Pebble's.
 type logFile struct {
 	vfs.File
-	disk *disk
+	disk *Disk
 }
 
 // Sync implements vfs.File.

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package sim
+// Package trace remembers what happened in a simulated history. A Trace is confined to one
+// goroutine.
+package trace
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler"
 )
 
 // line is one action, as it is printed when something goes wrong.
@@ -21,22 +27,24 @@ type line struct {
 // maxLines bounds the memory of a trace; the oldest half is forgotten.
 const maxLines = 1 << 17
 
-// trace is what happened, in order, and the hash of it (W2).
-type trace struct {
+// Trace is what happened, in order, and the hash of it (W2).
+type Trace struct {
 	lines   []line
-	hash    uint64
-	count   int
+	Hash    uint64
+	Count   int
 	verbose bool
 }
 
-func (t *trace) init(verbose bool) { t.verbose, t.hash = verbose, 14695981039346656037 }
+// Init begins an empty trace; verbose prints it while it grows.
+func (t *Trace) Init(verbose bool) { t.verbose, t.Hash = verbose, 14695981039346656037 }
 
-func (t *trace) add(at time.Duration, about int, format string, args ...any) {
+// Add adds a line about a message, -1 for none, and to the hash.
+func (t *Trace) Add(at time.Duration, about int, format string, args ...any) {
 	l := line{at: at, about: about, text: fmt.Sprintf(format, args...)}
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%x %d %d %s", t.hash, at, about, l.text)
-	t.hash = h.Sum64()
-	t.count++
+	fmt.Fprintf(h, "%x %d %d %s", t.Hash, at, about, l.text)
+	t.Hash = h.Sum64()
+	t.Count++
 	if len(t.lines) == maxLines {
 		t.lines = t.lines[:copy(t.lines, t.lines[maxLines/2:])]
 	}
@@ -57,9 +65,9 @@ func (l line) String() string {
 // keptLines is how many lines a failure prints.
 const keptLines = 120
 
-// about prints the last lines that concern a message, and those that concern all: crashes, opens,
+// About prints the last lines that concern a message, and those that concern all: crashes, opens,
 // time is left out. For message -1 it prints the last lines.
-func (t *trace) about(no int) string {
+func (t *Trace) About(no int) string {
 	var out []string
 	for i := len(t.lines) - 1; i >= 0 && len(out) < keptLines; i-- {
 		l := &t.lines[i]
@@ -83,4 +91,24 @@ func isRoutine(text string) bool {
 		return true
 	}
 	return false
+}
+
+// Reason is an error as the trace shows it: without what differs from run to run.
+func Reason(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, scheduler.ErrOldDisk):
+		return "old disk"
+	}
+	for _, kind := range [...]error{
+		delay.ErrInvalid, delay.ErrNotFound, delay.ErrExists, delay.ErrTooLate,
+		delay.ErrUnavailable, delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrClosed,
+		delay.ErrFenced, delay.ErrCorrupt,
+	} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	return "error"
 }

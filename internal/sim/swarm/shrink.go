@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package swarm
+
+import "slices"
+
+// Shrink looks for a smaller configuration than c, whose history fails at step, with fails: fewer
+// steps, fewer kinds of actions, no chances that it does not need. fails plays a history and reports
+// the step at which the same failure came.
+func Shrink(c Config, step int, fails func(Config) (step int, same bool)) Config {
+	try := func(next Config) bool {
+		at, same := fails(next)
+		if same {
+			c, step = next, at
+		}
+		return same
+	}
+	shorten := func() {
+		for part := 2; part <= 8; part *= 2 {
+			for next := c; ; next = c {
+				next.Steps = min(c.Steps, step) - c.Steps/part
+				if next.Steps < 1 || next.Steps >= c.Steps || !try(next) {
+					break
+				}
+			}
+		}
+	}
+	shorten()
+	for _, name := range slices.Backward(Leavable()) {
+		next := c
+		next.Without = append(slices.Clone(next.Without), name)
+		if next.LeaveOut(name) {
+			try(next)
+		}
+	}
+	shorten()
+	return c
+}
