@@ -88,7 +88,7 @@ func (t *Tier) commitCut(ctx context.Context, cut *Cut) (written bool, err error
 	}
 	for _, o := range objects {
 		if o.index != nil {
-			t.indexes.put(o.info.Name, o.index, o.index.MemoryBytes())
+			t.indexes.Put(o.info.Name, o.index, o.index.MemoryBytes())
 		}
 	}
 	t.noteCut(cut, objects)

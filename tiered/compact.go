@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/merge"
 	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/segment"
 	"github.com/cicadamq/cicada/tiered/upkeep"
@@ -24,6 +25,8 @@ const (
 	maxItems = 1 << 20
 	// waitBytes is how much a compaction does between two calls of Upkeep.Wait.
 	waitBytes = 256 << 10
+	// compactBytes is scanBytes of a compaction, which is in no hurry.
+	compactBytes = 16 << 20
 )
 
 // errStale ends a compaction whose inputs are not listed any more, or that took too long.
@@ -111,7 +114,7 @@ func (c *compaction) merge(ctx context.Context, now delay.Due, purged delay.Seq)
 	}
 	c.keeper, c.w = keeper, segment.NewWriter(t.z)
 	var bad error
-	err = t.scanWithin(ctx, compactBytes, c.job.Inputs, delay.Key{}, delay.MaxKey,
+	err = merge.Scan(ctx, pages{t}, compactBytes, c.job.Inputs, delay.Key{}, delay.MaxKey,
 		func(it *segment.Item) bool {
 			bad = c.add(ctx, it)
 			return bad == nil
@@ -134,7 +137,7 @@ func (c *compaction) merge(ctx context.Context, now delay.Due, purged delay.Seq)
 	}
 	for i := range c.outputs {
 		o := &c.outputs[i]
-		t.indexes.put(o.info.Name, o.index, o.index.MemoryBytes())
+		t.indexes.Put(o.info.Name, o.index, o.index.MemoryBytes())
 		if whole && c.job.Kind != upkeep.Kept {
 			t.learned.NoteWritten(&o.info, marked[i])
 		}

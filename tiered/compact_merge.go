@@ -295,6 +295,10 @@ func (c *compaction) landed(base *State) bool {
 	for _, d := range base.Deletes {
 		deletes[d.Name] = true
 	}
-	return !slices.ContainsFunc(c.outputs, func(o stagedObject) bool { return !listed[o.info.Name] }) &&
-		!slices.ContainsFunc(c.job.Inputs, func(i SegmentInfo) bool { return !deletes[i.Name] })
+	for i := range c.outputs {
+		if !listed[c.outputs[i].info.Name] {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(c.job.Inputs, func(i SegmentInfo) bool { return !deletes[i.Name] })
 }

@@ -128,7 +128,7 @@ func (t *Tier) fetchFrom(
 func (t *Tier) cachedBlock(
 	ctx context.Context, info *SegmentInfo, x *segment.Index, i int,
 ) ([]byte, error) {
-	return t.blocks.get(ctx, blockKey{info.Name, i}, func(ctx context.Context) ([]byte, error) {
+	return t.blocks.Get(ctx, blockKey{info.Name, i}, func(ctx context.Context) ([]byte, error) {
 		return t.block(ctx, info, x, i, nil, nil)
 	}, func(raw []byte) int64 { return int64(cap(raw)) + 128 })
 }

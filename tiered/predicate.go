@@ -37,8 +37,8 @@ func purgedThrough(state *State, now delay.Due, dedupeWindow time.Duration) dela
 	return through
 }
 
-// PredicateNeeded reports whether a bulk cancel must stay in the manifest: it is not counted yet, an
-// id that it cancelled must be remembered, or a listed segment may hold what it covers (rule R6).
+// PredicateNeeded reports whether a bulk cancel must stay in the manifest: it is not counted yet,
+// an id that it cancelled must be remembered, or a listed segment may hold what it covers (rule R6).
 // One that has cancelled nothing covers nothing that another one does not cover.
 func PredicateNeeded(
 	state *State, p *delay.Predicate, now delay.Due, dedupeWindow time.Duration,

@@ -12,10 +12,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/merge"
 	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/segment"
 )
+
+// scanBytes bounds what a scan holds of all its segments.
+const scanBytes = 64 << 20
 
 // blockKey names a block of a segment.
 type blockKey struct {
@@ -58,7 +62,7 @@ func (t *Tier) ranged(info *SegmentInfo) segment.ReadFunc {
 
 // index gives the index of a listed segment, from memory or from the end of the object.
 func (t *Tier) index(ctx context.Context, info *SegmentInfo) (*segment.Index, error) {
-	return t.indexes.get(ctx, info.Name, func(ctx context.Context) (x *segment.Index, err error) {
+	return t.indexes.Get(ctx, info.Name, func(ctx context.Context) (x *segment.Index, err error) {
 		err = t.again(ctx, info, func() error {
 			x, err = segment.ReadIndex(ctx, t.ranged(info), info.Stored, info.TailOffset)
 			if err != nil {
@@ -105,6 +109,40 @@ func (t *Tier) block(
 		return err
 	})
 	return raw, err
+}
+
+// pages is how a merge reads segments.
+type pages struct{ t *Tier }
+
+// Index implements merge.Pages.
+func (p pages) Index(ctx context.Context, info *SegmentInfo) (*segment.Index, error) {
+	return p.t.index(ctx, info)
+}
+
+// Span implements merge.Pages.
+func (p pages) Span(
+	ctx context.Context, info *SegmentInfo, span segment.Span,
+) (data []byte, err error) {
+	err = p.t.again(ctx, info, func() error {
+		data, err = p.t.ranged(info)(ctx, span.Offset, span.Length)
+		return err
+	})
+	return data, err
+}
+
+// Block implements merge.Pages.
+func (p pages) Block(
+	ctx context.Context, info *SegmentInfo, x *segment.Index, i int, stored, scratch []byte,
+) ([]byte, error) {
+	return p.t.block(ctx, info, x, i, stored, scratch)
+}
+
+// scan merges the listed objects over [lower, upper).
+func (t *Tier) scan(
+	ctx context.Context, list []SegmentInfo, lower, upper delay.Key,
+	fn func(*segment.Item) bool,
+) error {
+	return merge.Scan(ctx, pages{t}, scanBytes, list, lower, upper, fn)
 }
 
 // ordered calls load for 0 to n-1 from several goroutines and use with the results in order, until

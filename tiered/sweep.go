@@ -72,10 +72,10 @@ func (t *Tier) sweep(ctx context.Context, u *Upkeep) (s Swept, err error) {
 	return s, t.client.Delete(ctx, t.keys(s.Deleted)...)
 }
 
-// orphans gives the objects, by name, of infos that state does not name and that are older than OrphanAge:
-// no upload waits that long for its commit (T4). The age is taken by the store's clock: modified is
-// when the manifest was written. What a later owner uploaded, and names this version does not know,
-// are left alone.
+// orphans gives the objects, by name, of infos that state does not name and that are older than
+// OrphanAge: no upload waits that long for its commit (T4). The age is taken by the store's clock:
+// modified is when the manifest was written. What a later owner uploaded, and names this version
+// does not know, are left alone.
 func (t *Tier) orphans(
 	state *State, infos []objstore.Info, now delay.Due, modified time.Time,
 ) (found []objstore.Info) {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/cache"
 	"github.com/cicadamq/cicada/tiered/codec"
 	"github.com/cicadamq/cicada/tiered/manifest"
 	"github.com/cicadamq/cicada/tiered/objio"
@@ -43,8 +44,8 @@ type Tier struct {
 	dice    dice // names and ids
 	jitter  dice // pauses: apart, so that they do not change the names
 	meter   meter
-	indexes *cache[string, *segment.Index]
-	blocks  *cache[blockKey, []byte]
+	indexes *cache.Cache[string, *segment.Index]
+	blocks  *cache.Cache[blockKey, []byte]
 
 	current atomic.Pointer[manifest.Snapshot] // last read or committed; nil: none
 	before  atomic.Int64                      // messages accepted when the shard was taken
@@ -80,8 +81,8 @@ func Open(ctx context.Context, bucket objstore.Bucket, opts Options) (*Tier, err
 	}
 	t := &Tier{
 		opts: opts, z: codec.NewZstd(), prefix: shardPrefix(opts.Shard),
-		indexes: newCache[string, *segment.Index](opts.CacheBytes),
-		blocks:  newCache[blockKey, []byte](opts.CacheBytes),
+		indexes: cache.New[string, *segment.Index](opts.CacheBytes),
+		blocks:  cache.New[blockKey, []byte](opts.CacheBytes),
 		turn:    make(chan struct{}, 1),
 		learned: upkeep.NewKnown(),
 	}

@@ -48,7 +48,9 @@ func (t *Tier) ownState() (*State, error) {
 }
 
 // looked reads the manifest once more and gives what it says now.
-func (t *Tier) looked(ctx context.Context, u *Upkeep) (state *State, modified time.Time, err error) {
+func (t *Tier) looked(
+	ctx context.Context, u *Upkeep,
+) (state *State, modified time.Time, err error) {
 	err = u.around(ctx, func(ctx context.Context) error {
 		if err := t.lock(ctx); err != nil {
 			return err

@@ -113,6 +113,8 @@ func houseFloors() []floor {
 		{"broker/pull", 3, "one kind of target"},
 		{"broker/rocketmq", 3, "one kind of target"},
 		{"broker/webhook", 3, "one kind of target"},
+		{"tiered/cache", 1, "generic"},
+		{"tiered/merge", 4, "reads segments in order, through an interface"},
 		{"tiered/upkeep", 4, "pure: manifests in, decisions out"},
 		{"tiered", 5, "the cold tier: joins formats and buckets"},
 		{"scheduler/clock", 1, "pure: two clocks in, one out"},

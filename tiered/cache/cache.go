@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package tiered
+// Package cache keeps values that are dear to load: those used last, up to a number of bytes. It
+// loads a missing one once, however many ask for it at the same time.
+package cache
 
 import (
 	"container/list"
@@ -9,9 +11,9 @@ import (
 	"sync"
 )
 
-// cache keeps the values used last, up to a number of bytes, and loads a missing one once however
+// Cache keeps the values used last, up to a number of bytes, and loads a missing one once however
 // many callers ask for it. Values are shared and must not be changed.
-type cache[K comparable, V any] struct {
+type Cache[K comparable, V any] struct {
 	mu      sync.Mutex
 	most    int64
 	used    int64
@@ -33,15 +35,16 @@ type flight[V any] struct {
 	err   error
 }
 
-func newCache[K comparable, V any](most int64) *cache[K, V] {
-	return &cache[K, V]{
+// New is an empty cache of about most bytes. One value may be larger.
+func New[K comparable, V any](most int64) *Cache[K, V] {
+	return &Cache[K, V]{
 		most: most, order: list.New(), entries: make(map[K]*list.Element),
 		flights: make(map[K]*flight[V]),
 	}
 }
 
-// get gives the value of key, loading it when it is missing. size tells the bytes of a value.
-func (c *cache[K, V]) get(
+// Get gives the value of key, loading it when it is missing. size tells the bytes of a value.
+func (c *Cache[K, V]) Get(
 	ctx context.Context, key K, load func(context.Context) (V, error), size func(V) int64,
 ) (V, error) {
 	for {
@@ -68,7 +71,7 @@ func (c *cache[K, V]) get(
 }
 
 // find gives the value, or the flight that will bring it and whether the caller must fly it.
-func (c *cache[K, V]) find(key K) (v V, f *flight[V], leader bool) {
+func (c *Cache[K, V]) find(key K) (v V, f *flight[V], leader bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[key]; ok {
@@ -83,7 +86,7 @@ func (c *cache[K, V]) find(key K) (v V, f *flight[V], leader bool) {
 	return v, f, true
 }
 
-func (c *cache[K, V]) land(key K, f *flight[V], size func(V) int64) {
+func (c *Cache[K, V]) land(key K, f *flight[V], size func(V) int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.flights, key)
@@ -93,8 +96,8 @@ func (c *cache[K, V]) land(key K, f *flight[V], size func(V) int64) {
 	close(f.done)
 }
 
-// put stores a value that need not be loaded.
-func (c *cache[K, V]) put(key K, v V, size int64) {
+// Put stores a value that need not be loaded.
+func (c *Cache[K, V]) Put(key K, v V, size int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.entries[key]; !ok {
@@ -102,7 +105,7 @@ func (c *cache[K, V]) put(key K, v V, size int64) {
 	}
 }
 
-func (c *cache[K, V]) insert(key K, v V, size int64) {
+func (c *Cache[K, V]) insert(key K, v V, size int64) {
 	c.entries[key] = c.order.PushFront(&entry[K, V]{key: key, value: v, size: size})
 	c.used += size
 	for c.used > c.most && c.order.Len() > 1 {

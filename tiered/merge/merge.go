@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package tiered
+// Package merge gives the items of several segments in the order of their keys, and reads ahead.
+package merge
 
 import (
 	"context"
@@ -8,27 +9,38 @@ import (
 	"sync"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/tiered/manifest"
 	"github.com/cicadamq/cicada/tiered/segment"
 )
 
 const (
 	// spanBytes is how much one read of a scan fetches at most.
 	spanBytes = 1 << 20
-	// scanBytes bounds what a scan holds of all its segments, two reads of each.
-	scanBytes = 64 << 20
-	// compactBytes is the same for a compaction, which is in no hurry.
-	compactBytes = 16 << 20
 	// minSpanBytes is the least one read fetches, even when there are very many segments.
 	minSpanBytes = 64 << 10
 	// checkItems is how many items may pass between two looks at ctx.
 	checkItems = 256
+	// readers is how many reads are under way at once.
+	readers = 8
 )
+
+// Pages reads segments. It is used from several goroutines.
+type Pages interface {
+	// Index gives the index of a segment.
+	Index(ctx context.Context, info *manifest.SegmentInfo) (*segment.Index, error)
+	// Span reads the stored bytes of some blocks.
+	Span(ctx context.Context, info *manifest.SegmentInfo, span segment.Span) ([]byte, error)
+	// Block decodes the stored bytes of block i, or reads them again when they are spoilt. scratch
+	// may be used for the result.
+	Block(ctx context.Context, info *manifest.SegmentInfo, x *segment.Index, i int,
+		stored, scratch []byte) ([]byte, error)
+}
 
 // merge gives the items of several segments in key order, each key once (T6): of equal keys the one
 // of the segment that comes last in the list. Readers fetch ahead: the next span of every segment
 // that is open, and the first of the next few.
 type merge struct {
-	t            *Tier
+	pages        Pages
 	ctx          context.Context
 	lower, upper delay.Key
 	span         int64
@@ -42,7 +54,7 @@ type merge struct {
 
 // source is one segment of a merge.
 type source struct {
-	info  *SegmentInfo
+	info  *manifest.SegmentInfo
 	rank  int // place in the manifest's list: newer is higher
 	start delay.Key
 
@@ -67,20 +79,14 @@ type loaded struct {
 	err  error
 }
 
-// scan merges the listed objects over [lower, upper).
-func (t *Tier) scan(
-	ctx context.Context, list []SegmentInfo, lower, upper delay.Key,
-	fn func(*segment.Item) bool,
+// Scan calls fn for the items of list with a key in [lower, upper), in key order, each key once: of
+// equal keys the item of the segment that comes last in list. It ends when fn returns false. The
+// item is valid until fn returns. Reads go on while fn runs, and hold about budget bytes in all.
+func Scan(
+	ctx context.Context, pages Pages, budget int64, list []manifest.SegmentInfo,
+	lower, upper delay.Key, fn func(*segment.Item) bool,
 ) error {
-	return t.scanWithin(ctx, scanBytes, list, lower, upper, fn)
-}
-
-// scanWithin is scan holding about budget bytes.
-func (t *Tier) scanWithin(
-	ctx context.Context, budget int64, list []SegmentInfo, lower, upper delay.Key,
-	fn func(*segment.Item) bool,
-) error {
-	m := merge{t: t, lower: lower, upper: upper}
+	m := merge{pages: pages, lower: lower, upper: upper}
 	for i := range list {
 		info := &list[i]
 		if lower.Less(upper) && info.Overlaps(lower, upper) {
@@ -105,7 +111,7 @@ func (t *Tier) scanWithin(
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	for range min(fanOut, n) {
+	for range min(readers, n) {
 		wg.Go(m.read)
 	}
 	return m.run(fn)
@@ -126,7 +132,7 @@ func (m *merge) read() {
 // load reads the next span of s, and its index first.
 func (m *merge) load(s *source) loaded {
 	if s.x == nil {
-		x, err := m.t.index(m.ctx, s.info)
+		x, err := m.pages.Index(m.ctx, s.info)
 		if err != nil {
 			return loaded{err: err}
 		}
@@ -139,10 +145,7 @@ func (m *merge) load(s *source) loaded {
 	span := s.spans[s.next]
 	s.next++
 	l := loaded{span: span, last: s.next == len(s.spans)}
-	l.err = m.t.again(m.ctx, s.info, func() (err error) {
-		l.data, err = m.t.ranged(s.info)(m.ctx, span.Offset, span.Length)
-		return err
-	})
+	l.data, l.err = m.pages.Span(m.ctx, s.info, span)
 	return l
 }
 
@@ -186,7 +189,7 @@ func (m *merge) open() error {
 		if len(m.heap) > 0 && m.heap[0].item.Key.Less(s.start) {
 			return nil
 		}
-		for m.asked < min(m.opened+fanOut, len(m.sources)) {
+		for m.asked < min(m.opened+readers, len(m.sources)) {
 			m.work <- m.sources[m.asked]
 			m.asked++
 		}
@@ -257,7 +260,7 @@ func (m *merge) nextBlock(s *source) (bool, error) {
 		s.block++
 	}
 	x := s.x
-	raw, err := m.t.block(m.ctx, s.info, x, s.block, x.In(s.now.span, s.now.data, s.block),
+	raw, err := m.pages.Block(m.ctx, s.info, x, s.block, x.In(s.now.span, s.now.data, s.block),
 		s.scratch)
 	if err != nil {
 		return false, err
