@@ -20,9 +20,13 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 		return err
 	}
 	weight, tier := int64(0), false
+	var replaced []delay.ID
 	for i := range drafts {
 		d := &drafts[i]
 		weight += int64(len(d.Body)) + 256
+		if d.Replace && d.ID != "" {
+			replaced = append(replaced, d.ID)
+		}
 		if d.Durability == delay.Tier {
 			if s.parts.Tier == nil {
 				return delay.Invalid("durability", "tier needs a bucket (--bucket none)")
@@ -30,29 +34,49 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 			tier = true
 		}
 	}
-	a := &commit.AcceptOp{Drafts: drafts, Receipts: receipts, Done: make(chan error, 1)}
+	records, err := s.coldRecords(ctx, replaced)
+	if err != nil {
+		return err
+	}
+	a := &commit.AcceptOp{
+		Drafts: drafts, Receipts: receipts, Records: records, Done: make(chan error, 1),
+	}
 	if err := s.do(a, weight, a.Done); err != nil {
 		return err
 	}
 	s.countAccepted(receipts)
-	s.repeatedStates(receipts)
+	s.repeatedStates(ctx, receipts)
 	if tier {
 		return s.waitFor(ctx, a.TierSeq, 0) // S3
 	}
 	return nil
 }
 
-// repeatedStates tells scheduled from claimed in the receipts of repeated requests (S4).
-func (s *Shard) repeatedStates(receipts []Receipt) {
-	var keys []delay.Key
-	var at []int
+// repeatedStates tells scheduled from claimed, and from cancelled in bulk, in the receipts of
+// repeated requests (S4).
+func (s *Shard) repeatedStates(ctx context.Context, receipts []Receipt) {
+	var keys, cold []delay.Key
+	var at, coldAt []int
+	var ids []delay.ID
 	for i := range receipts {
 		r := &receipts[i]
 		if r.Err != nil || !r.Duplicate || r.State.Finished() {
 			continue
 		}
-		if loc, err := s.find.Locate(r.ID); err == nil && loc.Place != commit.PlaceNone {
+		loc, err := s.find.Locate(r.ID)
+		switch {
+		case err != nil || loc.Place == commit.PlaceNone:
+		case loc.Place == commit.PlaceCold:
+			cold, coldAt, ids = append(cold, loc.Key), append(coldAt, i), append(ids, r.ID)
+		default:
 			keys, at = append(keys, loc.Key), append(at, i)
+		}
+	}
+	if records, err := s.coldRecords(ctx, ids); err == nil {
+		for n, key := range cold {
+			if rec := records[key]; len(rec) > 0 && s.find.Bulk().Covers(key, rec) {
+				receipts[coldAt[n]].State = delay.Cancelled
+			}
 		}
 	}
 	if len(keys) == 0 {

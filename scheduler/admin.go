@@ -113,6 +113,7 @@ func (s *Shard) Status() Status {
 		DiskFreeBytes: store.DiskFree(), Accepting: !s.draining.Load(),
 		Isolated: s.tier.isolated.Load(), Restoring: !meta.IDsComplete,
 		Clock: s.clock.Status(), Books: store.Books(),
+		Cancelling: s.query.Cancelling(),
 	}
 	warm := counts.Warm.Messages + counts.Parked - g.Hot
 	st.Warm = LevelStatus{

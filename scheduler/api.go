@@ -63,4 +63,6 @@ type Status struct {
 	Restoring         bool // client ids are not known yet (rule R14)
 	Clock             ClockStatus
 	Books             delay.Books
+	// Cancelling: at most so many of Books.Pending are cancelled in bulk and not counted yet.
+	Cancelling int64
 }

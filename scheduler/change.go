@@ -17,17 +17,27 @@ import (
 func (s *Shard) Change(
 	ctx context.Context, requests []ChangeRequest, results []ChangeResult,
 ) error {
+	outbox, err := s.change(ctx, requests, results)
+	if err != nil {
+		return err
+	}
+	return s.waitTierChanges(ctx, outbox, results)
+}
+
+// change is Change without waiting for the bucket, which has to hold the marks below outbox.
+func (s *Shard) change(
+	ctx context.Context, requests []ChangeRequest, results []ChangeResult,
+) (outbox uint64, err error) {
 	if s.draining.Load() {
-		return fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
+		return 0, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
 	}
 	o := &commit.ChangeOp{Requests: requests, Results: results, Done: make(chan error, 1)}
 	for try := 0; ; try++ {
-		var err error
 		if o.Records, err = s.fetchCold(ctx, requests); err != nil {
-			return err
+			return 0, err
 		}
 		if err := s.do(o, 0, o.Done); err != nil {
-			return err
+			return 0, err
 		}
 		s.reportEnded("", delay.Cancelled, "", int(o.Fresh))
 		o.Fresh = 0
@@ -36,16 +46,14 @@ func (s *Shard) Change(
 		}
 		// A retry repeats only what was not answered: the others answer the same again.
 	}
-	if err := s.stopRetrying(requests, results); err != nil {
-		return err
-	}
+	s.stopRetrying(requests, results)
 	for i := range results {
 		if errors.Is(results[i].Err, commit.ErrRefetch) {
 			results[i].Err = fmt.Errorf("%w: message %s moves between tiers", delay.ErrUnavailable,
 				requests[i].ID)
 		}
 	}
-	return s.waitTierChanges(ctx, o.Outbox, results)
+	return o.Outbox, nil
 }
 
 // reportEnded tells the metrics of messages that ended without an attempt.
@@ -65,7 +73,7 @@ func anyRefetch(results []ChangeResult) bool {
 }
 
 // stopRetrying turns TOO_LATE into STOPPED for claimed messages when asked for (S5).
-func (s *Shard) stopRetrying(requests []ChangeRequest, results []ChangeResult) error {
+func (s *Shard) stopRetrying(requests []ChangeRequest, results []ChangeResult) {
 	for i := range requests {
 		r := &results[i]
 		if requests[i].Change != StopRetrying || r.Verdict != TooLate || r.State.Finished() {
@@ -81,11 +89,11 @@ func (s *Shard) stopRetrying(requests []ChangeRequest, results []ChangeResult) e
 			*r = ChangeResult{Verdict: Stopped, State: delay.Dead}
 		}
 	}
-	return nil
 }
 
 // fetchCold reads the records of cold messages that are to be moved, or cancelled with the
-// durability that only the record tells (rule R13).
+// durability that only the record tells (rule R13), or may be cancelled by a bulk cancel already.
+// One that no segment holds is empty.
 func (s *Shard) fetchCold(
 	ctx context.Context, requests []ChangeRequest,
 ) (map[delay.Key][]byte, error) {
@@ -99,7 +107,8 @@ func (s *Shard) fetchCold(
 			continue
 		}
 		// A cancel needs only to know its durability, which the index tells of a known id.
-		if requests[i].Change > StopRetrying || !loc.Known {
+		if requests[i].Change > StopRetrying || !loc.Known ||
+			s.find.Bulk().MayCover(loc.Key, loc.ID) {
 			keys = append(keys, loc.Key)
 		}
 	}
@@ -108,8 +117,11 @@ func (s *Shard) fetchCold(
 	}
 	records := make(map[delay.Key][]byte, len(keys))
 	err := s.parts.Tier.Fetch(ctx, keys, func(i int, rec []byte, err error) {
-		if err == nil {
+		switch {
+		case err == nil:
 			records[keys[i]] = append([]byte(nil), rec...)
+		case errors.Is(err, delay.ErrNotFound):
+			records[keys[i]] = []byte{}
 		}
 	})
 	if err != nil {

@@ -129,6 +129,9 @@ func (s *Shard) coldParcels(ctx context.Context, out []parcel) {
 	defer cancel()
 	err := s.parts.Tier.Fetch(ctx, keys, func(n int, rec []byte, err error) {
 		p := &out[at[n]]
+		if err == nil && s.find.Bulk().Covers(keys[n], rec) {
+			err = fmt.Errorf("cancelled in bulk: %w", delay.ErrNotFound) // C16
+		}
 		if err != nil {
 			p.err = err
 			return

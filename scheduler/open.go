@@ -109,7 +109,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	})
 	part := commit.Part{
 		Last: first, Outbox: meta.OutboxNext, Mark: meta.Watermark, Books: own.Books,
-		Kept: f.Kept,
+		Kept: f.Kept, Bulk: f.Bulk,
 	}
 	if own.Behind {
 		part.Behind, part.Since = first, s.clock.Now()
@@ -124,8 +124,8 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 			MinWait: s.opts.MinWait, DedupeWindow: s.opts.DedupeWindow,
 			DeadRetention: s.opts.DeadRetention, MaxPending: s.opts.MaxPending, Syncs: syncs,
 		},
-		Meta: meta, First: first, Books: own.Books, Uncold: f.Uncold, Horizon: own.Horizon,
-		Targets: f.Targets, Crashed: !own.Clean,
+		Meta: meta, First: first, Books: own.Books, Bulk: f.Bulk, Uncold: f.Uncold,
+		Horizon: own.Horizon, Targets: f.Targets, Crashed: !own.Clean,
 	})
 	s.find = s.commit.Finder()
 	s.query = query.New(query.Config{
@@ -133,6 +133,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Inspect: s.inspect, Hot: func() int64 { return s.glance().Hot },
 	})
 	s.maintainer = s.newMaintainer()
+	s.bulk = s.newBulk()
 	s.firsts = []core.Event{f.Lanes, f.Flights}
 }
 

@@ -148,12 +148,12 @@ func TestQueriesAcrossLevels(t *testing.T) {
 			}
 			require.EqualValues(t, 330, sum, bucket)
 		}
-		n, err = w.Purge(ctx, Filter{Target: "pull:other"}, true)
-		require.NoError(t, err)
-		require.EqualValues(t, 30, n)
-		n, err = w.Purge(ctx, Filter{Target: "pull:other"}, false)
-		require.NoError(t, err)
-		require.EqualValues(t, 30, n)
+		for _, dryRun := range []bool{true, false} {
+			res, err := w.Purge(ctx, Filter{Target: "pull:other"}, dryRun)
+			require.NoError(t, err)
+			require.EqualValues(t, 30, res.Count)
+			require.False(t, res.Cancelling)
+		}
 		require.Equal(t, delay.Books{Accepted: 330, Pending: 300, Cancelled: 30}, w.books())
 		require.Len(t, w.drainQueue(2*time.Minute), 300)
 		require.Zero(t, w.books().Pending)

@@ -4,56 +4,53 @@ package scheduler
 
 import (
 	"context"
-	"errors"
+	"fmt"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/query"
+	"github.com/cicadamq/cicada/scheduler/bulk"
 )
 
-// purgeChunk is how many messages one step of a purge cancels.
-const purgeChunk = 1000
-
 // Purge cancels everything that is scheduled now and matches, and returns the count; dryRun only
-// counts. What is accepted while it runs is not touched.
-func (s *Shard) Purge(ctx context.Context, f Filter, dryRun bool) (int64, error) {
-	scheduled := delay.Scheduled
-	if f.State != nil && *f.State != scheduled {
-		return 0, delay.Invalid("state", "only scheduled messages can be purged")
+// counts. What is accepted while it runs is not touched. Of cold messages the count may be
+// incomplete; they are cancelled all the same.
+func (s *Shard) Purge(ctx context.Context, f Filter, dryRun bool) (PurgeResult, error) {
+	if s.draining.Load() && !dryRun {
+		return PurgeResult{}, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
 	}
-	f.State = &scheduled
-	if dryRun {
-		return s.Count(ctx, f)
-	}
-	cut := s.commit.HandedOut()
-	var n int64
-	requests := make([]ChangeRequest, 0, purgeChunk)
-	results := make([]ChangeResult, purgeChunk)
-	flush := func() error {
-		if err := s.Change(ctx, requests, results[:len(requests)]); err != nil {
-			return err
-		}
-		for i := range requests {
-			if results[i].Verdict == Cancelled {
-				n++
-			}
-			results[i] = ChangeResult{}
-		}
-		requests = requests[:0]
-		return nil
-	}
-	var failed error
-	err := s.query.Pending(ctx, f, delay.Key{}, func(it query.Item) bool {
-		if it.Key.Seq > cut {
-			return true
-		}
-		requests = append(requests, ChangeRequest{ID: it.Info.ID, Change: Cancel, Cut: cut})
-		if len(requests) == purgeChunk {
-			failed = flush()
-		}
-		return failed == nil
+	return s.bulk.Purge(ctx, f, dryRun)
+}
+
+func (s *Shard) newBulk() *bulk.Canceller {
+	return bulk.New(bulk.Config{
+		Store: s.parts.Store, Tier: s.parts.Tier, Bulk: s.find.Bulk(), Query: s.query,
+		DedupeWindow: s.opts.DedupeWindow, Now: s.Now, Boot: s.parts.Boot,
+		Do:     func(o bulk.Op, done chan error) error { return s.do(o, 0, done) },
+		Change: s.change,
+		Confirm: func(ctx context.Context, outbox uint64) error {
+			return s.waitFor(ctx, 0, outbox)
+		},
+		Report: func(n int) { s.reportEnded("", delay.Cancelled, "", n) },
 	})
-	if err = errors.Join(err, failed); err != nil {
-		return n, err
+}
+
+// runBulk completes bulk cancels in the background.
+func (s *Shard) runBulk(ctx context.Context) error {
+	t := trouble{log: s.log, what: "count bulk cancels"}
+	s.bulk.Run(ctx, t.note)
+	return nil
+}
+
+// coldRecords reads the cold messages among ids that a bulk cancel may cover. Empty is one that no
+// segment holds.
+func (s *Shard) coldRecords(
+	ctx context.Context, ids []delay.ID,
+) (map[delay.Key][]byte, error) {
+	if s.parts.Tier == nil || !s.bulk.Busy() {
+		return nil, nil
 	}
-	return n, flush()
+	requests := make([]ChangeRequest, len(ids))
+	for i, id := range ids {
+		requests[i].ID = id
+	}
+	return s.fetchCold(ctx, requests)
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/bulk"
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
@@ -45,6 +46,7 @@ type Shard struct {
 	upload *commit.Buffer
 	find   *commit.Finder
 	query  *query.Reader
+	bulk   *bulk.Canceller
 	rates  rateMeter
 	tier   tierState
 
@@ -126,6 +128,7 @@ func (s *Shard) Run(ctx context.Context) error {
 		end("look", func() error { return s.runLooks(ctx) })
 		end("hydrate", func() error { return s.runHydrate(ctx) })
 		end("maintain", func() error { return s.maintainer.Run(ctx) })
+		end("bulk", func() error { return s.runBulk(ctx) })
 		if !s.parts.Store.Meta().IDsComplete {
 			end("ids", func() error { return s.runIDs(ctx) })
 		}

@@ -23,6 +23,7 @@ type Stepped struct {
 	*Shard
 	flushing, hydrating, restoring, timing bool
 	compacting, collecting                 bool
+	counting                               bool
 	delivering                             int // batches with sinks
 }
 
@@ -56,12 +57,13 @@ const (
 	TaskCompact                 // one compaction of the tier, if one is due
 	TaskCollect                 // retire and delete what the tier need not hold
 	TaskSweep                   // look for orphans
+	TaskCount                   // complete and count bulk cancels
 )
 
 // String is the word of a trace.
 func (k TaskKind) String() string {
 	return [...]string{"core", "commit", "sync", "read", "deliver", "timers", "flush", "hydrate",
-		"drop", "ids", "compact", "collect", "sweep"}[k]
+		"drop", "ids", "compact", "collect", "sweep", "count"}[k]
 }
 
 // OpenStepped opens a shard to be driven by tasks. seed makes its choices repeatable.
@@ -109,6 +111,7 @@ func (s *Stepped) Tasks(dst []Task) []Task {
 		add(!s.compacting, TaskCompact)
 		add(!s.collecting, TaskCollect)
 		add(!s.collecting, TaskSweep)
+		add(!s.counting && s.bulk.Busy(), TaskCount)
 	}
 	return dst
 }
@@ -174,6 +177,8 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 		return fencedOnly(guard(&s.collecting, func() error { return s.maintainer.Collect(ctx) }))
 	case TaskSweep:
 		return fencedOnly(guard(&s.collecting, func() error { return s.maintainer.Sweep(ctx) }))
+	case TaskCount:
+		return fencedOnly(guard(&s.counting, func() error { return s.bulk.Work(ctx) }))
 	default:
 		panic(fmt.Sprintf("BUG: unknown task %d", kind))
 	}

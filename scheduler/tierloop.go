@@ -264,7 +264,7 @@ func (s *Shard) cut(part *commit.Part) (tiered.Cut, commit.Part, error) {
 	meta, left := s.parts.Store.Meta(), part.Rest()
 	cut := tiered.Cut{
 		Watermark: part.Mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.Last,
-		Books: part.Books, NotUploaded: part.Uncold,
+		Books: part.Books, Predicates: part.Bulk, NotUploaded: part.Uncold,
 	}
 	if part.Behind > 0 {
 		left.Rows, left.Bytes, left.Behind = part.Rows, part.Bytes, part.Behind

@@ -3,6 +3,7 @@
 package scheduler
 
 import (
+	"github.com/cicadamq/cicada/scheduler/bulk"
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
@@ -25,6 +26,8 @@ type (
 	Settlement = core.Settlement
 	// SettleResult is the answer to one receipt.
 	SettleResult = core.SettleResult
+	// PurgeResult is what a purge has done.
+	PurgeResult = bulk.Result
 	// Info is what is known of one message.
 	Info = query.Info
 	// Filter selects messages. The zero value selects all that are pending.

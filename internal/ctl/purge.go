@@ -35,23 +35,29 @@ func (a *app) purge() *cobra.Command {
 			return err
 		}
 		defer c.Close()
-		n, err := c.Purge(cmd.Context(), selected, true)
+		r, err := c.Purge(cmd.Context(), selected, true)
 		if err != nil {
 			return err
 		}
 		if !dryRun {
-			a.say("%d messages match", n)
+			a.say("%d messages match", r.Count)
 			if !yes {
 				return usagef("nothing was cancelled; repeat with --yes to do it")
 			}
-			if n, err = c.Purge(cmd.Context(), selected, false); err != nil {
+			if r, err = c.Purge(cmd.Context(), selected, false); err != nil {
 				return err
 			}
-			a.say("%d messages cancelled", n)
+			a.say("%d messages cancelled", r.Count)
+			if r.Cancelling {
+				a.say("more are cancelled and still being counted: see books.cancelling in " +
+					"cicada status")
+			}
 		}
 		t := &table{}
-		text := strconv.FormatInt(n, 10)
-		t.add(text, map[string]any{"count": n, "dry_run": dryRun}, text)
+		text := strconv.FormatInt(r.Count, 10)
+		t.add(text, map[string]any{
+			"count": r.Count, "dry_run": dryRun, "cancelling": r.Cancelling,
+		}, text)
 		return a.print(t, true)
 	}
 	return cmd

@@ -227,6 +227,16 @@ type booksReply struct {
 	Expired      int64 `json:"expired"`
 	Dead         int64 `json:"dead"`
 	LostWithDisk int64 `json:"lost_with_disk"`
+	// Cancelling: at most so many of Pending are cancelled in bulk and not counted yet.
+	Cancelling int64 `json:"cancelling"`
+}
+
+func booksReplyOf(st *scheduler.Status) booksReply {
+	b := &st.Books
+	return booksReply{
+		Accepted: b.Accepted, Pending: b.Pending, Delivered: b.Delivered, Cancelled: b.Cancelled,
+		Expired: b.Expired, Dead: b.Dead, LostWithDisk: b.LostWithDisk, Cancelling: st.Cancelling,
+	}
 }
 
 func (s *Server) status(c *call) error {
@@ -237,7 +247,7 @@ func (s *Server) status(c *call) error {
 		ClaimHorizonMS: st.ClaimHorizon, BoundaryMS: st.Boundary.Due,
 		Tiers:             tiersReply{levelReply(st.Hot), levelReply(st.Warm), levelReply(st.Cold)},
 		OldestNotUploaded: st.OldestNotUploaded.Seconds(), LastFlushError: st.LastFlushError,
-		Disk: diskReply{st.DiskFreeBytes}, Clock: clockReplyOf(st.Clock), Books: booksReply(st.Books),
+		Disk: diskReply{st.DiskFreeBytes}, Clock: clockReplyOf(st.Clock), Books: booksReplyOf(&st),
 		Accepting: st.Accepting, Isolated: st.Isolated, Restoring: st.Restoring,
 		Draining: s.Draining(),
 	}

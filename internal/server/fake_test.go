@@ -124,9 +124,11 @@ func (f *fakeShard) Histogram(context.Context, time.Duration, delay.Due, delay.D
 
 func (f *fakeShard) Next(context.Context, int) ([]scheduler.Info, error) { return f.infos, f.err }
 
-func (f *fakeShard) Purge(_ context.Context, fl scheduler.Filter, _ bool) (int64, error) {
+func (f *fakeShard) Purge(
+	_ context.Context, fl scheduler.Filter, dryRun bool,
+) (scheduler.PurgeResult, error) {
 	f.filters = append(f.filters, fl)
-	return 7, f.err
+	return scheduler.PurgeResult{Count: 7, Cancelling: !dryRun, Durability: delay.Tier}, f.err
 }
 
 func (f *fakeShard) Pull(ctx context.Context, _ string, _ int, wait, _ time.Duration) ([]scheduler.Lease, error) {

@@ -102,6 +102,14 @@ func (s *Server) count(c *call) error {
 	return nil
 }
 
+// purgeReply tells what a purge has done. Durability is that of the bulk cancel of cold messages;
+// local ones have that of their own.
+type purgeReply struct {
+	Count      int64  `json:"count"`
+	Cancelling bool   `json:"cancelling"`
+	Durability string `json:"durability"`
+}
+
 func (s *Server) purge(c *call) error {
 	body, err := c.body(maxSmallBytes)
 	if err != nil {
@@ -111,12 +119,13 @@ func (s *Server) purge(c *call) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.shard.Purge(c.lasting(), f, dryRun)
+	done, err := s.shard.Purge(c.lasting(), f, dryRun)
 	if err != nil {
 		return err
 	}
-	c.reply(appendCount(c.memory().out[:0], n))
-	return nil
+	return c.answer(purgeReply{
+		Count: done.Count, Cancelling: done.Cancelling, Durability: done.Durability.String(),
+	})
 }
 
 func (s *Server) next(c *call) error {

@@ -100,7 +100,8 @@ func (r *rpc) Status(context.Context, *connect.Request[cicadav1.StatusRequest]) 
 			Reason: st.Clock.Reason, Steps: st.Clock.Steps},
 		Books: &cicadav1.Books{Accepted: st.Books.Accepted, Pending: st.Books.Pending,
 			Delivered: st.Books.Delivered, Cancelled: st.Books.Cancelled, Expired: st.Books.Expired,
-			Dead: st.Books.Dead, LostWithDisk: st.Books.LostWithDisk},
+			Dead: st.Books.Dead, LostWithDisk: st.Books.LostWithDisk,
+			Cancelling: st.Cancelling},
 	}
 	if !st.LastFlush.IsZero() {
 		out.LastFlushMs = st.LastFlush.UnixMilli()

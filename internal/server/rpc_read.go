@@ -166,11 +166,13 @@ func (r *rpc) Purge(ctx context.Context, req *connect.Request[cicadav1.PurgeRequ
 	if err != nil {
 		return nil, err
 	}
-	n, err := r.s.shard.Purge(context.WithoutCancel(ctx), f, req.Msg.GetDryRun())
+	done, err := r.s.shard.Purge(context.WithoutCancel(ctx), f, req.Msg.GetDryRun())
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&cicadav1.PurgeResponse{Count: n}), nil
+	return connect.NewResponse(&cicadav1.PurgeResponse{
+		Count: done.Count, Cancelling: done.Cancelling, Durability: durabilityOf(done.Durability),
+	}), nil
 }
 
 // Histogram implements the service.

@@ -64,7 +64,7 @@ type Reader interface {
 type Changer interface {
 	Change(ctx context.Context, requests []scheduler.ChangeRequest,
 		results []scheduler.ChangeResult) error
-	Purge(ctx context.Context, f scheduler.Filter, dryRun bool) (int64, error)
+	Purge(ctx context.Context, f scheduler.Filter, dryRun bool) (scheduler.PurgeResult, error)
 }
 
 // Consumer hands messages to pullers.

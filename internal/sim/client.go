@@ -343,8 +343,8 @@ func (w *World) purge() {
 				m.cancelled = maybe
 			}
 		}
-		n, err := w.shard.Purge(w.ctx, scheduler.Filter{Target: target}, false)
-		w.trace(nil, "purged %d: %s", n, trace.Reason(err))
+		done, err := w.shard.Purge(w.ctx, scheduler.Filter{Target: target}, false)
+		w.trace(nil, "purged %d, more %v: %s", done.Count, done.Cancelling, trace.Reason(err))
 	})
 }
 

@@ -45,9 +45,10 @@ func (c *Committer) insert(m *delay.Message) core.Ref {
 // AcceptOp stores drafts.
 type AcceptOp struct {
 	Drafts   []delay.Draft
-	Receipts []Receipt  // filled; as long as Drafts
-	TierSeq  delay.Seq  // set: the highest seq that the bucket must hold before the reply (S3)
-	Done     chan error // capacity 1; answered after the sync
+	Receipts []Receipt            // filled; as long as Drafts
+	Records  map[delay.Key][]byte // of cold messages that may be replaced
+	TierSeq  delay.Seq            // set: what the bucket must hold before the reply (S3)
+	Done     chan error           // capacity 1; answered after the sync
 
 	made []byte // the server-made ids, 26 bytes each, in the order of the receipts
 }
@@ -83,7 +84,7 @@ func (a *AcceptOp) finish(_ localstore.Synced, err error) { a.Done <- err }
 // accept stores one draft and returns its seq, or that of the message it repeats.
 func (c *Committer) accept(d *delay.Draft, r *Receipt, a *AcceptOp) delay.Seq {
 	if d.ID != "" {
-		return c.acceptNamed(d, r)
+		return c.acceptNamed(d, r, a.Records)
 	}
 	d.Generation = 1
 	rf := c.insert(&d.Message)
@@ -95,7 +96,9 @@ func (c *Committer) accept(d *delay.Draft, r *Receipt, a *AcceptOp) delay.Seq {
 }
 
 // acceptNamed accepts a message with a client's id (S4).
-func (c *Committer) acceptNamed(d *delay.Draft, r *Receipt) delay.Seq {
+func (c *Committer) acceptNamed(
+	d *delay.Draft, r *Receipt, records map[delay.Key][]byte,
+) delay.Seq {
 	id := string(d.ID)
 	if !c.meta.IDsComplete {
 		r.Err = fmt.Errorf("%w: ids are being restored from the bucket", delay.ErrUnavailable)
@@ -119,7 +122,7 @@ func (c *Committer) acceptNamed(d *delay.Draft, r *Receipt) delay.Seq {
 		if c.repeated(d, r, &old) {
 			return old.Key.Seq
 		}
-		if !c.replace(d, r, &old) {
+		if !c.replace(d, r, &old, records) {
 			return 0
 		}
 	}
@@ -145,8 +148,11 @@ func (c *Committer) repeated(d *delay.Draft, r *Receipt, old *localstore.IDRecor
 	return true
 }
 
-// replace clears the way for another content under the same id.
-func (c *Committer) replace(d *delay.Draft, r *Receipt, old *localstore.IDRecord) bool {
+// replace clears the way for another content under the same id. old becomes cancelled when it is
+// found to be.
+func (c *Committer) replace(
+	d *delay.Draft, r *Receipt, old *localstore.IDRecord, records map[delay.Key][]byte,
+) bool {
 	if !d.Replace {
 		r.Err = fmt.Errorf("%w: id %q names another message", delay.ErrExists, d.ID)
 		return false
@@ -159,6 +165,18 @@ func (c *Committer) replace(d *delay.Draft, r *Receipt, old *localstore.IDRecord
 	if err != nil {
 		r.Err = err
 		return false
+	}
+	if loc.Place == PlaceCold && c.bulk.MayCover(loc.Key, d.ID) {
+		rec, fetched := records[loc.Key]
+		switch {
+		case !fetched:
+			r.Err = fmt.Errorf("%w: message %s moves between tiers", delay.ErrUnavailable, d.ID)
+			return false
+		case len(rec) == 0 || c.bulk.Covers(loc.Key, rec):
+			old.State = delay.Cancelled // and counted, or to be counted, as such
+			return true
+		}
+		loc.Record = rec
 	}
 	if !c.claimable(loc) {
 		r.Err = fmt.Errorf("%w: id %q is claimed", delay.ErrTooLate, d.ID)

@@ -110,7 +110,7 @@ func (c *Committer) outcome(id delay.ID, rec localstore.IDRecord, state delay.St
 type ChangeOp struct {
 	Requests []ChangeRequest
 	Results  []ChangeResult       // filled; as long as Requests
-	Records  map[delay.Key][]byte // of cold messages that are to be moved
+	Records  map[delay.Key][]byte // of cold messages; empty for one that is in no segment
 	Outbox   uint64               // set: marks below it belong to the changes (rule R13)
 	Fresh    int64                // set: messages cancelled now, repeated answers left out
 	Done     chan error           // capacity 1; answered after the sync
@@ -145,9 +145,8 @@ func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) Chang
 		return ChangeResult{Verdict: NotFound}
 	}
 	if loc.Place == PlaceCold {
-		loc.Record = records[loc.Key]
-		if loc.Record == nil && q.Change != Cancel {
-			return ChangeResult{Err: ErrRefetch}
+		if r, done := c.changeCold(q, &loc, records); done {
+			return r
 		}
 	}
 	if !c.claimable(loc) {
@@ -161,6 +160,33 @@ func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) Chang
 	default:
 		return c.move(loc, q.Due, Rescheduled)
 	}
+}
+
+// changeCold gives the message its record, and the answer when that is already clear.
+func (c *Committer) changeCold(
+	q *ChangeRequest, loc *Located, records map[delay.Key][]byte,
+) (ChangeResult, bool) {
+	rec, fetched := records[loc.Key]
+	may := c.bulk.MayCover(loc.Key, loc.ID)
+	switch {
+	case len(rec) > 0:
+		loc.Record = rec
+	case fetched && may: // cancelled so long ago that its segment was written without it
+		return ChangeResult{Verdict: NotFound}, true
+	case may || q.Change > StopRetrying:
+		return ChangeResult{Err: ErrRefetch}, true
+	}
+	if !may || !c.bulk.Covers(loc.Key, rec) {
+		return ChangeResult{}, false
+	}
+	if q.Change > StopRetrying {
+		return ChangeResult{Verdict: TooLate, State: delay.Cancelled}, true
+	}
+	r := ChangeResult{Verdict: Cancelled}
+	if m, err := delay.DecodeRecord(rec); err == nil {
+		r.Durability = m.Durability
+	}
+	return r, true
 }
 
 // ErrRefetch is the Err of a ChangeResult whose message became cold between the fetch of its record

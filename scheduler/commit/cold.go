@@ -5,6 +5,7 @@ package commit
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -21,6 +22,7 @@ type HydrateOp struct {
 	Recs     [][]byte    // their records
 	From     delay.Key   // everything cold in [From, Boundary) is in this op
 	Boundary delay.Key   // L is raised to it
+	Fresh    int         // set: messages that a bulk cancel had cancelled, counted now
 	Done     chan error  // capacity 1; answered after the sync
 
 	failed error
@@ -33,39 +35,37 @@ func (o *HydrateOp) stage(c *Committer) {
 			o.From, c.meta.Boundary)
 		return
 	}
-	skip, err := o.known(c)
+	skip, err := c.present(o.Keys)
+	bulk, before := slices.Clone(c.bulk.All()), c.books.Cancelled
+	if err == nil {
+		err = c.passBulk(bulk, o.Boundary)
+	}
 	if o.failed = err; err != nil {
 		return // L stays where it is, and the caller tries again
 	}
 	for i, key := range o.Keys {
-		if !skip[i] {
-			c.batch.HydrateRow(key, o.Recs[i])
+		if skip[i] || !planted.Is(planted.PredicateForgotten) &&
+			c.cancelCold(bulk, key, o.Recs[i], true) {
+			continue
 		}
+		c.batch.HydrateRow(key, o.Recs[i])
 	}
+	o.Fresh = int(c.books.Cancelled - before)
 	if c.meta.Boundary.Less(o.Boundary) {
 		c.meta.Boundary = o.Boundary
 		c.changed()
 		c.then(core.EvBoundary{Boundary: o.Boundary})
 	}
-}
-
-// known tells which of the messages must not be brought back: their rows were not dropped yet, or
-// they are marked.
-func (o *HydrateOp) known(c *Committer) ([]bool, error) {
-	skip := make([]bool, len(o.Keys))
-	err := c.store.ReadRows(o.Keys, func(i int, rec []byte) { skip[i] = rec != nil })
-	if err == nil && !planted.Is(planted.MarksForgotten) {
-		err = c.store.Marked(o.Keys, func(i int) { skip[i] = true })
+	for i := range bulk {
+		advance(&bulk[i], o.Boundary)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("hydrate from %s: %w", o.From, err)
-	}
-	return skip, nil
+	c.setBulk(bulk)
 }
 
 func (o *HydrateOp) finish(_ localstore.Synced, err error) { o.Done <- errors.Join(o.failed, err) }
 
-// DropOp turns warm rows cold. The committer looks again: a row may be finished by now.
+// DropOp turns warm rows cold. The committer looks again: a row may be finished by now. What a bulk
+// cancel covers stays, to be cancelled one by one: it would be counted as cold otherwise.
 type DropOp struct {
 	Keys []delay.Key // sorted
 	Seq  delay.Seq   // the upload that holds them all
@@ -77,7 +77,7 @@ func (o *DropOp) stage(c *Committer) {
 		return // the upload is not noted locally yet (C7)
 	}
 	err := c.store.ReadRows(o.Keys, func(i int, rec []byte) {
-		if rec != nil && !o.Keys[i].Less(c.meta.Boundary) {
+		if rec != nil && !o.Keys[i].Less(c.meta.Boundary) && !c.bulk.Covers(o.Keys[i], rec) {
 			c.batch.DropRow(o.Keys[i], len(rec))
 		}
 	})

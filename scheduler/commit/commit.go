@@ -62,8 +62,9 @@ type Config struct {
 	Meta    localstore.Meta
 	First   delay.Seq // seqs above it are handed out; all are of its epoch
 	Books   delay.Books
-	Uncold  int64     // pending rows that no segment holds (rule R15)
-	Horizon delay.Due // push messages up to it may have been claimed before (rule R8)
+	Bulk    []delay.Predicate // bulk cancels, ascending seqs
+	Uncold  int64             // pending rows that no segment holds (rule R15)
+	Horizon delay.Due         // push messages up to it may have been claimed before (rule R8)
 	Targets map[delay.Target]localstore.TargetState
 	Crashed bool // the claim cursors of Targets may be behind what was handed over
 }
@@ -98,6 +99,7 @@ type Committer struct {
 	onSync  func(time.Duration)
 	upload  *Buffer
 	inbox   *inbox
+	bulk    *Bulk
 	synced  chan flushed // to the syncer
 
 	batch   *localstore.Batch
@@ -120,6 +122,9 @@ type Committer struct {
 	targets map[delay.Target]localstore.TargetState // as written last
 	cursors map[delay.Target]delay.Key              // claim cursors as recovered after a crash
 	failed  error
+
+	// unpassed: bulk cancels of which local rows may still have to be cancelled one by one.
+	unpassed map[delay.Seq]struct{}
 }
 
 // New makes a committer; it works while run and RunSyncs run, or by CommitStep and
@@ -142,6 +147,14 @@ func New(cfg Config) *Committer {
 		lowest: delay.MaxKey, ranged: cfg.Meta.Watermark,
 		targets: make(map[delay.Target]localstore.TargetState),
 		cursors: make(map[delay.Target]delay.Key),
+
+		bulk:     newBulk(cfg.IDs, cfg.Shard, cfg.Bulk),
+		unpassed: make(map[delay.Seq]struct{}),
+	}
+	for i := range cfg.Bulk {
+		if p := &cfg.Bulk[i]; p.Swept.Less(p.Upper()) {
+			c.unpassed[p.Seq] = struct{}{}
+		}
 	}
 	for t, st := range cfg.Targets {
 		c.targets[t] = st
@@ -150,7 +163,9 @@ func New(cfg Config) *Committer {
 		}
 	}
 	c.handed.Store(uint64(max(c.lastSeq(), cfg.Store.LastSeq())))
-	c.find = &Finder{store: cfg.Store, ids: cfg.IDs, shard: cfg.Shard, issued: c.issued}
+	c.find = &Finder{
+		store: cfg.Store, ids: cfg.IDs, shard: cfg.Shard, issued: c.issued, bulk: c.bulk,
+	}
 	return c
 }
 
@@ -211,6 +226,7 @@ type flushed struct {
 	outbox  uint64
 	mark    delay.Key // watermark as of this batch
 	books   delay.Books
+	bulk    []delay.Predicate
 	uncold  int64
 	at      time.Time // when it was applied
 }
@@ -275,6 +291,7 @@ func (c *Committer) flush() {
 	c.batch = c.store.NewBatch()
 	f := c.next
 	f.ops, f.pending, f.books, f.uncold = c.staged, pending, c.books, c.uncold
+	f.bulk = c.bulk.All()
 	f.last, f.outbox, f.mark = c.lastSeq(), c.meta.OutboxNext, c.meta.Watermark
 	if len(f.refs) > 0 {
 		c.recent = append(c.recent, accepted{last: f.last, low: c.lowest})

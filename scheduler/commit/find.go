@@ -40,7 +40,11 @@ type Finder struct {
 	ids    delay.IDMaker
 	shard  delay.Shard
 	issued func(delay.Seq) bool
+	bulk   *Bulk
 }
+
+// Bulk is the bulk cancels of the shard. What is found in PlaceCold may be covered by one of them.
+func (f *Finder) Bulk() *Bulk { return f.bulk }
 
 // Locate finds the current generation of id. Place is PlaceNone for what is finished or unknown;
 // then Known tells which, with Rec.State. ErrUnavailable while ids are being restored (rule R14).

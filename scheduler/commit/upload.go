@@ -52,14 +52,15 @@ type Part struct {
 	Bytes  int64     // of Rows, with their keys
 	Since  delay.Due // when the first of Rows came; 0 when there are none
 	Kept   []KeptRef
-	Done   []delay.Key // delivered without a mark of their own
-	Last   delay.Seq   // every row above Behind and up to here is in Rows
-	Outbox uint64      // every mark below it is in the outbox
-	Mark   delay.Key   // the watermark
-	Books  delay.Books // as of Last
-	Uncold int64       // pending rows that no segment holds (rule R15)
-	Resume delay.Key   // where the backlog is read on; of what is left after a cut
-	Behind delay.Seq   // rows overflowed: those up to here must be read from the store; 0 is none
+	Done   []delay.Key       // delivered without a mark of their own
+	Last   delay.Seq         // every row above Behind and up to here is in Rows
+	Outbox uint64            // every mark below it is in the outbox
+	Mark   delay.Key         // the watermark
+	Books  delay.Books       // as of Last
+	Bulk   []delay.Predicate // as of Last, all there are
+	Uncold int64             // pending rows that no segment holds (rule R15)
+	Resume delay.Key         // where the backlog is read on; of what is left after a cut
+	Behind delay.Seq         // rows overflowed: read those up to here from the store; 0 is none
 }
 
 // NewBuffer makes a buffer that begins with what first says. off is for --bucket none:
@@ -93,7 +94,7 @@ func (u *Buffer) add(f *flushed) {
 		p.Since = now
 	}
 	p.Last, p.Outbox, p.Mark = f.last, f.outbox, f.mark
-	p.Books, p.Uncold = f.books, f.uncold
+	p.Books, p.Bulk, p.Uncold = f.books, f.bulk, f.uncold
 	p.Kept = append(p.Kept, f.kept...)
 	p.Done = append(p.Done, f.done...)
 	p.Rows = append(p.Rows, f.rows...)
@@ -153,13 +154,14 @@ func (p *Part) Merge(next Part) {
 	p.Kept = append(p.Kept, next.Kept...)
 	p.Done = append(p.Done, next.Done...)
 	p.Last, p.Outbox, p.Mark = next.Last, next.Outbox, next.Mark
-	p.Books, p.Uncold = next.Books, next.Uncold
+	p.Books, p.Bulk, p.Uncold = next.Books, next.Bulk, next.Uncold
 	p.bound()
 }
 
 // Rest is p without anything to upload.
 func (p *Part) Rest() Part {
 	return Part{
-		Last: p.Last, Outbox: p.Outbox, Mark: p.Mark, Books: p.Books, Uncold: p.Uncold,
+		Last: p.Last, Outbox: p.Outbox, Mark: p.Mark, Books: p.Books, Bulk: p.Bulk,
+		Uncold: p.Uncold,
 	}
 }

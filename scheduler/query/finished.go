@@ -76,6 +76,21 @@ func (q *Reader) getFinished(loc commit.Located, withBody bool) (Info, error) {
 	}, nil
 }
 
+// getCovered tells of a cold message that a bulk cancel covers.
+func (q *Reader) getCovered(loc commit.Located) (Info, error) {
+	m, err := delay.DecodeRecord(loc.Record)
+	if err != nil {
+		return Info{}, fmt.Errorf("message %s: %w", loc.ID, err)
+	}
+	if !loc.Known {
+		loc.Rec = localstore.IDRecord{Identity: delay.IdentityOf(loc.Key, &m)}
+	}
+	return Info{
+		ID: loc.ID, State: delay.Cancelled, Level: delay.Cold, Due: loc.Key.Due,
+		Generation: loc.Rec.Generation,
+	}, nil
+}
+
 func (q *Reader) deadInfo(
 	key delay.Key, p delay.Progress, rec []byte, withBody bool,
 ) (Info, error) {

@@ -14,7 +14,8 @@ import (
 
 // Histogram counts the pending messages of [from, to) in bars of a bucket; bytes are of records.
 // Bars of whole hours come from the slots and cost nothing, as far as the slots are that fine:
-// within the next decades. Everything else is read and counted. to 0 is no bound.
+// within the next decades, and unless a bulk cancel is not counted there yet. Everything else is
+// read and counted. to 0 is no bound.
 func (q *Reader) Histogram(
 	ctx context.Context, bucket time.Duration, from, to delay.Due,
 ) ([]Bar, error) {
@@ -89,7 +90,7 @@ func (h *histogram) slots(
 			return false
 		case end <= from:
 			return true
-		case slot.Width > bucket:
+		case slot.Width > bucket || h.q.find.Bulk().Uncounted(slot.From, end):
 			wide = append(wide, slot)
 			return true
 		}
@@ -120,6 +121,19 @@ func (h *histogram) slots(
 			b.Bytes += int64(size)
 		}
 	})
+}
+
+// Cancelling is how many cold messages there are, at most, that bulk cancels have still to look at.
+func (q *Reader) Cancelling() (n int64) {
+	if q.find.Bulk().Uncounted(0, 0) {
+		q.store.Slots(func(slot localstore.Slot) bool {
+			if q.find.Bulk().Uncounted(slot.From, slot.From.Add(slot.Width)) {
+				n += max(0, slot.Cold.Messages)
+			}
+			return true
+		})
+	}
+	return n
 }
 
 // eachParked calls fn for every parked row.

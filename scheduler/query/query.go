@@ -60,6 +60,9 @@ func (q *Reader) Get(ctx context.Context, id delay.ID, withBody bool) (Info, err
 		if err := q.fetchOne(ctx, &loc); err != nil {
 			return Info{}, fmt.Errorf("message %s: %w", id, err)
 		}
+		if q.find.Bulk().Covers(loc.Key, loc.Record) {
+			return q.getCovered(loc)
+		}
 	}
 	info, err := q.infoOf(loc.Key, loc.Record, withBody)
 	if err != nil {
@@ -154,10 +157,10 @@ func (q *Reader) List(
 	return out, next, err
 }
 
-// Count counts messages exactly. Without a filter it costs nothing; with one it reads what may
-// match.
+// Count counts messages exactly. Without a filter it costs nothing, unless a bulk cancel is not
+// counted yet; with one it reads what may match.
 func (q *Reader) Count(ctx context.Context, f Filter) (int64, error) {
-	if f == (Filter{}) {
+	if f == (Filter{}) && !q.find.Bulk().Uncounted(0, 0) {
 		return q.store.Books().Pending, nil
 	}
 	var n int64

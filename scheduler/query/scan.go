@@ -21,6 +21,15 @@ type Item struct {
 // scanChunk is how many messages a scan of pending ones reads at a time, from each source.
 const scanChunk = 1000
 
+// PendingLocal is Pending of what has a local row.
+func (q *Reader) PendingLocal(
+	ctx context.Context, f Filter, from delay.Key, fn func(Item) bool,
+) error {
+	local := *q
+	local.tier = nil
+	return local.Pending(ctx, f, from, fn)
+}
+
 // Pending calls fn for every pending message from a key on that passes the filter, in key
 // order: parked rows, rows and cold messages merged. Each chunk is a consistent look; what moves
 // in between may be missed or appear with its new due.
@@ -169,6 +178,9 @@ func (r *chunkReader) cold(ctx context.Context, from delay.Key) error {
 		if _, marked, err := r.q.store.Mark(k); err != nil || marked {
 			r.err = errors.Join(r.err, err)
 			return err == nil
+		}
+		if r.q.find.Bulk().Covers(k, rec) {
+			return true // cancelled in bulk (C16)
 		}
 		return r.add(commit.Located{Key: k, Place: commit.PlaceCold, Record: rec}, &n)
 	})

@@ -36,7 +36,8 @@ type Found struct {
 	Flights core.EvRecovered
 	Targets map[delay.Target]localstore.TargetState
 	Kept    []commit.KeptRef // after a crash: what is kept behind the watermark, to be uploaded again
-	Uncold  int64            // pending rows that no segment holds (rule R15)
+	Bulk    []delay.Predicate
+	Uncold  int64 // pending rows that no segment holds (rule R15)
 }
 
 // Find reads the store. Rows below watermark are not looked at; plain rows, which are not for the
@@ -52,7 +53,11 @@ func (r *Recoverer) Find(watermark delay.Key, plain delay.Due, behind bool) (Fou
 	if r.Tier == nil {
 		return f, nil
 	}
-	err := r.Store.ScanRows(watermark, delay.Key{Due: plain}, func(_ delay.Key, rec []byte) bool {
+	var err error
+	if f.Bulk, err = r.Store.Predicates(); err != nil {
+		return f, err
+	}
+	err = r.Store.ScanRows(watermark, delay.Key{Due: plain}, func(_ delay.Key, rec []byte) bool {
 		if _, cold, err := delay.RecordTarget(rec); err == nil && !cold {
 			f.Uncold++
 		}

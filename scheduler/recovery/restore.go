@@ -65,6 +65,10 @@ func (r *restorer) fill(ctx context.Context, st *tiered.State) error {
 	if err := r.countCold(ctx, st); err != nil {
 		return fmt.Errorf("count cold messages: %w", err)
 	}
+	for _, p := range st.Predicates {
+		p.Swept = p.Begin() // slots and ids of this store do not know of it yet
+		r.b.PutPredicate(&p)
+	}
 	if err := r.marks(ctx, st); err != nil {
 		return fmt.Errorf("marks: %w", err)
 	}

@@ -2297,7 +2297,9 @@ func (x *PurgeRequest) GetDryRun() bool {
 
 type PurgeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Count         int64                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Count         int64                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`                                     // cancelled and counted
+	Cancelling    bool                   `protobuf:"varint,2,opt,name=cancelling,proto3" json:"cancelling,omitempty"`                           // more are cancelled and not counted yet
+	Durability    Durability             `protobuf:"varint,3,opt,name=durability,proto3,enum=cicada.v1.Durability" json:"durability,omitempty"` // of the bulk cancel of messages that are only in the bucket
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2337,6 +2339,20 @@ func (x *PurgeResponse) GetCount() int64 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *PurgeResponse) GetCancelling() bool {
+	if x != nil {
+		return x.Cancelling
+	}
+	return false
+}
+
+func (x *PurgeResponse) GetDurability() Durability {
+	if x != nil {
+		return x.Durability
+	}
+	return Durability_DURABILITY_UNSPECIFIED
 }
 
 type PullRequest struct {
@@ -3656,6 +3672,7 @@ type Books struct {
 	Expired       int64                  `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
 	Dead          int64                  `protobuf:"varint,6,opt,name=dead,proto3" json:"dead,omitempty"`
 	LostWithDisk  int64                  `protobuf:"varint,7,opt,name=lost_with_disk,json=lostWithDisk,proto3" json:"lost_with_disk,omitempty"`
+	Cancelling    int64                  `protobuf:"varint,8,opt,name=cancelling,proto3" json:"cancelling,omitempty"` // at most so many of pending are cancelled in bulk and not counted yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3735,6 +3752,13 @@ func (x *Books) GetDead() int64 {
 func (x *Books) GetLostWithDisk() int64 {
 	if x != nil {
 		return x.LostWithDisk
+	}
+	return 0
+}
+
+func (x *Books) GetCancelling() int64 {
+	if x != nil {
+		return x.Cancelling
 	}
 	return 0
 }
@@ -4133,9 +4157,15 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\bmessages\x18\x01 \x03(\v2\x0f.cicada.v1.InfoR\bmessages\"R\n" +
 	"\fPurgeRequest\x12)\n" +
 	"\x06filter\x18\x01 \x01(\v2\x11.cicada.v1.FilterR\x06filter\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"%\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"|\n" +
 	"\rPurgeResponse\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x03R\x05count\"{\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x1e\n" +
+	"\n" +
+	"cancelling\x18\x02 \x01(\bR\n" +
+	"cancelling\x125\n" +
+	"\n" +
+	"durability\x18\x03 \x01(\x0e2\x15.cicada.v1.DurabilityR\n" +
+	"durability\"{\n" +
 	"\vPullRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\x12\x17\n" +
@@ -4217,7 +4247,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x06now_ms\x18\x01 \x01(\x03R\x05nowMs\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\bR\x04held\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05steps\x18\x04 \x01(\x03R\x05steps\"\xcd\x01\n" +
+	"\x05steps\x18\x04 \x01(\x03R\x05steps\"\xed\x01\n" +
 	"\x05Books\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x18\n" +
 	"\apending\x18\x02 \x01(\x03R\apending\x12\x1c\n" +
@@ -4225,7 +4255,10 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\tcancelled\x18\x04 \x01(\x03R\tcancelled\x12\x18\n" +
 	"\aexpired\x18\x05 \x01(\x03R\aexpired\x12\x12\n" +
 	"\x04dead\x18\x06 \x01(\x03R\x04dead\x12$\n" +
-	"\x0elost_with_disk\x18\a \x01(\x03R\flostWithDisk\"\x0f\n" +
+	"\x0elost_with_disk\x18\a \x01(\x03R\flostWithDisk\x12\x1e\n" +
+	"\n" +
+	"cancelling\x18\b \x01(\x03R\n" +
+	"cancelling\"\x0f\n" +
 	"\rStatusRequest\"\xb9\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
@@ -4422,70 +4455,71 @@ var file_cicada_v1_cicada_proto_depIdxs = []int32{
 	30, // 24: cicada.v1.HistogramResponse.buckets:type_name -> cicada.v1.Bar
 	15, // 25: cicada.v1.NextResponse.messages:type_name -> cicada.v1.Info
 	18, // 26: cicada.v1.PurgeRequest.filter:type_name -> cicada.v1.Filter
-	6,  // 27: cicada.v1.Lease.headers:type_name -> cicada.v1.Header
-	37, // 28: cicada.v1.PullResponse.messages:type_name -> cicada.v1.Lease
-	5,  // 29: cicada.v1.SettleResult.result:type_name -> cicada.v1.Settled
-	39, // 30: cicada.v1.AckResponse.results:type_name -> cicada.v1.SettleResult
-	39, // 31: cicada.v1.NackResponse.results:type_name -> cicada.v1.SettleResult
-	39, // 32: cicada.v1.ExtendResponse.results:type_name -> cicada.v1.SettleResult
-	18, // 33: cicada.v1.ListDeadLettersRequest.filter:type_name -> cicada.v1.Filter
-	15, // 34: cicada.v1.ListDeadLettersResponse.messages:type_name -> cicada.v1.Info
-	9,  // 35: cicada.v1.RetryDeadLetterResponse.receipt:type_name -> cicada.v1.Receipt
-	52, // 36: cicada.v1.ListTargetsResponse.targets:type_name -> cicada.v1.TargetStatus
-	59, // 37: cicada.v1.StatusResponse.hot:type_name -> cicada.v1.LevelStatus
-	59, // 38: cicada.v1.StatusResponse.warm:type_name -> cicada.v1.LevelStatus
-	59, // 39: cicada.v1.StatusResponse.cold:type_name -> cicada.v1.LevelStatus
-	60, // 40: cicada.v1.StatusResponse.clock:type_name -> cicada.v1.ClockStatus
-	61, // 41: cicada.v1.StatusResponse.books:type_name -> cicada.v1.Books
-	11, // 42: cicada.v1.Scheduler.Send:input_type -> cicada.v1.SendRequest
-	13, // 43: cicada.v1.Scheduler.Reserve:input_type -> cicada.v1.ReserveRequest
-	16, // 44: cicada.v1.Scheduler.Get:input_type -> cicada.v1.GetRequest
-	19, // 45: cicada.v1.Scheduler.List:input_type -> cicada.v1.ListRequest
-	21, // 46: cicada.v1.Scheduler.Cancel:input_type -> cicada.v1.CancelRequest
-	23, // 47: cicada.v1.Scheduler.Reschedule:input_type -> cicada.v1.RescheduleRequest
-	25, // 48: cicada.v1.Scheduler.Fire:input_type -> cicada.v1.FireRequest
-	27, // 49: cicada.v1.Scheduler.Count:input_type -> cicada.v1.CountRequest
-	29, // 50: cicada.v1.Scheduler.Histogram:input_type -> cicada.v1.HistogramRequest
-	32, // 51: cicada.v1.Scheduler.Next:input_type -> cicada.v1.NextRequest
-	34, // 52: cicada.v1.Scheduler.Purge:input_type -> cicada.v1.PurgeRequest
-	36, // 53: cicada.v1.Scheduler.Pull:input_type -> cicada.v1.PullRequest
-	40, // 54: cicada.v1.Scheduler.Ack:input_type -> cicada.v1.AckRequest
-	42, // 55: cicada.v1.Scheduler.Nack:input_type -> cicada.v1.NackRequest
-	44, // 56: cicada.v1.Scheduler.Extend:input_type -> cicada.v1.ExtendRequest
-	46, // 57: cicada.v1.Scheduler.ListDeadLetters:input_type -> cicada.v1.ListDeadLettersRequest
-	48, // 58: cicada.v1.Scheduler.RetryDeadLetter:input_type -> cicada.v1.RetryDeadLetterRequest
-	50, // 59: cicada.v1.Scheduler.DeleteDeadLetter:input_type -> cicada.v1.DeleteDeadLetterRequest
-	53, // 60: cicada.v1.Scheduler.ListTargets:input_type -> cicada.v1.ListTargetsRequest
-	55, // 61: cicada.v1.Scheduler.Pause:input_type -> cicada.v1.PauseRequest
-	57, // 62: cicada.v1.Scheduler.Resume:input_type -> cicada.v1.ResumeRequest
-	62, // 63: cicada.v1.Scheduler.Status:input_type -> cicada.v1.StatusRequest
-	12, // 64: cicada.v1.Scheduler.Send:output_type -> cicada.v1.SendResponse
-	14, // 65: cicada.v1.Scheduler.Reserve:output_type -> cicada.v1.ReserveResponse
-	17, // 66: cicada.v1.Scheduler.Get:output_type -> cicada.v1.GetResponse
-	20, // 67: cicada.v1.Scheduler.List:output_type -> cicada.v1.ListResponse
-	22, // 68: cicada.v1.Scheduler.Cancel:output_type -> cicada.v1.CancelResponse
-	24, // 69: cicada.v1.Scheduler.Reschedule:output_type -> cicada.v1.RescheduleResponse
-	26, // 70: cicada.v1.Scheduler.Fire:output_type -> cicada.v1.FireResponse
-	28, // 71: cicada.v1.Scheduler.Count:output_type -> cicada.v1.CountResponse
-	31, // 72: cicada.v1.Scheduler.Histogram:output_type -> cicada.v1.HistogramResponse
-	33, // 73: cicada.v1.Scheduler.Next:output_type -> cicada.v1.NextResponse
-	35, // 74: cicada.v1.Scheduler.Purge:output_type -> cicada.v1.PurgeResponse
-	38, // 75: cicada.v1.Scheduler.Pull:output_type -> cicada.v1.PullResponse
-	41, // 76: cicada.v1.Scheduler.Ack:output_type -> cicada.v1.AckResponse
-	43, // 77: cicada.v1.Scheduler.Nack:output_type -> cicada.v1.NackResponse
-	45, // 78: cicada.v1.Scheduler.Extend:output_type -> cicada.v1.ExtendResponse
-	47, // 79: cicada.v1.Scheduler.ListDeadLetters:output_type -> cicada.v1.ListDeadLettersResponse
-	49, // 80: cicada.v1.Scheduler.RetryDeadLetter:output_type -> cicada.v1.RetryDeadLetterResponse
-	51, // 81: cicada.v1.Scheduler.DeleteDeadLetter:output_type -> cicada.v1.DeleteDeadLetterResponse
-	54, // 82: cicada.v1.Scheduler.ListTargets:output_type -> cicada.v1.ListTargetsResponse
-	56, // 83: cicada.v1.Scheduler.Pause:output_type -> cicada.v1.PauseResponse
-	58, // 84: cicada.v1.Scheduler.Resume:output_type -> cicada.v1.ResumeResponse
-	63, // 85: cicada.v1.Scheduler.Status:output_type -> cicada.v1.StatusResponse
-	64, // [64:86] is the sub-list for method output_type
-	42, // [42:64] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	0,  // 27: cicada.v1.PurgeResponse.durability:type_name -> cicada.v1.Durability
+	6,  // 28: cicada.v1.Lease.headers:type_name -> cicada.v1.Header
+	37, // 29: cicada.v1.PullResponse.messages:type_name -> cicada.v1.Lease
+	5,  // 30: cicada.v1.SettleResult.result:type_name -> cicada.v1.Settled
+	39, // 31: cicada.v1.AckResponse.results:type_name -> cicada.v1.SettleResult
+	39, // 32: cicada.v1.NackResponse.results:type_name -> cicada.v1.SettleResult
+	39, // 33: cicada.v1.ExtendResponse.results:type_name -> cicada.v1.SettleResult
+	18, // 34: cicada.v1.ListDeadLettersRequest.filter:type_name -> cicada.v1.Filter
+	15, // 35: cicada.v1.ListDeadLettersResponse.messages:type_name -> cicada.v1.Info
+	9,  // 36: cicada.v1.RetryDeadLetterResponse.receipt:type_name -> cicada.v1.Receipt
+	52, // 37: cicada.v1.ListTargetsResponse.targets:type_name -> cicada.v1.TargetStatus
+	59, // 38: cicada.v1.StatusResponse.hot:type_name -> cicada.v1.LevelStatus
+	59, // 39: cicada.v1.StatusResponse.warm:type_name -> cicada.v1.LevelStatus
+	59, // 40: cicada.v1.StatusResponse.cold:type_name -> cicada.v1.LevelStatus
+	60, // 41: cicada.v1.StatusResponse.clock:type_name -> cicada.v1.ClockStatus
+	61, // 42: cicada.v1.StatusResponse.books:type_name -> cicada.v1.Books
+	11, // 43: cicada.v1.Scheduler.Send:input_type -> cicada.v1.SendRequest
+	13, // 44: cicada.v1.Scheduler.Reserve:input_type -> cicada.v1.ReserveRequest
+	16, // 45: cicada.v1.Scheduler.Get:input_type -> cicada.v1.GetRequest
+	19, // 46: cicada.v1.Scheduler.List:input_type -> cicada.v1.ListRequest
+	21, // 47: cicada.v1.Scheduler.Cancel:input_type -> cicada.v1.CancelRequest
+	23, // 48: cicada.v1.Scheduler.Reschedule:input_type -> cicada.v1.RescheduleRequest
+	25, // 49: cicada.v1.Scheduler.Fire:input_type -> cicada.v1.FireRequest
+	27, // 50: cicada.v1.Scheduler.Count:input_type -> cicada.v1.CountRequest
+	29, // 51: cicada.v1.Scheduler.Histogram:input_type -> cicada.v1.HistogramRequest
+	32, // 52: cicada.v1.Scheduler.Next:input_type -> cicada.v1.NextRequest
+	34, // 53: cicada.v1.Scheduler.Purge:input_type -> cicada.v1.PurgeRequest
+	36, // 54: cicada.v1.Scheduler.Pull:input_type -> cicada.v1.PullRequest
+	40, // 55: cicada.v1.Scheduler.Ack:input_type -> cicada.v1.AckRequest
+	42, // 56: cicada.v1.Scheduler.Nack:input_type -> cicada.v1.NackRequest
+	44, // 57: cicada.v1.Scheduler.Extend:input_type -> cicada.v1.ExtendRequest
+	46, // 58: cicada.v1.Scheduler.ListDeadLetters:input_type -> cicada.v1.ListDeadLettersRequest
+	48, // 59: cicada.v1.Scheduler.RetryDeadLetter:input_type -> cicada.v1.RetryDeadLetterRequest
+	50, // 60: cicada.v1.Scheduler.DeleteDeadLetter:input_type -> cicada.v1.DeleteDeadLetterRequest
+	53, // 61: cicada.v1.Scheduler.ListTargets:input_type -> cicada.v1.ListTargetsRequest
+	55, // 62: cicada.v1.Scheduler.Pause:input_type -> cicada.v1.PauseRequest
+	57, // 63: cicada.v1.Scheduler.Resume:input_type -> cicada.v1.ResumeRequest
+	62, // 64: cicada.v1.Scheduler.Status:input_type -> cicada.v1.StatusRequest
+	12, // 65: cicada.v1.Scheduler.Send:output_type -> cicada.v1.SendResponse
+	14, // 66: cicada.v1.Scheduler.Reserve:output_type -> cicada.v1.ReserveResponse
+	17, // 67: cicada.v1.Scheduler.Get:output_type -> cicada.v1.GetResponse
+	20, // 68: cicada.v1.Scheduler.List:output_type -> cicada.v1.ListResponse
+	22, // 69: cicada.v1.Scheduler.Cancel:output_type -> cicada.v1.CancelResponse
+	24, // 70: cicada.v1.Scheduler.Reschedule:output_type -> cicada.v1.RescheduleResponse
+	26, // 71: cicada.v1.Scheduler.Fire:output_type -> cicada.v1.FireResponse
+	28, // 72: cicada.v1.Scheduler.Count:output_type -> cicada.v1.CountResponse
+	31, // 73: cicada.v1.Scheduler.Histogram:output_type -> cicada.v1.HistogramResponse
+	33, // 74: cicada.v1.Scheduler.Next:output_type -> cicada.v1.NextResponse
+	35, // 75: cicada.v1.Scheduler.Purge:output_type -> cicada.v1.PurgeResponse
+	38, // 76: cicada.v1.Scheduler.Pull:output_type -> cicada.v1.PullResponse
+	41, // 77: cicada.v1.Scheduler.Ack:output_type -> cicada.v1.AckResponse
+	43, // 78: cicada.v1.Scheduler.Nack:output_type -> cicada.v1.NackResponse
+	45, // 79: cicada.v1.Scheduler.Extend:output_type -> cicada.v1.ExtendResponse
+	47, // 80: cicada.v1.Scheduler.ListDeadLetters:output_type -> cicada.v1.ListDeadLettersResponse
+	49, // 81: cicada.v1.Scheduler.RetryDeadLetter:output_type -> cicada.v1.RetryDeadLetterResponse
+	51, // 82: cicada.v1.Scheduler.DeleteDeadLetter:output_type -> cicada.v1.DeleteDeadLetterResponse
+	54, // 83: cicada.v1.Scheduler.ListTargets:output_type -> cicada.v1.ListTargetsResponse
+	56, // 84: cicada.v1.Scheduler.Pause:output_type -> cicada.v1.PauseResponse
+	58, // 85: cicada.v1.Scheduler.Resume:output_type -> cicada.v1.ResumeResponse
+	63, // 86: cicada.v1.Scheduler.Status:output_type -> cicada.v1.StatusResponse
+	65, // [65:87] is the sub-list for method output_type
+	43, // [43:65] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_cicada_v1_cicada_proto_init() }

@@ -113,18 +113,25 @@ func (c *Client) change(ctx context.Context, method, path string, body []byte) (
 	return v, err
 }
 
+// Purged is what a purge has done.
+type Purged struct {
+	Count      int64  `json:"count"`
+	Cancelling bool   `json:"cancelling"` // more are cancelled and not counted yet
+	Durability string `json:"durability"`
+}
+
 // Purge cancels everything scheduled that matches filter, or only counts it.
-func (c *Client) Purge(ctx context.Context, filter map[string]any, dryRun bool) (int64, error) {
+func (c *Client) Purge(
+	ctx context.Context, filter map[string]any, dryRun bool,
+) (Purged, error) {
 	request := map[string]any{}
 	maps.Copy(request, filter)
 	if dryRun {
 		request["dry_run"] = true
 	}
-	var r struct {
-		Count int64 `json:"count"`
-	}
+	var r Purged
 	err := c.Do(ctx, http.MethodPost, "/v1/pending/purge", encode(request), &r)
-	return r.Count, err
+	return r, err
 }
 
 // PullRequest asks for due messages of a queue. Durations are texts such as "5s".

@@ -125,6 +125,7 @@ type Books struct {
 	Expired      int64 `json:"expired"`
 	Dead         int64 `json:"dead"`
 	LostWithDisk int64 `json:"lost_with_disk"`
+	Cancelling   int64 `json:"cancelling"` // of Pending, at most: cancelled and not counted yet
 }
 
 // Level counts one storage level.
