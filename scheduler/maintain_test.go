@@ -32,6 +32,31 @@ func levels(s tiered.State) (fresh, merged int) {
 	return fresh, merged
 }
 
+// Marks come back in the order of their keys. What is remembered of an id must be what became of
+// its last message, also when that was due before the first (S4).
+func TestRestoreLastOfID(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		first := w.draft("pull:q", 200*time.Second, "first")
+		first.ID = "x"
+		w.send(first)
+		require.Equal(t, Cancelled, w.change("x", Cancel, 0).Verdict)
+		second := w.draft("pull:q", 100*time.Second, "second")
+		second.ID, second.Replace = "x", true
+		require.EqualValues(t, 2, w.send(second).Generation)
+		require.Equal(t, Cancelled, w.change("x", Cancel, 0).Verdict)
+		w.pass(3 * time.Second)
+		w.crash()
+		w.loseDisk()
+		w.open()
+		w.pass(5 * time.Second)
+		second.Replace = false
+		r := w.send(second)
+		require.True(t, r.Duplicate)
+		require.EqualValues(t, 2, r.Generation)
+		require.Equal(t, delay.Cancelled, r.State)
+	})
+}
+
 // A running shard must keep its bucket small, believe its own disk after each crash although
 // maintenance writes manifests too (rule R10), and neither lose a message nor bring one back. In the
 // end nothing is left but the manifest.

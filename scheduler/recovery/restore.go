@@ -35,7 +35,10 @@ func (r *Recoverer) Restore(
 	*books = st.Books
 	books.Pending -= st.NotUploaded
 	books.LostWithDisk += st.NotUploaded
-	w := &restorer{Recoverer: r, b: r.Store.NewBatch(), watermark: st.Watermark}
+	w := &restorer{
+		Recoverer: r, b: r.Store.NewBatch(), watermark: st.Watermark,
+		ids: make(map[string]delay.Seq),
+	}
 	if err := errors.Join(w.fill(ctx, st), w.await(0)); err != nil {
 		return err
 	}
@@ -55,6 +58,7 @@ func (r *Recoverer) Restore(
 type restorer struct {
 	*Recoverer
 	b         *localstore.Batch
+	ids       map[string]delay.Seq // in b: which message each was of
 	unsynced  []localstore.Pending
 	err       error
 	watermark delay.Key
@@ -81,7 +85,7 @@ func (r *restorer) fill(ctx context.Context, st *tiered.State) error {
 // more hands a full batch on and reports whether to continue.
 func (r *restorer) more() bool {
 	if r.b.Bytes() >= restoreBytes {
-		r.err = r.send()
+		r.err = errors.Join(r.err, r.send())
 	}
 	return r.err == nil
 }
@@ -90,6 +94,7 @@ func (r *restorer) more() bool {
 func (r *restorer) send() error {
 	pending, err := r.Store.Apply(r.b)
 	r.b = r.Store.NewBatch()
+	clear(r.ids)
 	if err != nil {
 		return err
 	}
@@ -134,7 +139,7 @@ func (r *restorer) marks(ctx context.Context, st *tiered.State) error {
 			rec := localstore.IDRecord{
 				Identity: m.Identity, State: m.State, FinishedAt: m.At, Attempts: m.Attempts,
 			}
-			r.b.PutID(m.ID, rec)
+			r.putID(m.ID, rec)
 			r.b.PutTimer(m.At.Add(r.DedupeWindow), commit.TimerForget, []byte(m.ID))
 		}
 		return r.more()
@@ -146,6 +151,23 @@ func (r *restorer) marks(ctx context.Context, st *tiered.State) error {
 		return err
 	}
 	return r.send() // kept looks at the marks
+}
+
+// putID remembers what became of an id, unless more is known of it: marks come in the order of
+// their keys, and the later of two messages with one id may be due before the earlier.
+func (r *restorer) putID(id string, rec localstore.IDRecord) {
+	if last, ok := r.ids[id]; ok && rec.Key.Seq < last {
+		return
+	}
+	old, ok, err := r.Store.LookupID(id)
+	if err != nil {
+		r.err = errors.Join(r.err, fmt.Errorf("look up id: %w", err))
+	}
+	if ok && rec.Key.Seq < old.Key.Seq {
+		return
+	}
+	r.ids[id] = rec.Key.Seq
+	r.b.PutID(id, rec)
 }
 
 // kept brings back what was unfinished or dead behind the watermark (rule R5).
@@ -229,7 +251,7 @@ func (r *restorer) keep(k delay.Kept) error {
 		r.b.PutDead(k.Key, k.Progress, k.Record)
 		r.b.PutTimer(k.Progress.DiedAt.Add(r.DeadRetention), commit.TimerBury,
 			delay.AppendKey(nil, k.Key))
-		r.b.PutID(string(id), rec)
+		r.putID(string(id), rec)
 		r.b.PutTimer(rec.FinishedAt.Add(r.DedupeWindow), commit.TimerForget, []byte(id))
 		return nil
 	}
@@ -239,7 +261,7 @@ func (r *restorer) keep(k delay.Kept) error {
 		r.b.PutProgress(k.Key, k.Progress)
 	}
 	if m.ID != "" {
-		r.b.PutID(string(m.ID), rec)
+		r.putID(string(m.ID), rec)
 	}
 	if at := m.Expires(); at > 0 {
 		r.b.PutTimer(at, commit.TimerExpire, delay.AppendKey(nil, k.Key))
