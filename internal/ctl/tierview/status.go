@@ -248,7 +248,8 @@ func (r *Reply) objects(t *Table) {
 }
 
 func (r *Reply) flushes(t *Table) {
-	t.pair("not uploaded", "%s, the oldest for %s", plural(r.Manifest.NotUploaded, "message"),
+	t.pair("not uploaded", "%s at the last commit, the oldest for %s now",
+		plural(r.Manifest.NotUploaded, "message"),
 		Span(time.Duration(r.OldestNotUploaded*float64(time.Second))))
 	t.pair("last flush", "%s", or(r.LastFlush, "never"))
 	if r.LastFlushError != "" {
