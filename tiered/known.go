@@ -28,7 +28,8 @@ func (t *Tier) meet(ctx context.Context) error {
 	}
 	_, _, err := claimBucket(ctx, t.client, t.cluster, "", true)
 	if errors.Is(err, delay.ErrNotFound) {
-		return fmt.Errorf("%w: cluster %s has used this bucket: %w", ErrVanished, t.cluster, err)
+		return fmt.Errorf("%w: there is no %s, and cluster %s has used this bucket", ErrVanished,
+			formatKey, t.cluster)
 	}
 	if err != nil {
 		return err

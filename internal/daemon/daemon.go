@@ -122,19 +122,33 @@ func (d *Daemon) openStore() (*localstore.Store, error) {
 	})
 }
 
+// openTier opens the bucket. One that this data directory has used is not made when it is missing,
+// and is not asked yet: the shard may start without its answer (rule R11).
 func (d *Daemon) openTier(ctx context.Context) error {
-	bucket, err := OpenBucket(ctx, d.cfg.Bucket, d.cfg.S3, true)
+	meta := d.store.Meta()
+	known := meta.ManifestVersion > 0
+	bucket, err := OpenBucket(ctx, d.cfg.Bucket, d.cfg.S3, !known)
 	if err != nil || bucket == nil {
 		return err
 	}
 	d.bucket = bucket
-	if err := d.tryOut(ctx); err != nil {
-		return err
-	}
-	d.tier, err = tiered.Open(ctx, bucket, tiered.Options{
+	opts := tiered.Options{
 		ClusterID: d.cfg.ClusterID, Logger: d.log.Named("tiered"), Now: d.opts.Now,
 		DeleteGrace: d.cfg.DeleteGrace, Events: d.counts.TierEvents(),
-	})
+	}
+	switch {
+	case opts.ClusterID == "":
+		opts.ClusterID = meta.ClusterID
+	case meta.ClusterID != "" && opts.ClusterID != meta.ClusterID:
+		return fmt.Errorf("%w: cluster.id is %s, and the data directory %s is of cluster %s",
+			delay.ErrInvalid, opts.ClusterID, d.cfg.DataDir, meta.ClusterID)
+	}
+	if known {
+		opts.Known, opts.TryOut = true, d.tryOut
+	} else if err := d.tryOut(ctx); err != nil {
+		return err
+	}
+	d.tier, err = tiered.Open(ctx, bucket, opts)
 	return err
 }
 
@@ -153,12 +167,13 @@ func (d *Daemon) openShard(ctx context.Context) error {
 	}
 	d.store = nil
 	dir := StoreDir(d.cfg.DataDir)
-	suffix := ".set-aside-" + d.opts.Now().UTC().Format("20060102T150405Z")
+	suffix := ".set-aside-" + d.opts.Now().UTC().Format("20060102T150405.000Z")
 	if err := localstore.SetAside(localstore.OS(), dir, suffix); err != nil {
 		return errors.Join(why, err)
 	}
 	d.log.Warn("local store set aside, starting from the bucket", zap.String("dir", dir+suffix),
-		zap.NamedError("reason", why))
+		zap.NamedError("reason", why),
+		zap.String("never_uploaded", "cicada store import "+dir+suffix))
 	if d.store, err = d.openStore(); err != nil {
 		return err
 	}

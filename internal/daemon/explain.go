@@ -49,9 +49,9 @@ func hintFor(err error, cfg *config.Config) string {
 			cfg.Bucket.String()
 	case errors.Is(err, tiered.ErrVanished), cfg.Bucket.Kind == config.FileBucket &&
 		errors.Is(err, fs.ErrNotExist):
-		return "nothing was changed, and nothing is made anew. Is this the bucket, and is it " +
-			"mounted? What it held has to come back (from a copy or an older version); what was " +
-			"not uploaded is still in " + StoreDir(cfg.DataDir)
+		return "nothing was changed, and nothing is made anew. Is " + cfg.Bucket.String() + " the " +
+			"bucket, and is it mounted? What it held has to come back (from a copy or an older " +
+			"version); what was not uploaded is still in " + StoreDir(cfg.DataDir)
 	case errors.Is(err, delay.ErrCorrupt):
 		return "nothing was changed. Look with `cicada store check` and `cicada tier verify`. " +
 			"To go on with what the bucket holds, move " + StoreDir(cfg.DataDir) + " away"
