@@ -143,11 +143,12 @@ func TestPausedOwnerLooks(t *testing.T) {
 func TestReleaseWhilePaused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOutage(t)
-		o.bucket.SetDown(true)
-		for range 4 {
+		o.hooks.Before = failing("put")
+		for !o.tier.Stats().Health[objio.Write].Paused {
 			require.ErrorIs(t, o.flush(), delay.ErrUnavailable)
 		}
-		o.bucket.SetDown(false)
+		o.hooks.Before = nil
+		require.ErrorIs(t, o.flush(), objio.ErrPaused)
 		o.cut.Released = true
 		require.NoError(t, o.flush())
 		require.True(t, o.tier.State().Released)
