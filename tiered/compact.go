@@ -83,7 +83,7 @@ func (c *compaction) run(ctx context.Context) (err error) {
 		return err
 	}
 	now := c.u.Now()
-	purged := purgedThrough(c.state, now, c.u.DedupeWindow)
+	purged := upkeep.PurgedThrough(c.state, now, c.u.DedupeWindow)
 	c.job = upkeep.Plan(c.state, &c.u.Limits, t.learned, purged, now.Add(-c.u.DedupeWindow))
 	switch c.job.Kind {
 	case upkeep.None:
@@ -101,11 +101,7 @@ func (c *compaction) merge(ctx context.Context, now delay.Due, purged delay.Seq)
 	keeper := &upkeep.Keeper{Now: now, Window: c.u.DedupeWindow}
 	if c.job.Kind != upkeep.Kept {
 		keeper.Watermark = c.state.Watermark
-		if len(c.state.Predicates) > 0 {
-			keeper.Purged = func(key delay.Key, rec []byte) bool {
-				return t.purged(c.state, key, rec, now, c.u.DedupeWindow)
-			}
-		}
+		keeper.Purged = upkeep.Purger(c.state, now, c.u.DedupeWindow)
 		c.purged = purged
 	}
 	whole, err := c.loadMarks(ctx, keeper)

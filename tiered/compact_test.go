@@ -14,6 +14,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/tiered/objstore/faulty"
+	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
 
 // small makes a compaction of three segments or more.
@@ -378,5 +379,46 @@ func TestCompactCrashes(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// BenchmarkCompact merges 17 segments of level 0 that all cover the same days, a tenth of it marked.
+func BenchmarkCompact(b *testing.B) {
+	const n, parts = 170_000, 17
+	body := func(i int) []byte {
+		m := delay.Message{
+			Target: "pull:orders", Due: 1_800_000_000_000, AcceptedAt: 1_790_000_000_000,
+			Body: fmt.Appendf(nil, `{"order":%d,"customer":"%08x","items":[{"sku":"%06d","qty":%d}],`+
+				`"state":"waiting","note":"please deliver in the morning, ring twice","total":"%d.00"}`,
+				i, uint32(i)*2654435761, i%5000, i%7, i*7%1000),
+		}
+		return delay.AppendRecord(nil, &m)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		bucket := memory.New(memory.Options{})
+		tier, err := Open(b.Context(), bucket, Options{})
+		require.NoError(b, err)
+		_, err = tier.Take(b.Context(), [16]byte{1}, true)
+		require.NoError(b, err)
+		bytes := 0
+		for part := range parts {
+			var cut Cut
+			for i := part; i < n; i += parts {
+				cut.Rows = append(cut.Rows, Row{Key: key(i), Record: body(i)})
+				bytes += len(cut.Rows[len(cut.Rows)-1].Record)
+				if i%10 == 0 {
+					cut.Marks = append(cut.Marks, markOf(i))
+				}
+			}
+			_, err := tier.Commit(b.Context(), cut)
+			require.NoError(b, err)
+		}
+		b.SetBytes(int64(bytes))
+		b.StartTimer()
+		c, err := tier.Compact(b.Context(), upkeepAt(0, time.Hour))
+		require.NoError(b, err)
+		require.Equal(b, parts, c.Inputs)
 	}
 }

@@ -4,12 +4,14 @@
 // manifest.
 //
 //	Commit(cut) --> segment.Writer --> Put l0/... kept/... marks/...   immutable, unique names
+//	Compact: merge -> Put l1/...           |
 //	                                      |  verify
 //	                                      v
 //	                                   manifest: version+1, If-Match   the only commit point
 //	                                      |
 //	Scan, Fetch, ScanKept, ... <----------+  what is listed can be read
 //	Collect: listed -> pending delete (a commit) -> grace -> deleted -> entry removed (a commit)
+//	Sweep:   listed by nobody for 72 hours -> reported -> a day later: deleted
 //
 // # Invariants
 //
@@ -22,19 +24,25 @@
 //	    again under a new name (rule R22).
 //	T5  A missing or corrupt object that is listed is an error, never a skip.
 //	T6  A key is given at most once by a scan, however many segments hold it.
-//	T7  A mark is retired only when no listed object can contain its key (rule R6).
+//	T7  A mark is retired only when no listed object can contain its key, and none to come can
+//	    (rule R6).
+//	T8  A compaction replaces its inputs in one commit: the outputs are listed and the inputs are
+//	    pending deletes, or nothing has happened.
 //
 // # Concurrency
 //
-// A Tier is safe for concurrent use. Take, Commit, Release and Collect wait for each other; reads
-// never wait for them and see the manifest of the moment they began. No lock is held during I/O.
+// A Tier is safe for concurrent use. Take, Commit and Release wait for each other; reads never wait
+// for them and see the manifest of the moment they began. Compact, Collect and Sweep work beside
+// all of these and wait only to look at the manifest or to commit it. No lock is held during I/O.
 //
 // # Failure
 //
 // Crash before the manifest commit: the uploads are orphans, swept later. Crash after it: the cut
 // is committed, and the caller learns so from the manifest. A bucket without an answer is
 // delay.ErrUnavailable: the outcome of that Commit is unknown, and the next one resolves it and
-// uses its uploads again. Another owner is delay.ErrFenced, for ever.
+// uses its uploads again. Another owner is delay.ErrFenced, for ever. A compaction that dies, or is
+// overtaken, leaves orphans; a collection that dies leaves pending deletes of objects that may be
+// gone, and deleting those again does nothing.
 //
 // See also docs/format, the packages segment and manifest, and rules R1, R5, R6, R10 to R16, R22.
 package tiered

@@ -16,6 +16,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/tiered"
+	"github.com/cicadamq/cicada/tiered/upkeep"
 )
 
 // Bounds of a bulk cancel.
@@ -290,7 +291,7 @@ func (c *Canceller) retire() error {
 	for _, p := range c.Bulk.All() {
 		_, known := c.phase(p.Seq)
 		if known && !p.Swept.Less(p.Upper()) &&
-			!tiered.PredicateNeeded(&state, &p, now, c.DedupeWindow) {
+			!upkeep.PredicateNeeded(&state, &p, now, c.DedupeWindow) {
 			seqs = append(seqs, p.Seq)
 		}
 	}
