@@ -22,10 +22,7 @@ func (w *World) giveBack() {
 	wait := max(o.DedupeWindow, o.DeadRetention, w.cfg.Grace, tiered.OrphanAge) + time.Hour
 	for range patience {
 		w.advance(wait)
-		for _, t := range [...]scheduler.TaskKind{
-			scheduler.TaskTimers, scheduler.TaskHydrate, scheduler.TaskFlush, scheduler.TaskCompact,
-			scheduler.TaskCollect, scheduler.TaskSweep,
-		} {
+		for t := scheduler.TaskTimers; t <= scheduler.TaskCount; t++ {
 			w.complete(t)
 		}
 		if w.bare() {

@@ -64,14 +64,11 @@ func (w *World) possibleOwner(o swarm.Op) bool {
 	case swarm.OldDisk:
 		return len(w.shelf) > 0 && len(w.others) < maxOthers
 	case swarm.Vanish:
-		return !w.gone && !w.restoring && w.store != nil && !w.anyJoining()
+		return !w.gone && !w.restoring && w.store != nil &&
+			!slices.ContainsFunc(w.others, func(n *node) bool { return n.joining })
 	default:
 		return w.gone
 	}
-}
-
-func (w *World) anyJoining() bool {
-	return slices.ContainsFunc(w.others, func(n *node) bool { return n.joining })
 }
 
 // happenOwner does an action about owners.
@@ -114,10 +111,9 @@ func (w *World) disturb(o swarm.Op, stale *node) {
 	if stale != nil && (w.chance(0.5) || n.shard == nil) {
 		n = stale
 	}
-	switch o {
-	case swarm.Freeze, swarm.Thaw:
+	if o == swarm.Freeze || o == swarm.Thaw {
 		n.frozen = o == swarm.Freeze && n.shard != nil
-	default:
+	} else {
 		n.link.Cut = o == swarm.Cut
 	}
 	w.trace(nil, "[%d] %s", n.name, o.String())

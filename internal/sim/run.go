@@ -186,7 +186,7 @@ func (w *World) pass() {
 	if w.can(scheduler.TaskHydrate) {
 		w.do(swarm.Hydrate, scheduler.Task{Kind: scheduler.TaskHydrate})
 	}
-	for _, t := range [...]scheduler.TaskKind{scheduler.TaskCompact, scheduler.TaskCollect} {
+	for t := scheduler.TaskCompact; t <= scheduler.TaskCount; t++ {
 		if w.chance(0.1) && w.can(t) {
 			w.do(opOfTask(t), scheduler.Task{Kind: t})
 		}

@@ -205,7 +205,13 @@ func (w *World) possible(o swarm.Op) bool {
 	}
 }
 
-func opOfTask(k scheduler.TaskKind) swarm.Op { return swarm.Core + swarm.Op(k) }
+func opOfTask(k scheduler.TaskKind) swarm.Op {
+	o := swarm.Core + swarm.Op(k)
+	if o >= swarm.Send {
+		panic("BUG: a task without an action: " + k.String())
+	}
+	return o
+}
 
 // act does one action.
 func (w *World) act(c choice) {
@@ -233,7 +239,7 @@ func (w *World) do(o swarm.Op, t scheduler.Task) {
 	case swarm.Sync:
 		w.settleDisk()
 	case swarm.Read, swarm.Deliver, swarm.Timers, swarm.Flush, swarm.Hydrate, swarm.Drop, swarm.IDs,
-		swarm.Compact, swarm.Collect, swarm.Sweep:
+		swarm.Compact, swarm.Collect, swarm.Sweep, swarm.Bulk:
 		w.spawn(o.String(), o, func() { w.doing(o, t) })
 		return
 	}

@@ -34,6 +34,7 @@ const (
 	Compact
 	Collect
 	Sweep
+	Bulk // bulk cancels
 	Send
 	Batch
 	Resend
@@ -80,8 +81,8 @@ const (
 
 var opNames = [Ops]string{
 	"resume", "core", "commit", "sync", "read", "deliver", "timers", "flush", "hydrate", "drop",
-	"ids", "compact", "collect", "sweep", "send", "batch", "resend", "replace", "cancel", "stop",
-	"reschedule", "fire", "get", "purge", "pause", "unpause", "retry-dead", "delete-dead", "reserve",
+	"ids", "compact", "collect", "sweep", "bulk", "send", "batch", "resend", "replace", "cancel",
+	"stop", "reschedule", "fire", "get", "purge", "pause", "unpause", "retry-dead", "delete-dead", "reserve",
 	"poll", "settle", "count",
 	"tick", "wake", "jump", "age", "crash", "power-loss", "lose-disk", "drain", "bucket-down",
 	"bucket-up", "target-down", "target-up", "open", "join", "freeze", "thaw", "cut", "mend",
@@ -183,6 +184,7 @@ func (c *Config) drawOwners(r *rand.Rand) {
 var tierOps = [...]Op{
 	Flush, Hydrate, Drop, IDs, BucketDown, BucketUp, LoseDisk, Join, Freeze, Thaw,
 	Cut, Mend, KillOld, OldDisk, Stray, Vanish, Return, Compact, Collect, Sweep,
+	Bulk,
 }
 
 // Draw makes the configuration of a seed: each swarm of options and rates is another world, with
@@ -245,7 +247,7 @@ func drawWeights(r *rand.Rand) (w [Ops]int) {
 		w[o] = 20 + r.IntN(100)
 	}
 	for _, o := range [...]Op{Flush, Hydrate, Drop, Timers, IDs, Compact, Collect,
-		Sweep} {
+		Sweep, Bulk} {
 		w[o] = 1 + r.IntN(20)
 	}
 	for o := Send; o < Tick; o++ {
