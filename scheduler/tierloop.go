@@ -15,6 +15,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -265,6 +266,9 @@ func (s *Shard) cut(part *commit.Part) (tiered.Cut, commit.Part, error) {
 	cut := tiered.Cut{
 		Watermark: part.Mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.Last,
 		Books: part.Books, Predicates: part.Bulk, NotUploaded: part.Uncold,
+	}
+	if planted.Is(planted.MarkTooNew) {
+		cut.Watermark = meta.Watermark
 	}
 	if part.Behind > 0 {
 		left.Rows, left.Bytes, left.Behind = part.Rows, part.Bytes, part.Behind

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/upkeep"
 )
@@ -51,6 +52,9 @@ func (t *Tier) collect(ctx context.Context, u *Upkeep) (c Collected, err error) 
 	state, err := t.ownState()
 	if err != nil {
 		return c, err
+	}
+	if planted.Is(planted.CollectNothing) {
+		return c, nil
 	}
 	if err := t.learn(ctx, state); err != nil {
 		return c, err
@@ -101,6 +105,9 @@ func (t *Tier) deleteExpired(ctx context.Context, u *Upkeep, some bool) ([]strin
 		return nil, nil
 	}
 	state, _, err := t.looked(ctx, u)
+	if planted.Is(planted.DeleteUnread) {
+		state, err = t.ownState()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +159,7 @@ func expiredDeletes(state *State, now delay.Due) ([]string, error) {
 		if _, _, err := parseName(d.Name); err != nil {
 			return nil, err
 		}
-		if d.NotBefore <= now && len(names) < deletesAtOnce {
+		if (d.NotBefore <= now || planted.Is(planted.DeleteAtOnce)) && len(names) < deletesAtOnce {
 			names = append(names, d.Name)
 		}
 	}

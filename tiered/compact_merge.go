@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered/segment"
 	"github.com/cicadamq/cicada/tiered/upkeep"
 )
@@ -214,6 +215,11 @@ func (c *compaction) leaveOut(key delay.Key) {
 
 // replace commits the outputs in the place of the inputs, which become pending deletes (T8).
 func (c *compaction) replace(ctx context.Context) error {
+	if planted.Is(planted.InputsFirst) {
+		for i := range c.job.Inputs {
+			_ = c.t.client.Delete(ctx, c.t.prefix+c.job.Inputs[i].Name)
+		}
+	}
 	if err := c.commit(ctx, c.replaced); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
@@ -56,6 +57,11 @@ func (t *Tier) sweep(ctx context.Context, u *Upkeep) (s Swept, err error) {
 	if err != nil {
 		return s, err
 	}
+	if planted.Is(planted.SweepUnread) {
+		if infos, err = t.client.List(ctx, t.prefix); err != nil {
+			return s, err
+		}
+	}
 	found := make(map[string]bool)
 	for _, o := range t.orphans(state, infos, u.Now(), modified) {
 		if !u.DryRun && t.suspects[o.Key] {
@@ -96,7 +102,7 @@ func (t *Tier) orphans(
 		if err != nil || needed[name] || epoch > state.Epoch {
 			continue
 		}
-		if at.Sub(info.Modified) > OrphanAge {
+		if at.Sub(info.Modified) > OrphanAge || planted.Is(planted.SweepYoung) {
 			info.Key = name
 			found = append(found, info)
 		}

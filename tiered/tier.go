@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered/cache"
 	"github.com/cicadamq/cicada/tiered/codec"
 	"github.com/cicadamq/cicada/tiered/manifest"
@@ -245,7 +246,7 @@ func (t *Tier) take(
 	ctx context.Context, nonce [16]byte, expectNone bool,
 ) (*manifest.Snapshot, error) {
 	var seen delay.Epoch
-	if snap := t.current.Load(); snap != nil {
+	if snap := t.current.Load(); snap != nil && !planted.Is(planted.TakenUnread) {
 		seen = snap.State.Epoch
 	}
 	for n := 1; ; n++ {
@@ -317,6 +318,7 @@ func (t *Tier) check(ctx context.Context) (*manifest.Snapshot, error) {
 	case snap == nil:
 		return nil, fmt.Errorf("%w: the manifest vanished after version %d", delay.ErrCorrupt,
 			mine.Version)
+	case snap.State.Nonce != t.nonce && planted.Is(planted.FencedGoesOn):
 	case snap.State.Nonce != t.nonce:
 		return nil, t.fence(manifest.Fenced(&snap.State))
 	case snap.State.Version < mine.Version:

@@ -145,7 +145,7 @@ func (t Taking) inTier(ctx context.Context, own *Ownership) error {
 		own.Restore = &taken                                    // the owner before may have committed since it was read
 		own.Horizon = max(taken.ClaimHorizon, now.Add(t.Pause)) // rule R12
 		m.ClaimHorizon = own.Horizon
-		if !st.Released {
+		if !st.Released && !planted.Is(planted.NoPause) {
 			own.ClaimFrom = now.Add(t.Pause)
 		}
 	}
@@ -157,10 +157,10 @@ func (t Taking) inTier(ctx context.Context, own *Ownership) error {
 func Believable(m *localstore.Meta, st *tiered.State) error {
 	fresh := m.Epoch == 0
 	switch {
-	case st == nil && m.ManifestVersion > 0:
+	case st == nil && m.ManifestVersion > 0 && !planted.Is(planted.ManifestRecreated):
 		return fmt.Errorf("%w from the bucket; version %d was committed from this data directory",
 			tiered.ErrVanished, m.ManifestVersion)
-	case st != nil && !fresh && !ours(m, st):
+	case st != nil && !fresh && !ours(m, st) && !planted.Is(planted.OldDiskBelieved):
 		return fmt.Errorf("%w: local epoch %d version %d, manifest epoch %d version %d",
 			ErrOldDisk, m.Epoch, m.ManifestVersion, st.Epoch, st.Version)
 	case !fresh && !m.Adopted:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // Keeper decides which records of its inputs a compaction copies (U1).
@@ -59,6 +60,9 @@ func (k *Keeper) Keep(key delay.Key, record []byte) bool {
 		if m := &k.marks[i]; m.named || m.at.Add(k.Window) < k.Now || !hasID(record) {
 			return false
 		}
+	}
+	if planted.Is(planted.CompactOverdue) && key.Due <= k.Now {
+		return false
 	}
 	if key.Less(k.Watermark) {
 		return key.Due.Add(k.Window) >= k.Now && hasID(record)

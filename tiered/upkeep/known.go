@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered/manifest"
 )
 
@@ -178,7 +179,9 @@ func (k *Known) Covered(s *manifest.State) map[string]bool {
 	defer k.mu.Unlock()
 	covered := make(map[string]bool)
 	for i := range s.Kept {
-		if n, ok := k.open[s.Kept[i].Name]; ok && n == 0 {
+		n, ok := k.open[s.Kept[i].Name]
+		early := planted.Is(planted.KeptBehind) && s.Kept[i].Last.Less(s.Watermark)
+		if ok && n == 0 || early {
 			covered[s.Kept[i].Name] = true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered/manifest"
 )
 
@@ -56,6 +57,9 @@ func Holds(s *manifest.State, marks *manifest.SegmentInfo, known map[string]bool
 	for _, list := range [...][]manifest.SegmentInfo{s.Segments, s.Kept} {
 		for i := range list {
 			x := &list[i]
+			if x.Level > 0 && planted.Is(planted.MarksApplied) {
+				continue
+			}
 			if !x.Last.Less(marks.First) && !marks.Last.Less(x.First) &&
 				x.MinSeq <= marks.MaxSeq && marks.MinSeq <= x.MaxSeq && !known[x.Name] {
 				return true
