@@ -44,6 +44,32 @@ func TestStopSurvivesCrash(t *testing.T) {
 	})
 }
 
+// After a crash the first flushes upload what the buffer does not hold. A message that is moved
+// meanwhile must not be marked in the bucket before its new row is there (rule R3).
+func TestMoveDuringBacklog(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		d := w.draft("pull:q", 20*time.Second, "x")
+		d.Durability = delay.Tier
+		id := w.send(d).ID
+		w.crash()
+		w.open()
+		moved := make(chan error, 1)
+		go func() {
+			var r [1]ChangeResult
+			moved <- w.Change(context.WithoutCancel(t.Context()), []ChangeRequest{
+				{ID: id, Change: Reschedule, Due: w.Now().Add(10 * time.Second)},
+			}, r[:])
+		}()
+		w.pass(500 * time.Millisecond) // one flush, which it asked for
+		w.crash()
+		<-moved
+		w.loseDisk()
+		w.open()
+		w.pass(30 * time.Second)
+		require.Equal(t, map[delay.ID]int{id: 1}, w.drainQueue(time.Minute))
+	})
+}
+
 // A lease that is extended after a restart must keep its receipts over the next one.
 func TestExtendedLeaseSurvivesCrashes(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {

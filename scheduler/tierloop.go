@@ -377,7 +377,10 @@ func (s *Shard) cutMarks(cut *tiered.Cut, part *commit.Part, left *commit.Part) 
 		if n >= part.Outbox {
 			return false
 		}
-		if len(cut.Marks) >= marksPerFlush {
+		// While a backlog is uploaded rows wait, and the marks that move messages to them too: a
+		// mark without its row would lose the message with the disk (rule R3).
+		waits := m.State == delay.Scheduled && m.Forward.Seq > cut.Uploaded && !holds(cut, m.Forward)
+		if waits || len(cut.Marks) >= marksPerFlush {
 			left.Outbox = n
 			return false
 		}
@@ -392,6 +395,14 @@ func (s *Shard) cutMarks(cut *tiered.Cut, part *commit.Part, left *commit.Part) 
 	}
 	slices.SortStableFunc(cut.Marks, func(a, b delay.Mark) int { return a.Key.Compare(b.Key) })
 	return err
+}
+
+// holds reports whether the cut, whose rows are sorted, brings the row.
+func holds(cut *tiered.Cut, key delay.Key) bool {
+	_, found := slices.BinarySearchFunc(cut.Rows, key, func(r tiered.Row, k delay.Key) int {
+		return r.Key.Compare(k)
+	})
+	return found
 }
 
 // noteFlush keeps what status and metrics tell.
