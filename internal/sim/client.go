@@ -338,14 +338,34 @@ func (w *World) purge() {
 	target := w.target()
 	w.trace(nil, "purge %s", target)
 	w.spawn("purge", swarm.Purge, func() {
+		var sure []*message
 		for _, m := range w.model.all {
-			if m.draft.Target == target && m.cancelled == no && !m.done {
-				m.cancelled = maybe
+			if m.draft.Target != target || m.cancelled != no || m.done {
+				continue
 			}
+			if m.accepted == yes && !m.aside && m.untouched() && m.out == 0 {
+				sure = append(sure, m)
+			}
+			m.cancelled = maybe
 		}
 		done, err := w.shard.Purge(w.ctx, scheduler.Filter{Target: target}, false)
 		w.trace(nil, "purged %d, more %v: %s", done.Count, done.Cancelling, trace.Reason(err))
+		for _, m := range sure {
+			if err == nil && w.mustHaveGone(m) {
+				m.cancelled, m.cancelTier = yes, m.tier
+			}
+		}
 	})
+}
+
+// mustHaveGone reports whether a purge that has succeeded must have cancelled m: nobody can have
+// claimed it, and nothing else was asked about it meanwhile.
+func (w *World) mustHaveGone(m *message) bool {
+	margin := 3*w.cfg.Options.FlushInterval + 11*time.Second
+	m.cancelled = no
+	gone := m.untouched() && m.out == 0 && w.now().Add(margin) < m.earliest()
+	m.cancelled = maybe
+	return gone
 }
 
 // pause stops or starts a target.
