@@ -252,8 +252,9 @@ func (w *World) settledBut(kind swarm.Op) bool {
 // checkBucket: whoever began from the manifest now would find what is owed and nothing that has
 // ended for good.
 func (w *World) checkBucket() {
-	pending := make(map[*message]bool)
+	pending, keys := make(map[*message]bool), make(map[delay.Key]bool)
 	w.truth.Pending(func(key delay.Key, record []byte) {
+		keys[key] = true
 		if msg, err := delay.DecodeRecord(record); err == nil {
 			if m := w.model.find(msg.Body); m != nil {
 				pending[m] = true
@@ -265,6 +266,27 @@ func (w *World) checkBucket() {
 		if m.tier && m.accepted == yes && !pending[m] && m.untouched() &&
 			w.now() < m.earliest() {
 			w.fail(m, "it is durable in the bucket, and the bucket does not have it")
+		}
+	}
+	if w.shard != nil && w.node == w.main {
+		w.checkKept(keys)
+	}
+}
+
+// checkKept: what is unfinished behind the manifest's watermark is in a kept segment (R5).
+func (w *World) checkKept(keys map[delay.Key]bool) {
+	mark := w.truth.State().Watermark
+	for n := range w.cfg.Pushes + w.cfg.Queues {
+		err := w.store.ScanParked(w.lane(n).Hash(), delay.Key{}, func(
+			k delay.Key, _ bool, _ []byte,
+		) bool {
+			if k.Less(mark) && !keys[k] {
+				w.fail(nil, "%s is parked behind the manifest's watermark %s, and not kept", k, mark)
+			}
+			return true
+		})
+		if err != nil {
+			w.fail(nil, "parked rows: %v", err)
 		}
 	}
 }

@@ -84,8 +84,9 @@ func (w *World) pickMessage() *message {
 }
 
 // target is one of the lanes.
-func (w *World) target() delay.Target {
-	n := w.rng.IntN(w.cfg.Pushes + w.cfg.Queues)
+func (w *World) target() delay.Target { return w.lane(w.rng.IntN(w.cfg.Pushes + w.cfg.Queues)) }
+
+func (w *World) lane(n int) delay.Target {
 	if n < w.cfg.Pushes {
 		return delay.Target(fmt.Sprintf("https://receiver-%d.example/in", n))
 	}

@@ -5,8 +5,6 @@ package sim
 import (
 	"context"
 	"errors"
-	"strings"
-	"unicode"
 
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 )
@@ -22,26 +20,11 @@ func Shrink(ctx context.Context, f *Failure, runs int) *Failure {
 		runs--
 		var next *Failure
 		_, err := Run(ctx, c)
-		if !errors.As(err, &next) || kindOf(next.Text) != kindOf(f.Text) {
+		if !errors.As(err, &next) || swarm.KindOf(next.Text) != swarm.KindOf(f.Text) {
 			return 0, false
 		}
 		best = next
 		return next.Step, true
 	})
 	return best
-}
-
-// kindOf is a failure without what differs from history to history.
-func kindOf(text string) string {
-	text, _, _ = strings.Cut(text, "\n")
-	text = strings.TrimPrefix(text, "message ")
-	if _, rest, ok := strings.Cut(text, "): "); ok {
-		text = rest
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsDigit(r) {
-			return -1
-		}
-		return r
-	}, text[:min(len(text), 40)])
 }

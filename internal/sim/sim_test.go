@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/scheduler"
 )
 
 var (
@@ -71,6 +72,14 @@ func TestShrink(t *testing.T) {
 	require.Zero(t, again.FarShare)
 	require.Equal(t, []string{"send", "far", "cancel"}, again.Without)
 	require.Same(t, f, Shrink(t.Context(), f, 0), "without runs there is nothing smaller")
-	require.Equal(t, kindOf(`message 7 (id "a"): lost 3 times`), kindOf(`message 12 (id ""): lost 9 times`))
-	require.NotEqual(t, kindOf("lost"), kindOf("early"))
+	require.Equal(t, swarm.KindOf(`message 7 (id "a"): lost 3 times`), swarm.KindOf(`message 12 (id ""): lost 9 times`))
+	require.NotEqual(t, swarm.KindOf("lost"), swarm.KindOf("early"))
+}
+
+// A task without an action of its own would be taken for another one.
+func TestTasksHaveActions(t *testing.T) {
+	require.Equal(t, swarm.Send-1, opOfTask(scheduler.TaskCount), "and it is the last")
+	for k := scheduler.TaskCore; k < scheduler.TaskCompact; k++ {
+		require.Equal(t, k.String(), opOfTask(k).String())
+	}
 }

@@ -82,11 +82,10 @@ const (
 var opNames = [Ops]string{
 	"resume", "core", "commit", "sync", "read", "deliver", "timers", "flush", "hydrate", "drop",
 	"ids", "compact", "collect", "sweep", "bulk", "send", "batch", "resend", "replace", "cancel",
-	"stop", "reschedule", "fire", "get", "purge", "pause", "unpause", "retry-dead", "delete-dead", "reserve",
-	"poll", "settle", "count",
-	"tick", "wake", "jump", "age", "crash", "power-loss", "lose-disk", "drain", "bucket-down",
-	"bucket-up", "target-down", "target-up", "open", "join", "freeze", "thaw", "cut", "mend",
-	"kill-old", "old-disk", "stray", "vanish", "return",
+	"stop", "reschedule", "fire", "get", "purge", "pause", "unpause", "retry-dead", "delete-dead",
+	"reserve", "poll", "settle", "count", "tick", "wake", "jump", "age", "crash", "power-loss",
+	"lose-disk", "drain", "bucket-down", "bucket-up", "target-down", "target-up", "open", "join",
+	"freeze", "thaw", "cut", "mend", "kill-old", "old-disk", "stray", "vanish", "return",
 }
 
 // Config is what one history is made of. Draw fills it from a seed.

@@ -2,11 +2,15 @@
 
 package swarm
 
-import "slices"
+import (
+	"slices"
+	"strings"
+	"unicode"
+)
 
-// Shrink looks for a smaller configuration than c, whose history fails at step, with fails: fewer
-// steps, fewer kinds of actions, no chances that it does not need. fails plays a history and reports
-// the step at which the same failure came.
+// Shrink looks for a smaller configuration than c, whose history fails at step: fewer steps, fewer
+// kinds of actions, no chances that it does not need. fails plays a history and reports the step at
+// which the same failure came.
 func Shrink(c Config, step int, fails func(Config) (step int, same bool)) Config {
 	try := func(next Config) bool {
 		at, same := fails(next)
@@ -35,4 +39,19 @@ func Shrink(c Config, step int, fails func(Config) (step int, same bool)) Config
 	}
 	shorten()
 	return c
+}
+
+// KindOf is the text of a failure without what differs from history to history.
+func KindOf(text string) string {
+	text, _, _ = strings.Cut(text, "\n")
+	text = strings.TrimPrefix(text, "message ")
+	if _, rest, ok := strings.Cut(text, "): "); ok {
+		text = rest
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, text[:min(len(text), 40)])
 }
