@@ -64,6 +64,10 @@ verify: ## check that formats, modules and generated files are as committed
 bench: ## run the benchmarks of the hot paths, short
 	$(GO) test -run '^$$' -bench . -benchtime 0.3s -short ./timewheel ./delay ./localstore ./tiered/... ./scheduler ./internal/server/...
 
+.PHONY: bench-tier
+bench-tier: ## measure the cold tier on a real MinIO, beside plain loops
+	cd integration && $(GO) test -run '^$$' -bench Tier -benchtime 1x -timeout 60m .
+
 .PHONY: demo
 demo: build ## show the whole story in a minute, in an empty directory
 	dir=$$(mktemp -d) && cd "$$dir" && $(abspath $(BIN))/cicada demo; rm -rf "$$dir"

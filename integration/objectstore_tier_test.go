@@ -3,7 +3,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -160,12 +159,20 @@ func storeTorture(t *testing.T, s *s3Store) {
 	seed, length := seedAndLength(t, 4)
 	p := s.bucket()
 	net := proxyTo(t, p.endpoint, seed)
-	d := newDaemon(t, append([]string{"--bucket", p.through(net.server.URL).url()}, tortured...)...)
+	d := newDaemon(t, append([]string{
+		"--bucket", p.through(net.server.URL).url(), "--tier-collect-interval", "500ms",
+		"--tier-delete-grace", "1s",
+	}, tortured...)...)
 	t.Cleanup(d.kill)
 	d.start()
 	net.kill = d.kill
 	net.calm.Store(false)
-	x := &torture{t: t, d: d, seed: seed, loss: true, starts: 20}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(strings.Join(net.events, "\n"))
+		}
+	})
+	x := &torture{t: t, d: d, seed: seed, loss: true, starts: 20, clients: 16}
 	x.calm = func() {
 		net.calm.Store(true)
 		d.kill() // if it was not yet
@@ -186,12 +193,4 @@ func storeTorture(t *testing.T, s *s3Store) {
 	t.Log(net)
 	d.stop()
 	tierIsWhole(t, p)
-}
-
-// tierStatus reads `cicada tier status -o json`.
-func tierStatus(t *testing.T, d *daemon) obj {
-	t.Helper()
-	var o obj
-	require.NoError(t, json.Unmarshal([]byte(cli(t, d).ok("tier", "status", "-o", "json")), &o))
-	return o
 }

@@ -122,6 +122,7 @@ type proxy struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	made    map[string]int // troubles by name
+	events  []string       // each of them
 	passed  int
 	methods map[string]int
 }
@@ -180,6 +181,8 @@ func (p *proxy) draw(r *http.Request) *trouble {
 		}
 		if n -= x.weight; n < 0 {
 			p.made[x.name]++
+			p.events = append(p.events, fmt.Sprintf("%s %s: %s %s", time.Now().Format("05.000"), x.name,
+				r.Method, r.URL.Path))
 			return x
 		}
 	}

@@ -21,7 +21,8 @@ type record struct {
 	id, queue string
 	due       int64 // as sent
 	tier      bool
-	known     bool                // the send was answered
+	known     bool // the send was answered
+	knownAt   time.Time
 	dues      map[int64]time.Time // dues it may have; since when one is impossible, if it is
 	leases    []lease
 	acked     int64 // attempt whose ack was answered with ACKED
@@ -46,8 +47,9 @@ type torture struct {
 	seed uint64
 	loss bool // some crashes take the disk with them
 	// Of tests that trouble more than the daemon:
-	starts int    // attempts at a start; 0 is one
-	calm   func() // ends the trouble, before what is left is consumed
+	starts  int    // attempts at a start; 0 is one
+	clients int    // more than four, where answers take longer
+	calm    func() // ends the trouble, before what is left is consumed
 
 	mu      sync.Mutex
 	records map[string]*record
@@ -153,7 +155,7 @@ func (x *torture) sent(recs []*record, r reply) {
 			}
 			continue
 		}
-		recs[i].known = true
+		recs[i].known, recs[i].knownAt = true, time.Now()
 		if text(res, "id") != recs[i].id || num(x.t, res, "due_ms") != recs[i].due &&
 			res["duplicate"] != true {
 			x.fault("send %s: answered with another id or due: %v", recs[i].id, res)
@@ -344,7 +346,7 @@ func (x *torture) run(length time.Duration, end func(rng *rand.Rand)) {
 	rng := rand.New(rand.NewPCG(x.seed, 1<<32))
 	x.records, x.stop = map[string]*record{}, make(chan struct{})
 	var wg sync.WaitGroup
-	for no := range 4 {
+	for no := range max(4, x.clients) {
 		wg.Go(func() { x.work(no) })
 	}
 	for deadline := time.Now().Add(length); time.Now().Before(deadline); {
@@ -440,12 +442,16 @@ func (x *torture) judge() {
 		case state == "cancelled" && r.maybeGone && r.acked == 0:
 		case state == "delivered" && (r.acked != 0 || r.maybeAck):
 		default:
-			x.fault("%s: LOST or wrong: %s; acked %d, perhaps %v; cancel perhaps %v; leases %v", r.id,
-				state, r.acked, r.maybeAck, r.maybeGone, r.leases)
+			x.fault("%s: LOST or wrong: %s; acked %d, perhaps %v; cancel perhaps %v; leases %v; answered %s; dues "+
+				"%v; %s", r.id, state, r.acked, r.maybeAck, r.maybeGone, r.leases,
+				r.knownAt.Format("05.000"), r.dues, x.d.call("GET", path(r.id), nil))
 		}
 	}
 	b := x.d.books()
 	balanced(x.t, b)
+	if len(x.faults) > 0 {
+		x.t.Logf("disk lost %v; books %v; log:\n%s", x.lost, b, x.d.logFrom(0))
+	}
 	if !x.loss {
 		if b["accepted"] != int64(len(x.records)) || b["pending"] != 0 || b["dead"] != 0 {
 			x.fault("books %v of %d messages", b, len(x.records))
