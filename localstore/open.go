@@ -98,6 +98,10 @@ func (s *Store) open() error {
 		}
 	})
 	s.disk.start(s)
+	if !s.opts.Simulated {
+		s.late.begin()
+		s.workers.Go(func() { s.late.run(s.stop) })
+	}
 	return nil
 }
 
@@ -254,11 +258,11 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		EventListener:               s.listener(),
 	}
 	o.ApplyCompressionSettings(compression)
+	s.late = newLateCompactions()
+	o.Experimental.CompactionScheduler = s.late
 	if s.opts.Simulated {
-		// Its name says test; it only leaves out a ticker, which a virtual clock would have to
-		// pass ten times a second for years.
-		o.Experimental.CompactionScheduler =
-			pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
+		// Without the ticker, which a virtual clock would have to pass ten times a second for years.
+		s.late.begun.Store(true)
 		o.FlushDelayDeleteRange = 0
 	} else {
 		o.WithFSDefaults()

@@ -49,6 +49,7 @@ type Store struct {
 	filter  *idFilter
 	timers  *timerFloor
 	disk    *disk
+	late    *lateCompactions // of db
 	stats   *stats
 
 	batches sync.Pool
