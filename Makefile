@@ -30,12 +30,12 @@ race: ## run the packages with goroutines under the race detector
 	$(GO) test -race -short $(RACE)
 
 .PHONY: sim
-sim: ## run SEEDS simulated histories with faults
-	$(GO) run ./internal/sim/cmd -seeds $(SEEDS)
+sim: ## run SEEDS simulated histories with faults; PROFILE=owners or gc likes a part
+	$(GO) run ./internal/sim/cmd -seeds $(SEEDS) -profile "$(PROFILE)"
 
 .PHONY: exam
 exam: ## plant known mistakes and see the simulation find each of them
-	$(GO) test -tags exam -run TestExam -v ./internal/sim
+	$(GO) test -tags exam -run TestExam -timeout 30m -v ./internal/sim
 
 .PHONY: fuzz
 fuzz: ## run every fuzz function FUZZTIME times

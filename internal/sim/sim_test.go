@@ -79,7 +79,7 @@ func TestShrink(t *testing.T) {
 // A task without an action of its own would be taken for another one.
 func TestTasksHaveActions(t *testing.T) {
 	require.Equal(t, swarm.Send-1, opOfTask(scheduler.TaskCount), "and it is the last")
-	for k := scheduler.TaskCore; k < scheduler.TaskCompact; k++ {
+	for k := range scheduler.TaskCompact {
 		require.Equal(t, k.String(), opOfTask(k).String())
 	}
 }

@@ -142,7 +142,8 @@ func (t Taking) inTier(ctx context.Context, own *Ownership) error {
 	own.Behind = !own.Clean && !fresh && !planted.Is(planted.BuffersTrusted)
 	now := t.Now()
 	if own.Restore != nil {
-		own.Restore = &taken                                    // the owner before may have committed since it was read
+		// The owner before may have committed since it was read.
+		own.Restore = &taken
 		own.Horizon = max(taken.ClaimHorizon, now.Add(t.Pause)) // rule R12
 		m.ClaimHorizon = own.Horizon
 		if !st.Released && !planted.Is(planted.NoPause) {
