@@ -12,6 +12,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recovery"
 )
@@ -127,6 +128,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Meta: meta, First: first, Books: own.Books, Bulk: f.Bulk, Uncold: f.Uncold,
 		Horizon: own.Horizon, Targets: f.Targets, Crashed: !own.Clean,
 	})
+	s.cuts = cut.New(s.parts.Store, s.Now)
 	s.find = s.commit.Finder()
 	s.query = query.New(query.Config{
 		Store: s.parts.Store, Tier: s.parts.Tier, Find: s.find, IDs: s.ids, Shard: s.shard,

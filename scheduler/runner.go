@@ -19,6 +19,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/maintain"
 	"github.com/cicadamq/cicada/scheduler/query"
 )
@@ -49,6 +50,7 @@ type Shard struct {
 	bulk   *bulk.Canceller
 	rates  rateMeter
 	tier   tierState
+	cuts   *cut.Maker
 
 	maintainer *maintain.Maintainer // nil without a bucket
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
-	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -25,10 +24,6 @@ const (
 	tierPatience  = 30 * time.Second      // a request of durability tier waits this long (S3)
 	flushTimeout  = 60 * time.Second
 	flushRetry    = time.Second
-	keptPerFlush  = 20_000      // kept messages uploaded in one flush
-	keptBytes     = 32 << 20    //
-	marksPerFlush = 100_000     //
-	backlogBytes  = 16 << 20    // rows read back from the store in one flush
 	hydrateBytes  = 1 << 20     // rows brought back in one commit
 	hydrateRows   = 4000        //
 	hydratesAhead = 4           // commits of them under way
@@ -53,8 +48,6 @@ type tierState struct {
 	}
 	flush   chan struct{} // holds one token: who has it may use what follows
 	pending commit.Part   // taken from the buffer and not yet in the bucket
-	pass    delay.Seq     // the backlog being read ends here; 0 is none
-	resume  delay.Key     // where it is read on
 	unsure  bool          // a commit that got no answer may have landed
 
 	isolated atomic.Bool  // started without the bucket, and not taken in its manifest yet (R11)
@@ -204,7 +197,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	}
 	part := &s.tier.pending
 	part.Merge(s.upload.Take())
-	cut, left, err := s.cut(part)
+	cut, left, err := s.cuts.Make(part)
 	if err != nil {
 		return false, fmt.Errorf("cut: %w", err)
 	}
@@ -220,7 +213,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 		return false, err
 	}
 	s.noteAnswer(asked)
-	s.advanceBacklog(part, left)
+	s.cuts.Advance(part, left)
 	outbox := left.Outbox
 	done := make(chan error, 1)
 	err = s.do(commit.NoteUpload(cut.Uploaded, st.Version, outbox, done), 0, done)
@@ -247,162 +240,6 @@ func (s *Shard) noteLanded(ctx context.Context) error {
 	}
 	s.tier.unsure = false
 	return nil
-}
-
-// advanceBacklog takes over what is left after a flush that succeeded.
-func (s *Shard) advanceBacklog(part *commit.Part, left commit.Part) {
-	if part.Behind > 0 {
-		s.tier.resume = left.Resume
-		if left.Resume == delay.MaxKey {
-			s.tier.pass = 0
-		}
-	}
-	*part = left
-}
-
-// cut makes the next cut of part and what is left of part after it.
-func (s *Shard) cut(part *commit.Part) (tiered.Cut, commit.Part, error) {
-	meta, left := s.parts.Store.Meta(), part.Rest()
-	cut := tiered.Cut{
-		Watermark: part.Mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.Last,
-		Books: part.Books, Predicates: part.Bulk, NotUploaded: part.Uncold,
-	}
-	if planted.Is(planted.MarkTooNew) {
-		cut.Watermark = meta.Watermark
-	}
-	if part.Behind > 0 {
-		left.Rows, left.Bytes, left.Behind = part.Rows, part.Bytes, part.Behind
-		left.Since = part.Since
-		if err := s.backlog(&cut, meta.Uploaded, &left); err != nil {
-			return cut, left, err
-		}
-		cut.NotUploaded += int64(len(left.Rows))
-	} else {
-		cut.Rows = make([]tiered.Row, len(part.Rows))
-		for i, r := range part.Rows {
-			cut.Rows[i] = tiered.Row{Key: r.Key, Record: r.Rec}
-		}
-	}
-	slices.SortFunc(cut.Rows, func(a, b tiered.Row) int { return a.Key.Compare(b.Key) })
-	if err := s.cutKept(&cut, part, &left); err != nil {
-		return cut, left, err
-	}
-	return cut, left, s.cutMarks(&cut, part, &left)
-}
-
-// backlog reads rows that overflowed the buffer back from the store, a part in each flush: those
-// above from that qualify, up to where the buffer overflowed when the pass began.
-func (s *Shard) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) error {
-	t := &s.tier
-	if t.pass == 0 {
-		t.pass, t.resume = left.Behind, delay.Key{}
-	}
-	bytes, next := 0, delay.MaxKey
-	err := s.parts.Store.ScanRows(t.resume, delay.MaxKey, func(k delay.Key, rec []byte) bool {
-		if bytes >= backlogBytes {
-			next = k
-			return false
-		}
-		if k.Seq <= from || k.Seq > t.pass {
-			return true
-		}
-		if _, cold, err := delay.RecordTarget(rec); err == nil && cold {
-			bytes += len(rec)
-			cut.Rows = append(cut.Rows, tiered.Row{Key: k, Record: slices.Clone(rec)})
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	cut.Uploaded, left.Resume = from, next
-	if next == delay.MaxKey {
-		cut.Uploaded = t.pass
-		if left.Behind == t.pass {
-			left.Behind = 0
-		}
-	}
-	return nil
-}
-
-// cutKept adds what is behind the watermark and unfinished (rule R5). What does not fit holds the
-// manifest's watermark back.
-func (s *Shard) cutKept(cut *tiered.Cut, part *commit.Part, left *commit.Part) error {
-	bytes := 0
-	for i, ref := range part.Kept {
-		if len(cut.Kept) >= keptPerFlush || bytes >= keptBytes {
-			left.Kept = append(left.Kept, part.Kept[i:]...)
-			break
-		}
-		kept, err := s.kept(ref)
-		if errors.Is(err, delay.ErrNotFound) {
-			continue // finished since; its mark follows
-		}
-		if err != nil {
-			return err
-		}
-		bytes += len(kept.Record)
-		cut.Kept = append(cut.Kept, kept)
-	}
-	for _, ref := range left.Kept {
-		if ref.Key.Less(cut.Watermark) {
-			cut.Watermark = ref.Key
-		}
-	}
-	slices.SortStableFunc(cut.Kept, func(a, b delay.Kept) int { return a.Key.Compare(b.Key) })
-	cut.Kept = slices.CompactFunc(cut.Kept, func(a, b delay.Kept) bool { return a.Key == b.Key })
-	return nil
-}
-
-func (s *Shard) kept(r commit.KeptRef) (delay.Kept, error) {
-	if r.Dead {
-		p, rec, err := s.parts.Store.Dead(r.Key)
-		return delay.Kept{Key: r.Key, Progress: p, Record: rec}, err
-	}
-	rec, claimed, err := s.parts.Store.Parked(r.Lane, r.Key)
-	if err != nil {
-		return delay.Kept{}, err
-	}
-	p, _, err := s.parts.Store.Progress(r.Key)
-	if claimed && p.State == delay.Scheduled {
-		p.State = delay.Claimed
-	}
-	return delay.Kept{Key: r.Key, Progress: p, Record: rec}, err
-}
-
-// cutMarks adds the outbox, and the plain deliveries that the manifest's watermark does not cover.
-func (s *Shard) cutMarks(cut *tiered.Cut, part *commit.Part, left *commit.Part) error {
-	meta := s.parts.Store.Meta()
-	err := s.parts.Store.ScanOutbox(meta.OutboxDone, func(n uint64, m delay.Mark) bool {
-		if n >= part.Outbox {
-			return false
-		}
-		// While a backlog is uploaded rows wait, and the marks that move messages to them too: a
-		// mark without its row would lose the message with the disk (rule R3).
-		waits := m.State == delay.Scheduled && m.Forward.Seq > cut.Uploaded && !holds(cut, m.Forward)
-		if waits || len(cut.Marks) >= marksPerFlush {
-			left.Outbox = n
-			return false
-		}
-		cut.Marks = append(cut.Marks, m)
-		return true
-	})
-	now := s.Now()
-	for _, k := range part.Done {
-		if !k.Less(cut.Watermark) {
-			cut.Marks = append(cut.Marks, delay.Mark{Key: k, State: delay.Delivered, At: now})
-		}
-	}
-	slices.SortStableFunc(cut.Marks, func(a, b delay.Mark) int { return a.Key.Compare(b.Key) })
-	return err
-}
-
-// holds reports whether the cut, whose rows are sorted, brings the row.
-func holds(cut *tiered.Cut, key delay.Key) bool {
-	_, found := slices.BinarySearchFunc(cut.Rows, key, func(r tiered.Row, k delay.Key) int {
-		return r.Key.Compare(k)
-	})
-	return found
 }
 
 // noteFlush keeps what status and metrics tell.

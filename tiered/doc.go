@@ -28,6 +28,8 @@
 //	    (rule R6).
 //	T8  A compaction replaces its inputs in one commit: the outputs are listed and the inputs are
 //	    pending deletes, or nothing has happened.
+//	T9  Until the manifest was read, or found missing, nothing is taken for empty: reads are
+//	    delay.ErrUnavailable. In a bucket that was used before nothing is created (rule R11).
 //
 // # Concurrency
 //

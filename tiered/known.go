@@ -11,7 +11,7 @@ import (
 	"github.com/cicadamq/cicada/tiered/manifest"
 )
 
-// ErrVanished: a bucket that this cluster has used holds no manifest. It is never made anew.
+// ErrVanished says that a bucket that this cluster has used holds no manifest. None is made anew.
 var ErrVanished = fmt.Errorf("%w: the manifest has vanished", delay.ErrCorrupt)
 
 // meet finds out, before the manifest of a known bucket is read for the first time, that the bucket
@@ -39,7 +39,7 @@ func (t *Tier) meet(ctx context.Context) error {
 }
 
 // listed is the state that reads go by. The manifest must have been read, or found missing: a
-// bucket that has not answered yet is no empty one.
+// bucket that has not answered yet is no empty one (T9).
 func (t *Tier) listed() (State, error) {
 	if !t.seen.Load() {
 		return State{}, fmt.Errorf("%w: the manifest has not been read yet", delay.ErrUnavailable)

@@ -17,7 +17,7 @@ import (
 )
 
 // A bucket that was used before is opened without being asked. Until its manifest was read nothing
-// may be taken for empty: whoever scanned it would lose what is there. And nothing is created.
+// may be taken for empty (T9): whoever scanned it would lose what is there. And nothing is created.
 func TestKnownBucket(t *testing.T) {
 	ctx := t.Context()
 	inner := memory.New(memory.Options{Now: time.Now})

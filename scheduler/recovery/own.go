@@ -142,7 +142,7 @@ func (t Taking) inTier(ctx context.Context, own *Ownership) error {
 	own.Behind = !own.Clean && !fresh && !planted.Is(planted.BuffersTrusted)
 	now := t.Now()
 	if own.Restore != nil {
-		// The owner before may have committed since it was read.
+		// The owner before may have committed since the manifest was read.
 		own.Restore = &taken
 		own.Horizon = max(taken.ClaimHorizon, now.Add(t.Pause)) // rule R12
 		m.ClaimHorizon = own.Horizon

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cut makes cuts: what one flush uploads of the rows that came since the last one, of
+// messages unfinished behind the watermark (rule R5), and of marks (rules R12, R14). What does not
+// fit is left for the next cut.
+//
+// A Maker is used by whoever holds the flush, one at a time. It changes nothing in the store: a cut
+// that could not be committed is made again.
+package cut
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/planted"
+	"github.com/cicadamq/cicada/tiered"
+)
+
+// Bounds of one cut.
+const (
+	keptPerFlush  = 20_000   // kept messages
+	keptBytes     = 32 << 20 // and their bytes
+	marksPerFlush = 100_000  //
+	backlogBytes  = 16 << 20 // rows read back from the store
+)
+
+// Maker makes the cuts of a shard.
+type Maker struct {
+	store  *localstore.Store
+	now    func() delay.Due
+	pass   delay.Seq // the backlog being read ends here; 0 is none
+	resume delay.Key // where it is read on
+}
+
+// New makes a Maker.
+func New(store *localstore.Store, now func() delay.Due) *Maker {
+	return &Maker{store: store, now: now}
+}
+
+// Advance takes over what is left after a cut that was committed.
+func (m *Maker) Advance(part *commit.Part, left commit.Part) {
+	if part.Behind > 0 {
+		m.resume = left.Resume
+		if left.Resume == delay.MaxKey {
+			m.pass = 0
+		}
+	}
+	*part = left
+}
+
+// Make makes the next cut of part and what is left of part after it, which Advance is told when the
+// cut is committed.
+func (m *Maker) Make(part *commit.Part) (tiered.Cut, commit.Part, error) {
+	meta, left := m.store.Meta(), part.Rest()
+	cut := tiered.Cut{
+		Watermark: part.Mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.Last,
+		Books: part.Books, Predicates: part.Bulk, NotUploaded: part.Uncold,
+	}
+	if planted.Is(planted.MarkTooNew) {
+		cut.Watermark = meta.Watermark
+	}
+	if part.Behind > 0 {
+		left.Rows, left.Bytes, left.Behind = part.Rows, part.Bytes, part.Behind
+		left.Since = part.Since
+		if err := m.backlog(&cut, meta.Uploaded, &left); err != nil {
+			return cut, left, err
+		}
+		cut.NotUploaded += int64(len(left.Rows))
+	} else {
+		cut.Rows = make([]tiered.Row, len(part.Rows))
+		for i, r := range part.Rows {
+			cut.Rows[i] = tiered.Row{Key: r.Key, Record: r.Rec}
+		}
+	}
+	slices.SortFunc(cut.Rows, func(a, b tiered.Row) int { return a.Key.Compare(b.Key) })
+	if err := m.keptOf(&cut, part, &left); err != nil {
+		return cut, left, err
+	}
+	return cut, left, m.marksOf(&cut, part, &left)
+}
+
+// backlog reads rows that overflowed the buffer back from the store, a part in each flush: those
+// above from that qualify, up to where the buffer overflowed when the pass began.
+func (m *Maker) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) error {
+	if m.pass == 0 {
+		m.pass, m.resume = left.Behind, delay.Key{}
+	}
+	bytes, next := 0, delay.MaxKey
+	err := m.store.ScanRows(m.resume, delay.MaxKey, func(k delay.Key, rec []byte) bool {
+		if bytes >= backlogBytes {
+			next = k
+			return false
+		}
+		if k.Seq <= from || k.Seq > m.pass {
+			return true
+		}
+		if _, cold, err := delay.RecordTarget(rec); err == nil && cold {
+			bytes += len(rec)
+			cut.Rows = append(cut.Rows, tiered.Row{Key: k, Record: slices.Clone(rec)})
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	cut.Uploaded, left.Resume = from, next
+	if next == delay.MaxKey {
+		cut.Uploaded = m.pass
+		if left.Behind == m.pass {
+			left.Behind = 0
+		}
+	}
+	return nil
+}
+
+// keptOf adds what is behind the watermark and unfinished (rule R5). What does not fit holds the
+// manifest's watermark back.
+func (m *Maker) keptOf(cut *tiered.Cut, part *commit.Part, left *commit.Part) error {
+	bytes := 0
+	for i, ref := range part.Kept {
+		if len(cut.Kept) >= keptPerFlush || bytes >= keptBytes {
+			left.Kept = append(left.Kept, part.Kept[i:]...)
+			break
+		}
+		kept, err := m.kept(ref)
+		if errors.Is(err, delay.ErrNotFound) {
+			continue // finished since; its mark follows
+		}
+		if err != nil {
+			return err
+		}
+		bytes += len(kept.Record)
+		cut.Kept = append(cut.Kept, kept)
+	}
+	for _, ref := range left.Kept {
+		if ref.Key.Less(cut.Watermark) {
+			cut.Watermark = ref.Key
+		}
+	}
+	slices.SortStableFunc(cut.Kept, func(a, b delay.Kept) int { return a.Key.Compare(b.Key) })
+	cut.Kept = slices.CompactFunc(cut.Kept, func(a, b delay.Kept) bool { return a.Key == b.Key })
+	return nil
+}
+
+func (m *Maker) kept(r commit.KeptRef) (delay.Kept, error) {
+	if r.Dead {
+		p, rec, err := m.store.Dead(r.Key)
+		return delay.Kept{Key: r.Key, Progress: p, Record: rec}, err
+	}
+	rec, claimed, err := m.store.Parked(r.Lane, r.Key)
+	if err != nil {
+		return delay.Kept{}, err
+	}
+	p, _, err := m.store.Progress(r.Key)
+	if claimed && p.State == delay.Scheduled {
+		p.State = delay.Claimed
+	}
+	return delay.Kept{Key: r.Key, Progress: p, Record: rec}, err
+}
+
+// marksOf adds the outbox, and the plain deliveries that the manifest's watermark does not cover.
+func (m *Maker) marksOf(cut *tiered.Cut, part *commit.Part, left *commit.Part) error {
+	meta := m.store.Meta()
+	err := m.store.ScanOutbox(meta.OutboxDone, func(n uint64, mark delay.Mark) bool {
+		if n >= part.Outbox {
+			return false
+		}
+		// While a backlog is uploaded rows wait, and the marks that move messages to them too: a
+		// mark without its row would lose the message with the disk (rule R3).
+		waits := mark.State == delay.Scheduled && mark.Forward.Seq > cut.Uploaded &&
+			!holds(cut, mark.Forward)
+		if waits || len(cut.Marks) >= marksPerFlush {
+			left.Outbox = n
+			return false
+		}
+		cut.Marks = append(cut.Marks, mark)
+		return true
+	})
+	now := m.now()
+	for _, k := range part.Done {
+		if !k.Less(cut.Watermark) {
+			cut.Marks = append(cut.Marks, delay.Mark{Key: k, State: delay.Delivered, At: now})
+		}
+	}
+	slices.SortStableFunc(cut.Marks, func(a, b delay.Mark) int { return a.Key.Compare(b.Key) })
+	return err
+}
+
+// holds reports whether the cut, whose rows are sorted, brings the row.
+func holds(cut *tiered.Cut, key delay.Key) bool {
+	_, found := slices.BinarySearchFunc(cut.Rows, key, func(r tiered.Row, k delay.Key) int {
+		return r.Key.Compare(k)
+	})
+	return found
+}
