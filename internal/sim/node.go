@@ -23,7 +23,6 @@ import (
 	"github.com/cicadamq/cicada/scheduler"
 	"github.com/cicadamq/cicada/tiered"
 	"github.com/cicadamq/cicada/tiered/manifest"
-	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/objstore/faulty"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
@@ -125,19 +124,6 @@ func (w *World) atBucket(c faulty.Call) {
 	}
 }
 
-// patient takes the deadlines away, which are real time, and a crash can hold a call for long.
-type patient struct{ objstore.Bucket }
-
-func (p patient) Put(
-	ctx context.Context, key string, body []byte, cond objstore.Condition,
-) (string, error) {
-	return p.Bucket.Put(context.WithoutCancel(ctx), key, body, cond)
-}
-
-func (p patient) Delete(ctx context.Context, keys ...string) error {
-	return p.Bucket.Delete(context.WithoutCancel(ctx), keys...)
-}
-
 // open starts the process.
 func (w *World) open() {
 	w.spawn("open", swarm.Open, func() {
@@ -166,19 +152,12 @@ func (w *World) afterFailedOpen(err error) {
 			w.fail(nil, "the own disk is not believed: %v", err)
 		}
 		w.disk = disk.New(vfs.NewCrashableMem())
-	case isTransient(err):
+	case trace.Transient(err):
 	case errors.Is(err, delay.ErrCorrupt) && (w.cfg.BucketFault > 0 && !w.healed || w.vanished()):
 		// A spoilt answer is told from a spoilt object by asking again.
 	default:
 		w.fail(nil, "open: %v", err)
 	}
-}
-
-// isTransient reports whether err is the bucket's, for now.
-func isTransient(err error) bool {
-	return errors.Is(err, delay.ErrUnavailable) || errors.Is(err, objstore.ErrThrottled) ||
-		errors.Is(err, faulty.ErrDown) || errors.Is(err, faulty.ErrInjected) ||
-		errors.Is(err, audit.ErrCut)
 }
 
 func (w *World) tryOpen() error {
@@ -193,7 +172,7 @@ func (w *World) tryOpen() error {
 		w.checkOpened()
 	}
 	if w.cfg.Bucket {
-		w.tier, err = tiered.Open(w.ctx, patient{w.link}, tiered.Options{
+		w.tier, err = tiered.Open(w.ctx, w.link, tiered.Options{
 			ClusterID: "simulated", SegmentBytes: w.cfg.SegmentBytes, CacheBytes: 1,
 			RetryBase: -1, Attempts: 3, Now: w.wall, DeleteGrace: w.cfg.Grace,
 			Rand: rand.New(rand.NewPCG(w.cfg.Seed, uint64(w.life))),

@@ -12,6 +12,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/sim/disk"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 	"github.com/cicadamq/cicada/tiered/manifest"
 )
@@ -140,7 +141,7 @@ func (w *World) notTaken(err error) {
 		if n.found {
 			w.stats.Refused++
 		}
-	case errors.Is(err, delay.ErrFenced), isTransient(err):
+	case errors.Is(err, delay.ErrFenced), trace.Transient(err):
 	case errors.Is(err, delay.ErrCorrupt) && (w.cfg.BucketFault > 0 || w.vanished()):
 	default:
 		w.fail(nil, "open of another: %v", err)

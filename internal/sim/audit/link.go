@@ -17,6 +17,8 @@ var ErrCut = errors.New("audit: cut off from the bucket")
 var errPartly = errors.New("audit: the answer to a deletion was lost")
 
 // Link is one process's way to the bucket: it can be cut, and it knows what the process has read.
+// It takes the deadlines of changes away: they are real time, and the world may hold a call for
+// long.
 // Its fields are changed only while no call is under way.
 type Link struct {
 	objstore.Bucket
@@ -37,7 +39,7 @@ func (l *Link) Put(
 	if l.Cut {
 		return "", ErrCut
 	}
-	return l.Bucket.Put(ctx, key, body, cond)
+	return l.Bucket.Put(context.WithoutCancel(ctx), key, body, cond)
 }
 
 // Get implements objstore.Bucket.
@@ -85,6 +87,7 @@ func (l *Link) List(
 // Delete implements objstore.Bucket. Only an owner deletes that has looked whether it is one (T2,
 // T3).
 func (l *Link) Delete(ctx context.Context, keys ...string) error {
+	ctx = context.WithoutCancel(ctx)
 	switch {
 	case l.Cut:
 		return ErrCut

@@ -14,7 +14,10 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/audit"
 	"github.com/cicadamq/cicada/scheduler"
+	"github.com/cicadamq/cicada/tiered/objstore"
+	"github.com/cicadamq/cicada/tiered/objstore/faulty"
 )
 
 // line is one action, as it is printed when something goes wrong.
@@ -111,4 +114,11 @@ func Reason(err error) string {
 		}
 	}
 	return "error"
+}
+
+// Transient reports whether err is the bucket's, for now.
+func Transient(err error) bool {
+	return errors.Is(err, delay.ErrUnavailable) || errors.Is(err, objstore.ErrThrottled) ||
+		errors.Is(err, faulty.ErrDown) || errors.Is(err, faulty.ErrInjected) ||
+		errors.Is(err, audit.ErrCut)
 }
