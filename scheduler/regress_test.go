@@ -250,3 +250,21 @@ func (b *mute) Get(ctx context.Context, key string) ([]byte, objstore.Info, erro
 	}
 	return b.Bucket.Get(ctx, key)
 }
+
+// A message that was lost with its disk is nowhere: a cancel of it must not say CANCELLED, and must
+// not take from the books what they do not hold (rule R14).
+func TestChangeOfLostMessage(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		lost := w.send(w.draft("pull:q", 48*time.Hour, "x")).ID
+		w.crash()
+		w.loseDisk()
+		w.open()
+		for _, change := range []Change{Cancel, StopRetrying, Fire} {
+			require.Equal(t, NotFound, w.change(lost, change, 0).Verdict)
+		}
+		require.Equal(t, NotFound,
+			w.change(lost, Reschedule, w.Now().Add(time.Hour)).Verdict)
+		require.Zero(t, w.books().Pending)
+		require.Zero(t, w.books().Cancelled)
+	})
+}

@@ -151,8 +151,10 @@ func houseOwners() []owner {
 		{path: "go.uber.org/zap", reason: "logging is passed in everywhere; its type is in signatures"},
 		{path: "github.com/cockroachdb/pebble", dirs: []string{"localstore"}, reason: one},
 		{
-			path:   "github.com/cockroachdb/pebble/v2/vfs",
-			dirs:   []string{"localstore", "internal/sim", "internal/sim/disk", "internal/daemon", "internal/ctl"},
+			path: "github.com/cockroachdb/pebble/v2/vfs",
+			dirs: []string{
+				"localstore", "internal/sim", "internal/sim/disk", "internal/daemon", "internal/ctl",
+			},
 			reason: "the seam to the file system: tests bring one in memory, others the real one",
 			tests:  true,
 		},

@@ -171,7 +171,9 @@ func (c *Committer) changeCold(
 	switch {
 	case len(rec) > 0:
 		loc.Record = rec
-	case fetched && may: // cancelled so long ago that its segment was written without it
+	case fetched:
+		// No segment holds it: it was lost with a disk, before it was uploaded, or cancelled so long
+		// ago that its segment was written without it (rule R14).
 		return ChangeResult{Verdict: NotFound}, true
 	case may || q.Change > StopRetrying:
 		return ChangeResult{Err: ErrRefetch}, true
