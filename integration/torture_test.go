@@ -23,6 +23,7 @@ type record struct {
 	tier      bool
 	known     bool // the send was answered
 	knownAt   time.Time
+	answer    obj
 	dues      map[int64]time.Time // dues it may have; since when one is impossible, if it is
 	leases    []lease
 	acked     int64 // attempt whose ack was answered with ACKED
@@ -155,7 +156,7 @@ func (x *torture) sent(recs []*record, r reply) {
 			}
 			continue
 		}
-		recs[i].known, recs[i].knownAt = true, time.Now()
+		recs[i].known, recs[i].knownAt, recs[i].answer = true, time.Now(), res
 		if text(res, "id") != recs[i].id || num(x.t, res, "due_ms") != recs[i].due &&
 			res["duplicate"] != true {
 			x.fault("send %s: answered with another id or due: %v", recs[i].id, res)
@@ -442,9 +443,9 @@ func (x *torture) judge() {
 		case state == "cancelled" && r.maybeGone && r.acked == 0:
 		case state == "delivered" && (r.acked != 0 || r.maybeAck):
 		default:
-			x.fault("%s: LOST or wrong: %s; acked %d, perhaps %v; cancel perhaps %v; leases %v; answered %s; dues "+
-				"%v; %s", r.id, state, r.acked, r.maybeAck, r.maybeGone, r.leases,
-				r.knownAt.Format("05.000"), r.dues, x.d.call("GET", path(r.id), nil))
+			x.fault("%s: LOST or wrong: %s; acked %d, perhaps %v; cancel perhaps %v; leases %v; answered %s %v; "+
+				"dues %v; %s", r.id, state, r.acked, r.maybeAck, r.maybeGone, r.leases,
+				r.knownAt.Format("05.000"), r.answer, r.dues, x.d.call("GET", path(r.id), nil))
 		}
 	}
 	b := x.d.books()
