@@ -15,6 +15,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -197,6 +198,11 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	}
 	part := &s.tier.pending
 	part.Merge(s.upload.Take())
+	if part.Behind > 0 {
+		if err := s.readBack(part); err != nil {
+			return false, err
+		}
+	}
 	cut, left, err := s.cuts.Make(part)
 	if err != nil {
 		return false, fmt.Errorf("cut: %w", err)
@@ -222,6 +228,22 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	}
 	s.confirmed(cut.Uploaded, outbox)
 	return part.Behind > 0, nil
+}
+
+// readBack reads rows from the store, and adds what was to be kept by then: it is in the upload
+// buffer when it is synced.
+func (s *Shard) readBack(part *commit.Part) error {
+	if err := s.cuts.ReadBack(part.Behind); err != nil {
+		return fmt.Errorf("read rows back: %w", err)
+	}
+	done := make(chan error, 1)
+	if err := s.do(commit.Fence(done), 0, done); err != nil {
+		return err
+	}
+	if !planted.Is(planted.ParkedMissed) {
+		part.Merge(s.upload.Take())
+	}
+	return nil
 }
 
 // noteLanded notes a commit that got no answer and landed, before the next: the disk may never be

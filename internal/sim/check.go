@@ -275,18 +275,19 @@ func (w *World) checkBucket() {
 
 // checkKept: what is unfinished behind the manifest's watermark is in a kept segment (R5).
 func (w *World) checkKept(keys map[delay.Key]bool) {
-	mark := w.truth.State().Watermark
+	mark, uploaded := w.truth.State().Watermark, w.truth.State().Uploaded
 	for n := range w.cfg.Pushes + w.cfg.Queues {
-		err := w.store.ScanParked(w.lane(n).Hash(), delay.Key{}, func(
-			k delay.Key, _ bool, _ []byte,
-		) bool {
-			if k.Less(mark) && !keys[k] {
-				w.fail(nil, "%s is parked behind the manifest's watermark %s, and not kept", k, mark)
+		lost := delay.Key{} // told after the scan
+		err := w.store.ScanParked(w.lane(n).Hash(), lost, func(k delay.Key, _ bool, rec []byte) bool {
+			_, cold, _ := delay.RecordTarget(rec)
+			if (k.Less(mark) || cold && k.Seq <= uploaded) && !keys[k] {
+				lost = k
 			}
-			return true
+			return lost.IsZero()
 		})
-		if err != nil {
-			w.fail(nil, "parked rows: %v", err)
+		if err != nil || !lost.IsZero() {
+			w.fail(nil, "%s is parked and not in the bucket: watermark %s, uploaded %d %v", lost, mark,
+				uploaded, err)
 		}
 	}
 }

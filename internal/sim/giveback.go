@@ -9,8 +9,7 @@ import (
 	"github.com/cicadamq/cicada/tiered"
 )
 
-// patience bounds the rounds in which space must be given back.
-const patience = 12
+const patience = 12 // rounds in which space must be given back
 
 // giveBack lets all windows pass after everything has finished: then the bucket must be empty but
 // for the manifest. A collection that never deletes would pass every other check.

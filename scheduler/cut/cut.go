@@ -33,6 +33,8 @@ type Maker struct {
 	now    func() delay.Due
 	pass   delay.Seq // the backlog being read ends here; 0 is none
 	resume delay.Key // where it is read on
+	rows   []tiered.Row
+	next   delay.Key // where rows end
 }
 
 // New makes a Maker.
@@ -44,7 +46,7 @@ func New(store *localstore.Store, now func() delay.Due) *Maker {
 func (m *Maker) Advance(part *commit.Part, left commit.Part) {
 	if part.Behind > 0 {
 		m.resume = left.Resume
-		if left.Resume == delay.MaxKey {
+		if left.Resume == delay.MaxKey && len(left.Kept) == 0 {
 			m.pass = 0
 		}
 	}
@@ -65,9 +67,7 @@ func (m *Maker) Make(part *commit.Part) (tiered.Cut, commit.Part, error) {
 	if part.Behind > 0 {
 		left.Rows, left.Bytes, left.Behind = part.Rows, part.Bytes, part.Behind
 		left.Since = part.Since
-		if err := m.backlog(&cut, meta.Uploaded, &left); err != nil {
-			return cut, left, err
-		}
+		m.backlog(&cut, meta.Uploaded, &left)
 		cut.NotUploaded += int64(len(left.Rows))
 	} else {
 		cut.Rows = make([]tiered.Row, len(part.Rows))
@@ -79,19 +79,26 @@ func (m *Maker) Make(part *commit.Part) (tiered.Cut, commit.Part, error) {
 	if err := m.keptOf(&cut, part, &left); err != nil {
 		return cut, left, err
 	}
+	if part.Behind > 0 && len(left.Kept) > 0 {
+		// What was parked is in no row any more: until it is kept the pass is not over.
+		cut.Uploaded, left.Behind = meta.Uploaded, part.Behind
+	}
 	return cut, left, m.marksOf(&cut, part, &left)
 }
 
-// backlog reads rows that overflowed the buffer back from the store, a part in each flush: those
-// above from that qualify, up to where the buffer overflowed when the pass began.
-func (m *Maker) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) error {
+// ReadBack reads rows that overflowed the buffer back from the store, a part in each flush: those
+// that qualify and are not uploaded, up to behind, where the buffer overflowed when the pass began.
+// What was parked before is no row any more: the part that Make is given must hold all that was to
+// be kept when the rows were read, or a message would be in neither.
+func (m *Maker) ReadBack(behind delay.Seq) error {
 	if m.pass == 0 {
-		m.pass, m.resume = left.Behind, delay.Key{}
+		m.pass, m.resume = behind, delay.Key{}
 	}
-	bytes, next := 0, delay.MaxKey
-	err := m.store.ScanRows(m.resume, delay.MaxKey, func(k delay.Key, rec []byte) bool {
+	from, bytes := m.store.Meta().Uploaded, 0
+	m.rows, m.next = nil, delay.MaxKey
+	return m.store.ScanRows(m.resume, delay.MaxKey, func(k delay.Key, rec []byte) bool {
 		if bytes >= backlogBytes {
-			next = k
+			m.next = k
 			return false
 		}
 		if k.Seq <= from || k.Seq > m.pass {
@@ -99,21 +106,22 @@ func (m *Maker) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) erro
 		}
 		if _, cold, err := delay.RecordTarget(rec); err == nil && cold {
 			bytes += len(rec)
-			cut.Rows = append(cut.Rows, tiered.Row{Key: k, Record: slices.Clone(rec)})
+			m.rows = append(m.rows, tiered.Row{Key: k, Record: slices.Clone(rec)})
 		}
 		return true
 	})
-	if err != nil {
-		return err
-	}
-	cut.Uploaded, left.Resume = from, next
-	if next == delay.MaxKey {
+}
+
+// backlog puts what was read back into the cut.
+func (m *Maker) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) {
+	cut.Rows, m.rows = m.rows, nil
+	cut.Uploaded, left.Resume = from, m.next
+	if m.next == delay.MaxKey {
 		cut.Uploaded = m.pass
 		if left.Behind == m.pass {
 			left.Behind = 0
 		}
 	}
-	return nil
 }
 
 // keptOf adds what is behind the watermark and unfinished (rule R5). What does not fit holds the

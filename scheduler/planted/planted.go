@@ -40,6 +40,7 @@ const (
 	ManifestRecreated // a manifest that vanished is created again (R10)
 	FencedGoesOn      // an owner that reads another's manifest goes on (R11)
 	TakenUnread       // the shard is taken from an owner that was not looked at (R10)
+	ParkedMissed      // rows that are parked while others are read back are in no cut (R5)
 	Bugs              // how many there are, None included
 )
 
@@ -58,5 +59,6 @@ func (b Bug) String() string {
 		"kept segments retire behind the watermark", "watermark of a newer cut",
 		"collects nothing", "takeover without pause", "believes an old disk",
 		"creates a vanished manifest again", "goes on when fenced", "takes without looking",
+		"forgets what is parked while reading back",
 	}[b]
 }
