@@ -38,6 +38,7 @@ type s3Store struct {
 
 	once     sync.Once
 	cmd      *exec.Cmd
+	exited   chan struct{}
 	dir      string
 	endpoint string // http://host:port
 	err      error
@@ -106,7 +107,7 @@ func (s *s3Store) serve() error {
 		_ = cmd.Wait()
 		close(exited)
 	}()
-	s.cmd, s.endpoint = cmd, "http://"+addr
+	s.cmd, s.exited, s.endpoint = cmd, exited, "http://"+addr
 	for deadline := time.Now().Add(startWithin); time.Now().Before(deadline); {
 		if resp, err := http.Get(s.endpoint + s.health); err == nil {
 			resp.Body.Close()
@@ -138,6 +139,7 @@ func closeStores() {
 	for _, s := range stores {
 		if s.cmd != nil {
 			_ = s.cmd.Process.Kill()
+			<-s.exited
 		}
 		if s.dir != "" {
 			_ = os.RemoveAll(s.dir)
