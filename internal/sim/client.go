@@ -5,6 +5,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
@@ -337,19 +338,28 @@ func (w *World) checkLook(m *message, info *scheduler.Info, err error) {
 // purge cancels everything of a target.
 func (w *World) purge() {
 	target := w.target()
-	w.trace(nil, "purge %s", target)
+	f := scheduler.Filter{Target: target}
+	switch w.rng.IntN(6) {
+	case 0:
+		f.DueFrom = w.due()
+	case 1:
+		f.DueTo = w.due()
+	case 2:
+		f.IDPrefix = "order-"
+	}
+	w.trace(nil, "purge %s %s due %d to %d", target, f.IDPrefix, f.DueFrom, f.DueTo)
 	w.spawn("purge", swarm.Purge, func() {
 		var sure []*message
 		for _, m := range w.model.all {
 			if m.draft.Target != target || m.cancelled != no || m.done {
 				continue
 			}
-			if m.accepted == yes && !m.aside && m.untouched() && m.out == 0 {
+			if m.accepted == yes && !m.aside && m.untouched() && m.out == 0 && m.passes(&f) {
 				sure = append(sure, m)
 			}
 			m.cancelled = maybe
 		}
-		done, err := w.shard.Purge(w.ctx, scheduler.Filter{Target: target}, false)
+		done, err := w.shard.Purge(w.ctx, f, false)
 		w.trace(nil, "purged %d, more %v: %s", done.Count, done.Cancelling, trace.Reason(err))
 		for _, m := range sure {
 			if err == nil && w.mustHaveGone(m) {
@@ -357,6 +367,13 @@ func (w *World) purge() {
 			}
 		}
 	})
+}
+
+// passes reports whether a message that was only accepted passes a filter but for its target.
+func (m *message) passes(f *scheduler.Filter) bool {
+	due := m.earliest()
+	return len(m.dues) == 1 && due >= f.DueFrom && (f.DueTo == 0 || due < f.DueTo) &&
+		(f.IDPrefix == "" || m.named && strings.HasPrefix(string(m.id), f.IDPrefix))
 }
 
 // mustHaveGone reports whether a purge that has succeeded must have cancelled m: nobody can have

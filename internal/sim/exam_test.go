@@ -25,6 +25,8 @@ var bugFlag = flag.Int("sim.bug", 0, "plant this mistake alone")
 // profileOf is the part of the product in which the bug is: others find it too, but later.
 func profileOf(bug planted.Bug) swarm.Profile {
 	switch {
+	case bug == planted.PredicateForgotten || bug == planted.PredicateCountedTwice:
+		return swarm.Purges
 	case bug >= planted.DeleteAtOnce && bug < planted.NoPause || bug == planted.ParkedMissed:
 		return swarm.GC
 	case bug >= planted.NoPause && bug <= planted.TakenUnread:

@@ -288,9 +288,14 @@ func (c *Canceller) retire() error {
 	c.retired = c.Boot()
 	var seqs []delay.Seq
 	state, now := c.Tier.State(), c.Now()
+	settled := true
 	for _, p := range c.Bulk.All() {
 		_, known := c.phase(p.Seq)
-		if known && !p.Swept.Less(p.Upper()) &&
+		swept := known && !p.Swept.Less(p.Upper())
+		settled = settled && swept
+		// One that has cancelled nothing may have counted for an earlier one, which has to come as
+		// far first (C17).
+		if swept && (p.Cancelled > 0 || settled) &&
 			!upkeep.PredicateNeeded(&state, &p, now, c.DedupeWindow) {
 			seqs = append(seqs, p.Seq)
 		}

@@ -4,7 +4,7 @@
 //
 //	-seeds n   how many (50)
 //	-from n    the first seed (1)
-//	-profile p owners or gc: histories that like a part of the product
+//	-profile p owners, gc or purges: histories that like a part of the product
 //	-steps n   actions of the phase with faults (as the seed draws)
 //	-v         print a line for every seed
 //
@@ -27,7 +27,7 @@ import (
 func main() {
 	seeds := flag.Uint64("seeds", 50, "how many seeds to play")
 	from := flag.Uint64("from", 1, "the first seed")
-	profile := flag.String("profile", "", "what the histories like: owners, gc, or everything")
+	profile := flag.String("profile", "", "what the histories like: owners, gc, purges, or everything")
 	steps := flag.Int("steps", 0, "actions of the phase with faults; 0: as drawn")
 	verbose := flag.Bool("v", false, "print a line for every seed")
 	flag.Parse()

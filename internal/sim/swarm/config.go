@@ -127,10 +127,11 @@ const (
 	Everything Profile = ""       // a little of all
 	Owners     Profile = "owners" // several owners of one shard (R10 to R12)
 	GC         Profile = "gc"     // compaction and garbage collection
+	Purges     Profile = "purges" // bulk cancels of cold messages (R6)
 )
 
 // Profiles are all of them.
-func Profiles() []Profile { return []Profile{Everything, Owners, GC} }
+func Profiles() []Profile { return []Profile{Everything, Owners, GC, Purges} }
 
 // profile adds what the profile likes; one in four of the ordinary histories has it too.
 func (c *Config) profile(r *rand.Rand) {
@@ -140,9 +141,26 @@ func (c *Config) profile(r *rand.Rand) {
 	if gc := r.IntN(4) == 0; gc || c.Profile == GC {
 		c.drawGC(r)
 	}
+	if c.Profile == Purges {
+		c.drawPurges(r)
+	}
 	if c.Profile != Everything {
 		c.Bucket = true
 	}
+}
+
+// drawPurges makes much of what is accepted cold soon, and has it purged now and then.
+func (c *Config) drawPurges(r *rand.Rand) {
+	pick := func(d ...time.Duration) time.Duration { return d[r.IntN(len(d))] }
+	o, w := &c.Options, &c.Weights
+	o.FlushInterval = pick(100*time.Millisecond, time.Second)
+	o.MinWait, o.DropLag = time.Millisecond, pick(time.Millisecond, time.Second)
+	o.Horizon = pick(30*time.Second, 10*time.Minute, 10*time.Minute)
+	o.HotWindow = min(o.HotWindow, o.Horizon)
+	c.FarShare, c.BucketFault = 0.6+0.4*r.Float64(), c.BucketFault*float64(r.IntN(2))
+	w[Purge], w[Bulk], w[Send] = 1+r.IntN(3), 1+r.IntN(40), 20
+	w[Flush], w[Hydrate], w[Drop] = 20+r.IntN(40), 20+r.IntN(40), 20+r.IntN(40)
+	w[Jump], w[BucketDown] = min(w[Jump], 1), min(w[BucketDown], 1)
 }
 
 // drawGC makes objects small, windows short and days long, so that much of what was uploaded comes
