@@ -268,3 +268,33 @@ func TestChangeOfLostMessage(t *testing.T) {
 		require.Zero(t, w.books().Cancelled)
 	})
 }
+
+// With the disk go the leases, and the acks since the last commit. A message that was due when its
+// disk was lost may have been pulled, so its cancel must not promise that nobody gets it; one that
+// was accepted afterwards must not suffer for it (S5, rule R12).
+func TestCancelAfterAckAndDiskLoss(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		d := w.draft("pull:q", 2*time.Second, "x")
+		d.Durability = delay.Tier
+		acked := w.send(d).ID
+		d.Due = w.Now().Add(time.Hour)
+		far := w.send(d).ID
+		leases := w.pull(1, 5*time.Second)
+		require.Len(t, leases, 1)
+		require.Equal(t, []SettleResult{Acked}, w.ack(leases...))
+		w.crash()
+		w.loseDisk()
+		w.open()
+		check := func() {
+			w.pass(5 * time.Second) // the ids come back
+			require.Equal(t, TooLate, w.change(acked, Cancel, 0).Verdict)
+		}
+		check()
+		w.crash()
+		w.open()
+		check()
+		require.Equal(t, Cancelled, w.change(w.send(w.draft("pull:q", time.Second, "y")).ID, Cancel,
+			0).Verdict)
+		require.Equal(t, Cancelled, w.change(far, Cancel, 0).Verdict)
+	})
+}

@@ -35,7 +35,8 @@ func samples() map[string]struct {
 		ClusterID: "c1", Epoch: 3, Nonce: [16]byte{1, 15: 2}, ManifestVersion: 300,
 		Watermark: key(1_700_000_000_000, 5), ClaimHorizon: 1_700_000_010_000,
 		Boundary: key(1_700_086_400_000, 0), Uploaded: delay.MakeSeq(3, 77), OutboxNext: 9,
-		OutboxDone: 4, LeaseNext: 1000, IDsComplete: true, Adopted: true,
+		OutboxDone: 4, LeaseNext: 1000, LostBefore: 6, LostUpTo: 1_700_000_000_123, IDsComplete: true,
+		Adopted: true,
 	}
 	books := delay.Books{Accepted: 100, Pending: 40, Delivered: 50, Cancelled: 4, Expired: 3,
 		Dead: 2, LostWithDisk: 1}

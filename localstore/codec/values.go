@@ -32,9 +32,14 @@ type Meta struct {
 	OutboxNext      uint64    // number of the next mark to be uploaded
 	OutboxDone      uint64    // marks up to it are in the tier
 	LeaseNext       uint64
-	IDsComplete     bool // all ids of the tier are known here (rule R14)
-	Clean           bool // the shard was drained
-	Adopted         bool // the store was joined to its cluster
+	// Lost: messages with seqs of epochs before LostBefore that were due up to LostUpTo may have been
+	// claimed, and even acked, without a trace here: their disk was lost or belongs to another owner
+	// (rule R12).
+	LostBefore  delay.Epoch
+	LostUpTo    delay.Due
+	IDsComplete bool // all ids of the tier are known here (rule R14)
+	Clean       bool // the shard was drained
+	Adopted     bool // the store was joined to its cluster
 }
 
 // IDRecord is what is remembered of an id until its dedupe window ends.
@@ -88,7 +93,7 @@ func AppendMeta(dst []byte, m *Meta) []byte {
 	dst = delay.AppendKey(dst, m.Boundary)
 	for _, v := range [...]uint64{
 		uint64(m.Epoch), m.ManifestVersion, uint64(m.ClaimHorizon), uint64(m.Uploaded),
-		m.OutboxNext, m.OutboxDone, m.LeaseNext,
+		m.OutboxNext, m.OutboxDone, m.LeaseNext, uint64(m.LostBefore), uint64(m.LostUpTo),
 	} {
 		dst = binary.AppendUvarint(dst, v)
 	}
@@ -113,6 +118,8 @@ func DecodeMeta(b []byte) (Meta, error) {
 	m.ClaimHorizon = delay.Due(r.Bounded(math.MaxInt64))
 	m.Uploaded = delay.Seq(r.Uvarint())
 	m.OutboxNext, m.OutboxDone, m.LeaseNext = r.Uvarint(), r.Uvarint(), r.Uvarint()
+	m.LostBefore = delay.Epoch(r.Bounded(uint64(delay.MaxEpoch)))
+	m.LostUpTo = delay.Due(r.Bounded(math.MaxInt64))
 	return m, r.End()
 }
 

@@ -15,6 +15,9 @@ import (
 // claimable reports whether loc may be changed, and if so takes it away from delivery: the core is
 // asked last (C5). Everything granted must be followed by remove or giveBack.
 func (c *Committer) claimable(loc Located) bool {
+	if c.untraced(loc.Key) {
+		return false
+	}
 	if loc.Place == PlaceCold {
 		return true
 	}
@@ -45,6 +48,12 @@ func (c *Committer) claimable(loc Located) bool {
 // crash (rule R8). When it is parked later, that is remembered with it.
 func (c *Committer) maybeClaimed(target delay.Target, key delay.Key) bool {
 	return !target.IsPull() && key.Due <= c.horizon && !planted.Is(planted.IgnoreHorizon)
+}
+
+// untraced reports whether an earlier owner may have handed the message over, with the lease, the
+// ack or the claim cursor on a disk that is not this one (rule R12).
+func (c *Committer) untraced(key delay.Key) bool {
+	return key.Due <= c.meta.LostUpTo && key.Seq.Epoch() < c.meta.LostBefore
 }
 
 // beforeCursor reports whether a parked push message may have been claimed before the last crash.

@@ -146,6 +146,10 @@ func (t Taking) inTier(ctx context.Context, own *Ownership) error {
 		own.Restore = &taken
 		own.Horizon = max(taken.ClaimHorizon, now.Add(t.Pause)) // rule R12
 		m.ClaimHorizon = own.Horizon
+		// Leases, and acks since the last commit, were on the disk that is gone.
+		if m.LostBefore, m.LostUpTo = taken.Epoch, own.Horizon; st.Released {
+			m.LostUpTo = st.WrittenAt
+		}
 		if !st.Released && !planted.Is(planted.NoPause) {
 			own.ClaimFrom = now.Add(t.Pause)
 		}
