@@ -5,6 +5,7 @@ package maintain
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,13 +84,18 @@ func TestWait(t *testing.T) {
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
-		jobs, sweeps, broken := map[string]int{}, 0, false
+		jobs, sweeps := map[string]int{}, 0
+		var broken atomic.Bool
+		pass := func(d time.Duration) {
+			time.Sleep(d)
+			synctest.Wait()
+		}
 		m, tier := tested(t, func(c *Config) {
 			c.Log = zap.New(core)
 			c.Events.Compact = func(done tiered.Compacted, _ time.Duration, _ error) { jobs[done.Job]++ }
 			c.Events.Sweep = func(tiered.Swept, error) { sweeps++ }
 			c.Around = func(ctx context.Context, do func(context.Context) error) error {
-				if broken {
+				if broken.Load() {
 					return errors.New("broken")
 				}
 				return do(ctx)
@@ -101,21 +107,21 @@ func TestRun(t *testing.T) {
 		far := delay.InstantOf(time.Now().Add(time.Hour))
 		row(t, tier, 1, far, 100)
 		row(t, tier, 2, far, 100)
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		require.Equal(t, map[string]int{"fresh": 1}, jobs)
 		require.Len(t, tier.State().Deletes, 2)
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		require.Empty(t, tier.State().Deletes, "not collected")
 		require.Equal(t, 1, sweeps)
-		broken = true
+		broken.Store(true)
 		row(t, tier, 3, far, 100)
 		row(t, tier, 4, far, 100)
-		time.Sleep(5 * time.Second)
-		broken = false
-		time.Sleep(2 * time.Second)
+		pass(5 * time.Second)
+		broken.Store(false)
+		pass(2 * time.Second)
 		require.Equal(t, 1, logs.FilterMessageSnippet("fails").Len())
 		require.Equal(t, 1, logs.FilterMessageSnippet("again").Len())
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		require.Equal(t, 2, sweeps)
 		cancel()
 		require.NoError(t, <-ended)
