@@ -111,6 +111,7 @@ type Core struct {
 	leaseNo uint64
 	open    openSet
 
+	leasesOver []uint64 // their records are to be deleted
 	finishes   []FinishItem
 	finishBy   delay.Due // when to commit finishes; 0 when there are none
 	parking    int       // references in park commits under way

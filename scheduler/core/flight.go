@@ -112,13 +112,18 @@ func (c *Core) finish(f flight, state delay.State, reason, detail string) {
 	}
 }
 
-// wantFinish commits outcomes in groups.
+// wantFinish commits outcomes in groups. A lease that is over goes last, after the outcomes and
+// attempts it brought: without its record they would look as if nobody had claimed them (rule R8).
 func (c *Core) wantFinish() {
-	if c.finishBy == 0 || c.now < c.finishBy && len(c.finishes) < finishChunk {
-		return
+	full := c.finishBy != 0 && (c.now >= c.finishBy || len(c.finishes) >= finishChunk)
+	if full || c.finishBy != 0 && len(c.leasesOver) > 0 {
+		c.do(ActFinish{Items: c.finishes})
+		c.finishes, c.finishBy = nil, 0
 	}
-	c.do(ActFinish{Items: c.finishes})
-	c.finishes, c.finishBy = nil, 0
+	if len(c.leasesOver) > 0 {
+		c.do(ActFinish{Leases: c.leasesOver})
+		c.leasesOver = nil
+	}
 }
 
 // unlease takes f out of its lease.
@@ -130,7 +135,7 @@ func (c *Core) unlease(f *flight) {
 		ls.left--
 		if ls.left == 0 {
 			delete(c.leases, f.lease)
-			c.do(ActFinish{Leases: []uint64{f.lease}})
+			c.leasesOver = append(c.leasesOver, f.lease)
 		}
 	}
 	f.lease = 0
@@ -276,7 +281,8 @@ func (c *Core) leaseOver(no uint64) {
 	}
 	delete(c.leases, no)
 	l := c.lane(ls.lane)
-	done := ActFinish{Leases: []uint64{no}}
+	c.leasesOver = append(c.leasesOver, no)
+	var done ActFinish
 	for _, key := range ls.keys {
 		f, ok := c.flights[key]
 		if !ok || f.lease != no || f.state != flightLeased {
@@ -298,7 +304,9 @@ func (c *Core) leaseOver(no uint64) {
 			c.again(l, f)
 		}
 	}
-	c.do(done)
+	if len(done.Notes) > 0 {
+		c.do(done)
+	}
 }
 
 // EvLast says of claimed messages that their current attempt is the last one allowed.

@@ -65,3 +65,24 @@ func TestStaleReads(t *testing.T) {
 	require.Len(t, claims, 1)
 	require.Equal(t, ref(2).Key, claims[0].Ref.Key)
 }
+
+// The record of a lease says that a message was claimed. If it were deleted before the outcome that
+// ends the claim is committed, a crash in between would leave a message that looks as if nobody
+// had had it: it could be cancelled, and delivered once too often (rule R8).
+func TestLeaseGoesLast(t *testing.T) {
+	w := newWorld(t, 1)
+	c, now := w.core, w.now
+	for _, l := range actionsOf[ActLoad](c.Step(now, nil)) {
+		c.Step(now, EvLoaded{Next: l.Upper})
+	}
+	ref := Ref{Key: delay.Key{Due: now, Seq: delay.MakeSeq(epoch, 1)}, Lane: 1, Meta: 10}
+	c.Step(now, EvAccepted{Refs: []Ref{ref}, Last: ref.Key.Seq})
+	waiter := &Waiter{Lane: 1, Max: 1, Lease: time.Minute, Grant: make(chan Grant, 1)}
+	require.Len(t, actionsOf[ActGrant](c.Step(now, EvPull{Waiter: waiter})), 1)
+	c.Step(now, EvLast{Keys: []delay.Key{ref.Key}})
+	over := actionsOf[ActFinish](c.Step(now.Add(2*time.Minute), nil))
+	require.Len(t, over, 2)
+	require.Len(t, over[0].Items, 1)
+	require.Empty(t, over[0].Leases)
+	require.Len(t, over[1].Leases, 1)
+}
