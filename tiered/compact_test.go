@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -327,7 +328,7 @@ func TestCompactOvertaken(t *testing.T) {
 func TestCompactCrashes(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		for at := 1; ; at++ {
-			died := false
+			var died atomic.Bool // readers of a merge ask at the same time
 			t.Run(fmt.Sprintf("lost=%v at %d", lost, at), func(t *testing.T) {
 				w, hooks := hooked(t, Options{Attempts: 1})
 				w.fill(300)
@@ -336,10 +337,10 @@ func TestCompactCrashes(t *testing.T) {
 					marks = append(marks, markOf(i))
 				}
 				w.commit(Cut{Marks: marks, Uploaded: delay.MakeSeq(1, 300)})
-				calls := 0
+				var calls atomic.Int64
 				fail := func() error {
-					if calls++; calls >= at {
-						died = true
+					if calls.Add(1) >= int64(at) {
+						died.Store(true)
 						return errLost
 					}
 					return nil
@@ -357,7 +358,7 @@ func TestCompactCrashes(t *testing.T) {
 				u := smallAt(key(0).Due)
 				u.Limits.TargetBytes = 4 << 10
 				_, err := w.tier.Compact(t.Context(), u)
-				require.Equal(t, died, err != nil)
+				require.Equal(t, died.Load(), err != nil)
 				*hooks = faulty.Options{}
 				next := w.open(w.bucket, Options{})
 				_, err = next.Load(t.Context())
@@ -375,7 +376,7 @@ func TestCompactCrashes(t *testing.T) {
 				}
 				require.Len(t, listed.Marks, 1)
 			})
-			if !died || t.Failed() {
+			if !died.Load() || t.Failed() {
 				break
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,10 +166,10 @@ func TestThrottled(t *testing.T) {
 		reader := o.open(Options{})
 		_, err := reader.Load(t.Context())
 		require.NoError(t, err)
-		slow := 0
+		var slow atomic.Int64
 		o.hooks.Before = func(_ context.Context, c faulty.Call) error {
 			time.Sleep(20 * time.Millisecond)
-			if slow++; c.Op == "get_range" && slow%8 == 0 {
+			if n := slow.Add(1); c.Op == "get_range" && n%8 == 0 {
 				return objstore.ErrThrottled
 			}
 			return nil
