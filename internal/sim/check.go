@@ -221,14 +221,14 @@ func (w *World) flushing() {
 			}
 		}
 	}
-	before := w.tier.State().Version
+	before := w.cuts
 	w.taskDone(swarm.Flush, w.shard.Do(w.ctx, scheduler.Task{Kind: scheduler.TaskFlush}))
 	if w.shard == nil {
 		return // it was replaced and has ended
 	}
 	state := w.tier.State()
 	w.traceNode("flushed: version %d", state.Version)
-	if state.Version > before {
+	if w.cuts > before {
 		for _, m := range finished {
 			m.finalTier = true
 		}

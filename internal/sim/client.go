@@ -130,7 +130,7 @@ func (w *World) due() delay.Due {
 func (w *World) draft(id delay.ID) *message {
 	m := &message{no: len(w.model.all), lastBoot: -1}
 	d := delay.Draft{Message: delay.Message{
-		Target: w.target(), Due: w.due(), AcceptedAt: w.shard.Now(), Body: w.body(m.no),
+		Target: w.target(), Due: w.due(), AcceptedAt: w.shard.Now(), Body: swarm.Body(w.rng, m.no),
 	}}
 	w.model.all = append(w.model.all, m)
 	if id == "" && w.chance(w.cfg.NamedShare) {

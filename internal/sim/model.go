@@ -3,11 +3,10 @@
 package sim
 
 import (
-	"bytes"
-	"fmt"
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/swarm"
 )
 
 // answer is what is known of something that was asked for: a crash leaves it at maybe.
@@ -84,30 +83,12 @@ type model struct {
 
 func (m *model) init() { m.named = make(map[delay.ID]*message) }
 
-// body is a content that names its message.
-func (w *World) body(no int) []byte {
-	b := fmt.Appendf(nil, "m%d;", no)
-	for range w.rng.IntN(40) {
-		b = append(b, byte(w.rng.IntN(256)))
-	}
-	return b
-}
-
 // find is the message that a body names.
 func (m *model) find(body []byte) *message {
-	digits, ok := bytes.CutPrefix(body, []byte("m"))
-	end := bytes.IndexByte(digits, ';')
-	if !ok || end < 0 {
-		return nil
+	if n, ok := swarm.Number(body); ok && n < len(m.all) {
+		return m.all[n]
 	}
-	n := 0
-	for _, c := range digits[:end] {
-		n = n*10 + int(c-'0')
-	}
-	if n >= len(m.all) {
-		return nil
-	}
-	return m.all[n]
+	return nil
 }
 
 // crashed forgets what lived in the process.

@@ -47,6 +47,7 @@ type node struct {
 	joining   bool // has not taken the shard yet
 	found     bool // with a disk that was set aside
 	barrier   uint64
+	cuts      int           // that were committed
 	quiet     time.Duration // it may claim nothing before
 	quietLife int           // the incarnation that has to wait
 	lost      *disk.Disk    // the one before this, which may be found again
@@ -172,9 +173,15 @@ func (w *World) tryOpen() error {
 		w.checkOpened()
 	}
 	if w.cfg.Bucket {
+		n := w.node
 		w.tier, err = tiered.Open(w.ctx, w.link, tiered.Options{
 			ClusterID: "simulated", SegmentBytes: w.cfg.SegmentBytes, CacheBytes: 1,
 			RetryBase: -1, Attempts: 3, Now: w.wall, DeleteGrace: w.cfg.Grace,
+			Events: tiered.Events{Commit: func(result string) {
+				if result == "ok" {
+					n.cuts++
+				}
+			}},
 			Rand: rand.New(rand.NewPCG(w.cfg.Seed, uint64(w.life))),
 		})
 		if err != nil {

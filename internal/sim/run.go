@@ -230,12 +230,7 @@ func (w *World) empty() bool {
 
 // underWay reports whether a strand of a kind is alive.
 func (w *World) underWay(o swarm.Op) bool {
-	for _, s := range w.strands {
-		if s.kind == o {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(w.strands, func(s *strand) bool { return s.kind == o })
 }
 
 // can reports whether the shard offers a task.
