@@ -264,7 +264,7 @@ func (w *World) doing(o swarm.Op, t scheduler.Task) {
 		return
 	}
 	w.traceNode("%s", o.String())
-	if o >= swarm.Compact {
+	if o == swarm.Collect || o == swarm.Sweep { // one at a time
 		w.link.Reread = false
 	}
 	w.taskDone(o, w.shard.Do(w.ctx, t))
