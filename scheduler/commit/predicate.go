@@ -124,9 +124,8 @@ func (o *BulkOp) stage(c *Committer) {
 	p.Seq, p.Lower = c.nextSeq(), c.meta.Boundary
 	p.At = max(c.now(), c.meta.Watermark.Due)
 	p.Counted, p.Swept = p.Begin(), p.Begin()
-	// What may have been claimed must not be covered: the claim horizon is behind the boundary but
-	// for the time after a restore or an outage.
-	claimable := p.Lower.Due <= max(c.meta.ClaimHorizon, c.horizon)
+	// What an earlier owner may have handed out must not be covered: its cancel cannot be promised.
+	claimable := p.Lower.Due <= c.meta.LostUpTo
 	all := c.bulk.All()
 	if !c.tiered || claimable || len(all) >= MaxBulk || !o.MayHold(p) {
 		return
