@@ -54,6 +54,28 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
+// A new owner that dies in the pause after its takeover must go on with it: the one before may still
+// not have looked (R11).
+func TestTakeoverPauseSurvivesCrash(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		near := w.send(w.draft("pull:q", 4*time.Second, "near")).ID
+		w.pass(3 * time.Second)
+		second := w.beside()
+		second.open()
+		start := second.Now()
+		require.ErrorIs(t, <-w.ran, delay.ErrFenced)
+		w.close()
+		second.crash()
+		second.open()
+		got := second.pull(1, 10*time.Second)
+		require.Len(t, got, 1)
+		require.Equal(t, near, got[0].ID)
+		require.GreaterOrEqual(t, second.Now().Sub(start), 3*time.Second)
+		second.ack(got...)
+		second.drain()
+	})
+}
+
 // A manifest that vanished while the local store remembers one is refused, never made anew.
 func TestVanishedManifest(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {

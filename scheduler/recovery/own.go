@@ -74,6 +74,10 @@ func (t Taking) Own(ctx context.Context) (Ownership, error) {
 	} else {
 		err = t.inTier(ctx, &own)
 	}
+	if now := t.Now(); own.Restore == nil && now < own.Meta.LostUpTo {
+		// A takeover whose pause was cut short by a crash: the owner before may still live (R11).
+		own.ClaimFrom = min(own.Meta.LostUpTo, now.Add(t.Pause))
+	}
 	if err == nil {
 		own.First, err = firstSeq(own.Meta.Epoch, own.Isolated, t.Store.LastSeq())
 	}
