@@ -99,7 +99,8 @@ func (b *Bulk) Uncounted(from, to delay.Due) bool {
 func (c *Committer) setBulk(all []delay.Predicate) {
 	old := c.bulk.All()
 	for i := range all {
-		if i >= len(old) || all[i] != old[i] {
+		fresh := i >= len(old)
+		if fresh || all[i] != old[i] && !planted.Is(planted.PredicateCountedTwice) {
 			c.batch.PutPredicate(&all[i])
 		}
 	}
@@ -211,7 +212,7 @@ func (o *SweepOp) stage(c *Committer) {
 func (o *SweepOp) finish(_ localstore.Synced, err error) { o.Done <- errors.Join(o.failed, err) }
 
 func advance(p *delay.Predicate, to delay.Key) {
-	if p.Counted.Less(to) && !planted.Is(planted.PredicateCountedTwice) {
+	if p.Counted.Less(to) {
 		p.Counted = to
 	}
 	if p.Swept.Less(to) {
