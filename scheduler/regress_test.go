@@ -298,3 +298,30 @@ func TestCancelAfterAckAndDiskLoss(t *testing.T) {
 		require.Equal(t, Cancelled, w.change(far, Cancel, 0).Verdict)
 	})
 }
+
+// After a crash the next cut uploads what was not uploaded before. What had come and gone by then
+// is in its books as delivered, and must not be counted as lost with the disk as well (rule R15).
+func TestBooksOfFirstCutAfterCrash(t *testing.T) {
+	opts := quick()
+	opts.MinWait = 10 * time.Millisecond
+	inWorld(t, opts, func(w *world) {
+		w.send(w.draft("pull:q", time.Hour, "kept"))
+		w.pass(2 * time.Second)
+		w.crash()
+		w.open()
+		for range 5 {
+			w.send(w.draft("pull:q", 100*time.Millisecond, "gone"))
+		}
+		w.pass(200 * time.Millisecond)
+		w.ack(w.pull(5, time.Second)...)
+		require.EqualValues(t, 5, w.books().Delivered)
+		w.pass(1500 * time.Millisecond) // a flush
+		w.crash()
+		w.loseDisk()
+		w.open()
+		books := w.books()
+		require.EqualValues(t, 1, books.Pending)
+		require.EqualValues(t, 5, books.Delivered)
+		require.Zero(t, books.LostWithDisk)
+	})
+}

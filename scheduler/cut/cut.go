@@ -64,16 +64,15 @@ func (m *Maker) Make(part *commit.Part) (tiered.Cut, commit.Part, error) {
 	if planted.Is(planted.MarkTooNew) {
 		cut.Watermark = meta.Watermark
 	}
+	// What waits in the buffer goes along with a backlog: left behind, it could be finished by the
+	// next cut, and nobody could say how many of it the books still hold (rule R15).
+	cut.Rows = make([]tiered.Row, 0, len(part.Rows)+len(m.rows))
+	for _, r := range part.Rows {
+		cut.Rows = append(cut.Rows, tiered.Row{Key: r.Key, Record: r.Rec})
+	}
 	if part.Behind > 0 {
-		left.Rows, left.Bytes, left.Behind = part.Rows, part.Bytes, part.Behind
-		left.Since = part.Since
+		left.Behind, left.Since = part.Behind, part.Since
 		m.backlog(&cut, meta.Uploaded, &left)
-		cut.NotUploaded += int64(len(left.Rows))
-	} else {
-		cut.Rows = make([]tiered.Row, len(part.Rows))
-		for i, r := range part.Rows {
-			cut.Rows[i] = tiered.Row{Key: r.Key, Record: r.Rec}
-		}
 	}
 	slices.SortFunc(cut.Rows, func(a, b tiered.Row) int { return a.Key.Compare(b.Key) })
 	if err := m.keptOf(&cut, part, &left); err != nil {
@@ -81,7 +80,7 @@ func (m *Maker) Make(part *commit.Part) (tiered.Cut, commit.Part, error) {
 	}
 	if part.Behind > 0 && len(left.Kept) > 0 {
 		// What was parked is in no row any more: until it is kept the pass is not over.
-		cut.Uploaded, left.Behind = meta.Uploaded, part.Behind
+		cut.Uploaded, left.Behind, left.Since = meta.Uploaded, part.Behind, part.Since
 	}
 	return cut, left, m.marksOf(&cut, part, &left)
 }
@@ -114,13 +113,15 @@ func (m *Maker) ReadBack(behind delay.Seq) error {
 
 // backlog puts what was read back into the cut.
 func (m *Maker) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) {
-	cut.Rows, m.rows = m.rows, nil
-	cut.Uploaded, left.Resume = from, m.next
-	if m.next == delay.MaxKey {
+	cut.Rows, m.rows = append(cut.Rows, m.rows...), nil
+	left.Resume = m.next
+	switch {
+	case m.next != delay.MaxKey:
+		cut.Uploaded = from
+	case left.Behind == m.pass: // and the buffer held the rest
+		left.Behind, left.Since = 0, 0
+	default:
 		cut.Uploaded = m.pass
-		if left.Behind == m.pass {
-			left.Behind = 0
-		}
 	}
 }
 
