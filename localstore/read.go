@@ -128,34 +128,35 @@ func (s *Store) ReadRows(keys []delay.Key, fn func(i int, rec []byte)) error {
 // Marked calls fn for each of keys, which ascend, that has a mark. Unlike ReadRows it ends at the
 // first one that is not readable: who cannot see a mark must not believe that there is none.
 func (s *Store) Marked(keys []delay.Key, fn func(i int)) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	prefix := s.prefix(spaceMark)
-	it, err := s.iter(s.key(spaceMark, keys[0]), s.key(spaceMark, keys[len(keys)-1].Next()))
-	if err != nil {
-		return err
-	}
-	run := stepper{it: it}
-	want := append(make([]byte, 0, len(prefix)+delay.KeySize), prefix...)
-	for i, key := range keys {
-		want = delay.AppendKey(want[:len(prefix)], key)
-		v, err := run.stepTo(want)
+	return s.along(s.prefix(spaceMark), keys, func(i int, v []byte, err error) error {
 		if err == nil && v != nil {
 			_, err = delay.DecodeMark(v)
 			fn(i)
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("mark of %s: %w", key, s.readError("read", err)),
-				it.Close())
+			return fmt.Errorf("mark of %s: %w", keys[i], err)
 		}
-	}
-	return it.Close()
+		return nil
+	})
 }
 
-// readMany reads a run with one iterator. Neighbours are stepped to, others
-// are sought.
+// readMany reads a run; what is not readable is logged and read as nil.
 func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byte)) error {
+	return s.along(prefix, keys, func(i int, v []byte, err error) error {
+		if err != nil {
+			s.log.Error("row not readable", zap.Stringer("key", keys[i]), errField(err))
+		}
+		fn(i, v)
+		return nil
+	})
+}
+
+// along calls fn for each of keys, which ascend, with its value, nil for none, or with what kept it
+// from being read, until fn gives an error. One iterator serves the run: neighbours are stepped to,
+// others are sought.
+func (s *Store) along(
+	prefix []byte, keys []delay.Key, fn func(i int, v []byte, err error) error,
+) error {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -166,18 +167,19 @@ func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byt
 	}
 	run := stepper{it: it}
 	want := append(make([]byte, 0, len(prefix)+delay.KeySize), prefix...)
+	told := false // an error of the iterator stays until it is closed
 	for i, key := range keys {
 		want = delay.AppendKey(want[:len(prefix)], key)
-		v, err := run.stepTo(want)
-		if err != nil {
-			s.log.Error("row not readable", zap.Stringer("key", key),
-				errField(s.readError("read", err)))
+		v, readErr := run.stepTo(want)
+		told = told || readErr != nil
+		if err = fn(i, v, s.readError("read", readErr)); err != nil {
+			break
 		}
-		fn(i, v)
 	}
-	// An error of the last key was told above.
-	_ = it.Close()
-	return nil
+	if closeErr := it.Close(); !told {
+		err = errors.Join(err, s.readError("read", closeErr))
+	}
+	return err
 }
 
 // stepper moves an iterator along ascending keys.

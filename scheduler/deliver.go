@@ -410,11 +410,7 @@ func (s *Shard) Settle(ctx context.Context, req SettleRequest, results []SettleR
 	}
 	st.Results = make([]SettleResult, len(at))
 	s.post(core.EvSettle{Settling: st})
-	err, ok := wait(s, st.Done)
-	if !ok {
-		err = delay.ErrClosed
-	}
-	if err != nil {
+	if err := s.outcome(st.Done); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
 	for _, n := range st.Missing {

@@ -233,6 +233,12 @@ func (s *Shard) do(o commit.Op, weight int64, done chan error) error {
 	if err := s.commit.Put(o, weight); err != nil {
 		return err
 	}
+	return s.outcome(done)
+}
+
+// outcome waits for the error, or nil, that an op ends with; delay.ErrClosed when the shard's loop
+// ended before.
+func (s *Shard) outcome(done chan error) error {
 	err, ok := wait(s, done)
 	if !ok {
 		return delay.ErrClosed
