@@ -139,7 +139,7 @@ func (c *Core) dispatchPull(l *lane) {
 		g := Grant{
 			Epoch:   c.epoch,
 			Lease:   c.newLease(),
-			Expires: c.now.Add(w.Lease),
+			Expires: c.leaseEnd(w.Lease),
 			Claims:  claims,
 		}
 		ls := &leaseState{lane: l.no, left: len(claims)}
@@ -369,3 +369,7 @@ func (c *Core) readAhead(l *lane) {
 	c.loads++
 	c.do(ActReadParked{Lane: l.no, From: l.cursor})
 }
+
+// leaseEnd is when a lease granted now ends. The instant now is cut to a millisecond: one more, or
+// the lease could be shorter than what was asked for.
+func (c *Core) leaseEnd(lease time.Duration) delay.Due { return c.now.Add(lease + time.Millisecond) }

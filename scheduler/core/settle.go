@@ -126,7 +126,7 @@ func (c *Core) extend(l *lane, keys []delay.Key, lease time.Duration) []Grant {
 			at = len(grants)
 			grants = append(grants, Grant{
 				Epoch: f.epoch, Lease: c.newLease(),
-				Expires: c.now.Add(lease),
+				Expires: c.leaseEnd(lease),
 			})
 		}
 		g := &grants[at]
