@@ -372,4 +372,6 @@ func (c *Core) readAhead(l *lane) {
 
 // leaseEnd is when a lease granted now ends. The instant now is cut to a millisecond: one more, or
 // the lease could be shorter than what was asked for.
-func (c *Core) leaseEnd(lease time.Duration) delay.Due { return c.now.Add(lease + time.Millisecond) }
+func (c *Core) leaseEnd(lease time.Duration) delay.Due {
+	return c.now.Add(lease + time.Millisecond)
+}
