@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
-	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // runHydrate keeps the boundary L a horizon ahead of now, by bringing back what comes near, and

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
-	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // Stepped is a shard without goroutines, for simulation: whoever drives it decides what happens

@@ -14,8 +14,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
-	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered"
 )
 

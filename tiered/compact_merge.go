@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/planted"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/segment"
 	"github.com/cicadamq/cicada/tiered/upkeep"
 )

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/planted"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/cache"
 	"github.com/cicadamq/cicada/tiered/codec"
 	"github.com/cicadamq/cicada/tiered/manifest"

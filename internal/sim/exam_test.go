@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
-	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // examSeeds is within how many seeds every planted bug must be found.

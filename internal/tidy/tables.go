@@ -89,7 +89,7 @@ func houseFloors() []floor {
 		{"delay", 0, "the vocabulary: imported by all, imports nothing"},
 		{"api", 0, "the wire contract: generated code, knows nothing of us"},
 		{"internal/tidy", 0, "looks at source text only"},
-		{"scheduler/planted", 0, "mistakes for the exam of the simulation: constants, false outside it"},
+		{"internal/planted", 0, "mistakes for the exam of the simulation: constants, false outside it"},
 		{"timewheel", 1, "pure and generic"},
 		{"tiered/objstore", 1, "the seam to buckets: an interface"},
 		{"tiered/codec", 1, "what the formats of the tier share"},

@@ -7,9 +7,9 @@ import (
 	"fmt"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
-	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // claimable reports whether loc may be changed, and if so takes it away from delivery: the core is

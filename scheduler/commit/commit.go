@@ -10,9 +10,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
-	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // Bounds of the committer.

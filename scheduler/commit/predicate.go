@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
-	"github.com/cicadamq/cicada/scheduler/planted"
 )
 
 // MaxBulk bounds the bulk cancels that are kept at a time: every cold message that is read is held

@@ -7,7 +7,7 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/planted"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // flight is a message that has been claimed at least once and is not finished.

@@ -4,7 +4,7 @@ package core
 
 import (
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/planted"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // ParkItem is one row to be moved to its lane's parked rows.

@@ -13,9 +13,9 @@ import (
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/commit"
-	"github.com/cicadamq/cicada/scheduler/planted"
 	"github.com/cicadamq/cicada/tiered"
 )
 

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/planted"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // Keeper decides which records of its inputs a compaction copies (U1).

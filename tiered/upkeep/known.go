@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/planted"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/manifest"
 )
 
