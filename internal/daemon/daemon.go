@@ -54,6 +54,7 @@ type Daemon struct {
 	server *server.Server
 	http   *http.Server
 	fatal  chan error // capacity 1: the first fatal error of the store
+	boot   func() time.Duration
 }
 
 // Open makes everything ready to run: it binds the listener, opens the store and the bucket, and
@@ -62,8 +63,13 @@ func Open(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	wall, boot, err := clocks(opts.Now)
+	if err != nil {
+		return nil, err
+	}
+	opts.Now = wall
 	d := &Daemon{
-		cfg: cfg, opts: opts, log: opts.Logger, fatal: make(chan error, 1),
+		cfg: cfg, opts: opts, log: opts.Logger, fatal: make(chan error, 1), boot: boot,
 		counts: metrics.New(opts.Version, opts.Revision),
 	}
 	if err := d.open(ctx); err != nil {
@@ -184,7 +190,7 @@ func (d *Daemon) openShard(ctx context.Context) error {
 func (d *Daemon) parts() scheduler.Parts {
 	return scheduler.Parts{
 		Store: d.store, Tier: d.tier, Logger: d.log.Named("scheduler"), Now: d.opts.Now,
-		Boot: bootClock(), Events: d.counts.Events(),
+		Boot: d.boot, Events: d.counts.Events(),
 		Sinks: func(t delay.Target) broker.Sink {
 			if s, ok := d.sinks[t.Kind()]; ok {
 				return s
