@@ -5,7 +5,9 @@ package localstore
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -26,18 +28,33 @@ type damage struct {
 	do   func(rng *rand.Rand, data []byte) []byte // nil result: the file is gone
 }
 
+// endBytes is how near a place is to an end of its file: footers, indexes and last records.
+const endBytes = 32 << 10
+
+// flipWithin changes a bit of [from, to), of data that may be shorter.
+func flipWithin(rng *rand.Rand, data []byte, from, to int) []byte {
+	from, to = max(from, 0), min(to, len(data))
+	if from < to {
+		data[from+rng.IntN(to-from)] ^= 1 << rng.IntN(8)
+	}
+	return data
+}
+
 var damages = []damage{
-	{"flip", func(rng *rand.Rand, data []byte) []byte {
-		if len(data) > 0 {
-			data[rng.IntN(len(data))] ^= 1 << rng.IntN(8)
-		}
-		return data
+	{"flip first", func(rng *rand.Rand, data []byte) []byte {
+		return flipWithin(rng, data, 0, endBytes)
 	}},
-	{"flip at the end", func(rng *rand.Rand, data []byte) []byte {
-		if n := len(data); n > 0 {
-			data[n-1-rng.IntN(min(n, 1000))] ^= 1 << rng.IntN(8)
+	{"flip middle", func(rng *rand.Rand, data []byte) []byte {
+		if len(data) < 3*endBytes {
+			return flipWithin(rng, data, len(data)/4, len(data)*3/4)
 		}
-		return data
+		return flipWithin(rng, data, endBytes, len(data)-endBytes)
+	}},
+	{"flip last", func(rng *rand.Rand, data []byte) []byte {
+		return flipWithin(rng, data, len(data)-endBytes, len(data))
+	}},
+	{"flip footer", func(rng *rand.Rand, data []byte) []byte {
+		return flipWithin(rng, data, len(data)-1000, len(data))
 	}},
 	{"halve", func(_ *rand.Rand, data []byte) []byte { return data[:len(data)/2] }},
 	{"cut", func(rng *rand.Rand, data []byte) []byte { return data[:rng.IntN(len(data)+1)] }},
@@ -52,9 +69,82 @@ var damages = []damage{
 	{"delete", func(*rand.Rand, []byte) []byte { return nil }},
 }
 
-// kinds of files, by a part of their name.
-var damagedKinds = []string{
-	".log", ".sst", "MANIFEST-", "OPTIONS-", "marker.manifest", "marker.format", "witness", "ids",
+// hurtStore is a store that lost its process or was closed, with files of every kind.
+type hurtStore struct {
+	fs    *vfs.MemFS
+	files map[string][]string // by kind
+	want  *model
+}
+
+// The kinds of files whose names do not tell them.
+const (
+	upperTables = "table of level 0"
+	lowerTables = "table below"
+)
+
+// namedKinds of files are known by the beginning or the end of their name.
+var namedKinds = []string{
+	".log", "MANIFEST-", "OPTIONS-", "marker.manifest", "marker.format", "witness", "ids",
+}
+
+// hurtStores builds a life with tables on two levels, a log, a filter and all kinds of values; the
+// one store was killed a second after its last acknowledgement, the other closed.
+func hurtStores(t *testing.T) []hurtStore {
+	mem := vfs.NewCrashableMem()
+	large := func(o *Options) { o.MemTableBytes = 8 << 20 }
+	w := newWorld(21)
+	s := open(t, mem, large)
+	fill := func(batches int) {
+		for range batches {
+			commit(t, s, func(b *Batch) {
+				w.step(b)
+				for range 8 {
+					w.putRow(b)
+				}
+			})
+		}
+	}
+	fill(90)
+	require.NoError(t, s.db.Flush())
+	require.NoError(t, s.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false))
+	fill(60)
+	require.NoError(t, s.db.Flush())
+	require.NoError(t, s.Close())
+	s = open(t, mem, large)
+	fill(60)
+	time.Sleep(time.Second) // of the bubble: the witness follows
+	tables := map[string][]string{}
+	levels, err := s.db.SSTables()
+	require.NoError(t, err)
+	for level, infos := range levels {
+		kind := upperTables
+		if level > 0 {
+			kind = lowerTables
+		}
+		for _, info := range infos {
+			tables[kind] = append(tables[kind],
+				fmt.Sprintf("%s/db/%s.sst", testDir, info.BackingSSTNum))
+		}
+	}
+	killed := mem.CrashClone(vfs.CrashCloneCfg{})
+	require.NoError(t, s.Close())
+	var out []hurtStore
+	for _, fs := range []*vfs.MemFS{killed, mem.CrashClone(vfs.CrashCloneCfg{})} {
+		h := hurtStore{fs: fs, want: w.m.clone(), files: maps.Clone(tables)}
+		files := filesOf(t, fs)
+		for _, kind := range namedKinds {
+			h.files[kind] = slices.DeleteFunc(slices.Clone(files), func(f string) bool {
+				name := fs.PathBase(f) // markers hold the names of manifests
+				return !strings.HasPrefix(name, kind) && !strings.HasSuffix(name, kind)
+			})
+		}
+		for kind, files := range h.files {
+			require.NotEmpty(t, files, kind)
+			slices.Sort(files)
+		}
+		out = append(out, h)
+	}
+	return out
 }
 
 // victims builds a store with tables, a log and a filter, that was killed a second after its last
@@ -126,22 +216,11 @@ func rewrite(t *testing.T, fs vfs.FS, path string, change func([]byte) []byte) {
 	require.NoError(t, f.Close())
 }
 
-// victim is the newest file of a kind, which is in use, or now and then any other.
-func victim(rng *rand.Rand, files []string, kind string, trial int) string {
-	var of []string
-	for _, f := range files {
-		if strings.Contains(f, kind) {
-			of = append(of, f)
-		}
-	}
-	if len(of) == 0 {
-		return ""
-	}
-	slices.Sort(of)
-	if trial%3 == 2 {
-		return of[rng.IntN(len(of))]
-	}
-	return of[len(of)-1]
+// victim is the newest file of a kind, which is in use.
+func victim(files []string, kind string) string {
+	return slices.Max(slices.DeleteFunc(slices.Clone(files), func(f string) bool {
+		return !strings.Contains(f, kind)
+	}))
 }
 
 // verdict of one damaged store.
@@ -152,70 +231,105 @@ const (
 	silent   = "SILENT LOSS"
 )
 
-func examine(fs vfs.FS, rows map[delay.Key]string) (verdict string, detail error) {
+// examine opens a damaged store and reads all of it. What is read must be what was written; what is
+// missing must have an error, of the opening or of a read.
+func examine(fs vfs.FS, want *model) (verdict string, detail error) {
 	s, err := Open(fs, testDir, Options{Simulated: true, Fatal: func(error) {}})
 	if err != nil {
 		return refused, err
 	}
-	found := map[delay.Key]string{}
-	err = s.ScanRows(delay.Key{}, delay.MaxKey, func(k delay.Key, rec []byte) bool {
-		found[k] = string(rec)
-		return true
-	})
-	for id := range 600 {
-		_, ok, idErr := s.LookupID(fmt.Sprint("id-", id))
+	got, err := readModel(s)
+	for id := range want.IDs {
+		_, ok, idErr := s.LookupID(id)
 		if err = errors.Join(err, idErr); !ok && idErr == nil {
-			return silent, fmt.Errorf("id-%d: %w", id, s.Close())
+			return silent, fmt.Errorf("%s: %w", id, s.Close())
 		}
 	}
 	closeErr := s.Close()
-	for k, rec := range found {
-		if rows[k] != rec {
-			return silent, fmt.Errorf("row %s is another", k)
-		}
+	if err != nil {
+		return wrongPart(got, want), errors.Join(err, closeErr)
 	}
-	switch {
-	case err != nil:
-		return detected, errors.Join(err, closeErr)
-	case len(found) != len(rows):
-		return silent, fmt.Errorf("%d of %d rows", len(found), len(rows))
+	got.Cold = want.Cold // of these the store holds only the counts
+	counts, _ := want.counts()
+	if !reflect.DeepEqual(got, want) || counts != s.Counts() {
+		return silent, errors.New("other contents without an error")
 	}
 	return harmless, closeErr
+}
+
+// wrongPart says whether anything that was read in spite of errors is not what was written.
+func wrongPart(got, want *model) string {
+	ok := part(got.Rows, want.Rows) && part(got.IDs, want.IDs) && part(got.Dead, want.Dead) &&
+		part(got.Progress, want.Progress) && part(got.Leases, want.Leases) &&
+		part(got.Marks, want.Marks) && part(got.Outbox, want.Outbox) &&
+		part(got.Timers, want.Timers) && part(got.Cursors, want.Cursors) &&
+		part(got.Targets, want.Targets) && got.Meta == want.Meta && got.Books == want.Books &&
+		got.Batch == want.Batch && got.LastSeq == want.LastSeq
+	for lane, rows := range got.Parked {
+		ok = ok && part(rows, want.Parked[lane])
+	}
+	if !ok {
+		return silent
+	}
+	return detected
+}
+
+// part reports whether got holds nothing but what want holds.
+func part[K comparable, V any](got, want map[K]V) bool {
+	for k, v := range got {
+		if w, ok := want[k]; !ok || !reflect.DeepEqual(v, w) {
+			return false
+		}
+	}
+	return true
 }
 
 // One damaged file must never lose acknowledged messages without a word (L2, L6): the store
 // refuses to open, or a read fails, or nothing is missing.
 func TestDamage(t *testing.T) {
-	const trials = 3
+	trials := 2
+	if damageEverything() {
+		trials = 20
+	}
+	seed := damageSeed(t)
 	results := map[string]map[string]int{}
+	total := map[string]int{}
+	kinds := append([]string{upperTables, lowerTables}, namedKinds...)
 	synctest.Test(t, func(t *testing.T) {
-		clone, rows := victims(t)
-		verdict, err := examine(copyMem(clone), rows)
-		require.NoError(t, err)
-		require.Equal(t, harmless, verdict)
-		files := filesOf(t, clone)
-		rng := rand.New(rand.NewPCG(1, 3))
-		for _, kind := range damagedKinds {
+		stores := hurtStores(t)
+		for _, h := range stores {
+			verdict, err := examine(copyMem(h.fs), h.want)
+			require.NoError(t, err)
+			require.Equal(t, harmless, verdict)
+		}
+		rng := rand.New(rand.NewPCG(seed, 3))
+		for _, kind := range kinds {
 			for _, d := range damages {
-				name := kind + " " + d.name
+				name := kind + ", " + d.name
 				results[name] = map[string]int{}
 				for trial := range trials {
-					fs := copyMem(clone)
-					path := victim(rng, files, kind, trial)
-					require.NotEmpty(t, path, "no file of kind %s", kind)
+					h := stores[trial%len(stores)]
+					files := h.files[kind]
+					path := files[len(files)-1]
+					if rng.IntN(3) == 0 {
+						path = files[rng.IntN(len(files))]
+					}
+					fs := copyMem(h.fs)
 					rewrite(t, fs, path, func(b []byte) []byte { return d.do(rng, b) })
-					verdict, err := examine(fs, rows)
+					verdict, err := examine(fs, h.want)
 					results[name][verdict]++
-					require.NotEqual(t, silent, verdict, "%s: %v", name, err)
+					total[verdict]++
+					require.NotEqual(t, silent, verdict, "%s, %s: %v", path, d.name, err)
 				}
 			}
 		}
 	})
-	for _, kind := range damagedKinds {
+	for _, kind := range kinds {
 		for _, d := range damages {
-			t.Logf("%-16s %-16s %v", kind, d.name, results[kind+" "+d.name])
+			t.Logf("%-16s %-12s %v", kind, d.name, results[kind+", "+d.name])
 		}
 	}
+	t.Logf("in all: %v", total)
 }
 
 // The log of a store's first life must tell damage from its end by itself, before the witness has
@@ -236,7 +350,7 @@ func TestFirstLog(t *testing.T) {
 		clone := mem.CrashClone(vfs.CrashCloneCfg{})
 		require.NoError(t, s.Close())
 		rng := rand.New(rand.NewPCG(5, 5))
-		path := victim(rng, filesOf(t, clone), ".log", 0)
+		path := victim(filesOf(t, clone), ".log")
 		for range 10 {
 			fs := copyMem(clone)
 			rewrite(t, fs, path, func(b []byte) []byte {

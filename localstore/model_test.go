@@ -3,6 +3,7 @@
 package localstore
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -388,7 +389,7 @@ func (w *world) deleteBelow(b *Batch) {
 	b.DeleteRowsBelow(delay.Key{}, first)
 }
 
-// read reads a whole store into a model.
+// readModel reads a whole store into a model; with an error it is what could be read.
 func readModel(s *Store) (*model, error) {
 	m := newModel()
 	m.Batch, m.LastSeq = s.ledger.Base().Batch, s.LastSeq()
@@ -468,10 +469,7 @@ func readModel(s *Store) (*model, error) {
 			m.Cursors[string(t)] = string(c)
 		}
 	}
-	if len(errs) > 0 {
-		return nil, errs[0]
-	}
-	return m, nil
+	return m, errors.Join(errs...)
 }
 
 // counts is what Counts and Slots must say of m.
