@@ -227,7 +227,7 @@ func TestBulkCancelCountedLater(t *testing.T) {
 		w.pass(10 * time.Minute) // the boundary passes some of them
 		require.EqualValues(t, 10, w.Status().Cancelling)
 		require.Equal(t, delay.Books{Accepted: 20, Pending: 10, Cancelled: 10}, w.books())
-		bars, err := w.Histogram(w.t.Context(), time.Hour, 0, 0)
+		bars, err := w.Histogram(w.t.Context(), time.Hour, Filter{})
 		require.NoError(t, err)
 		require.Empty(t, bars)
 		down(true)

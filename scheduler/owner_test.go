@@ -160,8 +160,24 @@ func TestQueriesAcrossLevels(t *testing.T) {
 		n, err := w.Count(ctx, Filter{Target: "pull:q"})
 		require.NoError(t, err)
 		require.EqualValues(t, 300, n)
+		only, err := delay.NewTargetSet([]string{"pull:o*"})
+		require.NoError(t, err)
+		limited := Filter{Only: only}
+		n, err = w.Count(ctx, limited)
+		require.NoError(t, err)
+		require.EqualValues(t, 30, n, "of the targets that the caller may see")
+		page, _, err := w.List(ctx, limited, 50, "")
+		require.NoError(t, err)
+		require.Len(t, page, 30)
+		bars, err := w.Histogram(ctx, time.Hour, limited)
+		require.NoError(t, err)
+		require.EqualValues(t, 30, bars[0].Count)
+		for _, target := range []delay.Target{"", "pull:q"} {
+			_, err = w.Purge(ctx, Filter{Target: target, Only: only}, false)
+			require.ErrorIs(t, err, delay.ErrInvalid, "a bulk cancel cannot say patterns")
+		}
 		for _, bucket := range []time.Duration{time.Hour, time.Minute} {
-			bars, err := w.Histogram(ctx, bucket, 0, 0)
+			bars, err := w.Histogram(ctx, bucket, Filter{})
 			require.NoError(t, err)
 			var sum int64
 			for _, b := range bars {
@@ -204,7 +220,7 @@ func TestHistogramOfFarDues(t *testing.T) {
 		w.send(d)
 		var bytes []int64
 		for _, bucket := range []time.Duration{7 * time.Minute, time.Hour, 24 * time.Hour} {
-			bars, err := w.Histogram(w.t.Context(), bucket, 0, 0)
+			bars, err := w.Histogram(w.t.Context(), bucket, Filter{})
 			require.NoError(t, err)
 			require.Len(t, bars, 1, bucket)
 			require.LessOrEqual(t, bars[0].From, delay.MaxDue)

@@ -53,10 +53,8 @@ func (s *Shard) Count(ctx context.Context, f Filter) (int64, error) {
 	return s.query.Count(ctx, f)
 }
 
-// Histogram counts the pending messages of [from, to) in bars of a bucket. Bars of whole hours
-// come from the slots and cost nothing; finer ones are counted.
-func (s *Shard) Histogram(
-	ctx context.Context, bucket time.Duration, from, to delay.Due,
-) ([]Bar, error) {
-	return s.query.Histogram(ctx, bucket, from, to)
+// Histogram counts the pending messages that pass a filter in bars of a bucket. Bars of whole hours
+// come from the slots and cost nothing; finer and filtered ones are counted.
+func (s *Shard) Histogram(ctx context.Context, bucket time.Duration, f Filter) ([]Bar, error) {
+	return s.query.Histogram(ctx, bucket, f)
 }

@@ -34,6 +34,10 @@ func (h histogramRequest) check() error {
 	return nil
 }
 
+func (h histogramRequest) filter() scheduler.Filter {
+	return scheduler.Filter{DueFrom: h.from, DueTo: h.to}
+}
+
 func appendCount(out []byte, n int64) []byte {
 	out = append(out, `{"count":`...)
 	out = strconv.AppendInt(out, n, 10)

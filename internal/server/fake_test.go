@@ -118,7 +118,7 @@ func (f *fakeShard) Count(_ context.Context, fl scheduler.Filter) (int64, error)
 	return 7, f.err
 }
 
-func (f *fakeShard) Histogram(context.Context, time.Duration, delay.Due, delay.Due) ([]scheduler.Bar, error) {
+func (f *fakeShard) Histogram(context.Context, time.Duration, scheduler.Filter) ([]scheduler.Bar, error) {
 	return []scheduler.Bar{{From: fakeNow, Count: 1, Bytes: 2, Hot: 3, Warm: 4, Cold: 5}}, f.err
 }
 

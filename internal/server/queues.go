@@ -168,7 +168,7 @@ func (s *Server) histogram(c *call) error {
 	if err := req.check(); err != nil {
 		return err
 	}
-	bars, err := s.shard.Histogram(c.Context(), req.bucket, req.from, req.to)
+	bars, err := s.shard.Histogram(c.Context(), req.bucket, req.filter())
 	if err != nil {
 		return err
 	}

@@ -194,7 +194,7 @@ func (r *rpc) Histogram(ctx context.Context, req *connect.Request[cicadav1.Histo
 	if err := h.check(); err != nil {
 		return nil, err
 	}
-	bars, err := r.s.shard.Histogram(ctx, h.bucket, h.from, h.to)
+	bars, err := r.s.shard.Histogram(ctx, h.bucket, h.filter())
 	if err != nil {
 		return nil, err
 	}

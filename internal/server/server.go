@@ -55,7 +55,7 @@ type Reader interface {
 	List(ctx context.Context, f scheduler.Filter, limit int, token string) (
 		[]scheduler.Info, string, error)
 	Count(ctx context.Context, f scheduler.Filter) (int64, error)
-	Histogram(ctx context.Context, bucket time.Duration, from, to delay.Due) (
+	Histogram(ctx context.Context, bucket time.Duration, f scheduler.Filter) (
 		[]scheduler.Bar, error)
 	Next(ctx context.Context, limit int) ([]scheduler.Info, error)
 }

@@ -94,6 +94,9 @@ func (c *Canceller) Purge(ctx context.Context, f query.Filter, dryRun bool) (Res
 	if f.State != nil && *f.State != scheduled {
 		return Result{}, delay.Invalid("state", "only scheduled messages can be purged")
 	}
+	if f.Only != nil && (f.Target == "" || !f.Only.Has(f.Target)) {
+		return Result{}, delay.Invalid("target", "one of the allowed targets must be named")
+	}
 	f.State = &scheduled
 	if dryRun {
 		n, err := c.Query.Count(ctx, f)

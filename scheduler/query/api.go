@@ -37,6 +37,9 @@ type Filter struct {
 	DueFrom  delay.Due    // inclusive; 0 is no bound
 	DueTo    delay.Due    // exclusive; 0 is no bound
 	IDPrefix string
+	// Only leaves out what goes elsewhere, and what is finished so that its target is not known any
+	// more. nil is every target.
+	Only *delay.TargetSet
 }
 
 // Bar is one bar of the histogram of the future.
@@ -48,7 +51,8 @@ type Bar struct {
 
 // matches reports whether a message passes the filter, but for State and Level.
 func (f *Filter) matches(info *Info) bool {
-	return (f.Target == "" || info.Target == f.Target) && info.Due >= f.DueFrom &&
+	return (f.Target == "" || info.Target == f.Target) && f.Only.Has(info.Target) &&
+		info.Due >= f.DueFrom &&
 		(f.DueTo == 0 || info.Due < f.DueTo) && strings.HasPrefix(string(info.ID), f.IDPrefix)
 }
 

@@ -12,20 +12,21 @@ import (
 	"github.com/cicadamq/cicada/localstore"
 )
 
-// Histogram counts the pending messages of [from, to) in bars of a bucket; bytes are of records.
-// Bars of whole hours come from the slots and cost nothing, as far as the slots are that fine:
-// within the next decades, and unless a bulk cancel is not counted there yet. Everything else is
-// read and counted. to 0 is no bound.
-func (q *Reader) Histogram(
-	ctx context.Context, bucket time.Duration, from, to delay.Due,
-) ([]Bar, error) {
+// Histogram counts the pending messages that pass a filter in bars of a bucket; bytes are of
+// records. Bars of whole hours, filtered by their dues at most, come from the slots and cost
+// nothing, as far as the slots are that fine: within the next decades, and unless a bulk cancel is
+// not counted there yet. Everything else is read and counted.
+func (q *Reader) Histogram(ctx context.Context, bucket time.Duration, f Filter) ([]Bar, error) {
+	from, to := f.DueFrom, f.DueTo
 	if to == 0 {
 		to = delay.MaxDue + 1
 	}
-	h := histogram{q: q, ms: delay.Due(bucket.Milliseconds()), bars: make(map[delay.Due]*Bar)}
+	plain := f == Filter{DueFrom: f.DueFrom, DueTo: f.DueTo}
+	f.DueTo = to
+	h := histogram{q: q, f: f, ms: delay.Due(bucket.Milliseconds()), bars: make(map[delay.Due]*Bar)}
 	whole := func(d delay.Due) bool { return d > delay.MaxDue || d%h.ms == 0 }
 	var err error
-	if bucket%time.Hour == 0 && whole(from) && whole(to) {
+	if plain && bucket%time.Hour == 0 && whole(from) && whole(to) {
 		err = h.slots(ctx, bucket, from, to)
 	} else {
 		err = h.count(ctx, from, to)
@@ -43,6 +44,7 @@ func (q *Reader) Histogram(
 // histogram is one under construction.
 type histogram struct {
 	q    *Reader
+	f    Filter
 	ms   delay.Due // width of a bar
 	bars map[delay.Due]*Bar
 }
@@ -58,7 +60,8 @@ func (h *histogram) at(d delay.Due) *Bar {
 
 // count reads the messages of [from, to).
 func (h *histogram) count(ctx context.Context, from, to delay.Due) error {
-	f := Filter{DueFrom: from, DueTo: to}
+	f := h.f
+	f.DueFrom, f.DueTo = from, to
 	return h.q.Pending(ctx, f, delay.Key{Due: from}, func(it Item) bool {
 		b := h.at(it.Info.Due)
 		b.Count++
