@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // Due is an instant in milliseconds since the Unix epoch, UTC. Valid dues lie in [0, MaxDue].
@@ -17,6 +19,9 @@ const MaxDue Due = 253402300799999
 
 // DueOf rounds t up to the next millisecond, so that a message is never early.
 func DueOf(t time.Time) Due {
+	if planted.Is(planted.DueRoundedDown) {
+		return Due(t.UnixMilli())
+	}
 	ms := t.UnixMilli()
 	if t.Nanosecond()%int(time.Millisecond) != 0 {
 		ms++

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore/codec"
 )
 
@@ -127,7 +128,9 @@ func (p Pending) Wait() (Synced, error) {
 	if f := s.failed.Load(); f != nil {
 		return Synced{}, fmt.Errorf("sync: %w", f.err)
 	}
-	s.witness.Advance(p.batch, p.seq)
+	if !planted.Is(planted.WitnessUnwritten) {
+		s.witness.Advance(p.batch, p.seq)
+	}
 	return Synced{p.batch}, nil
 }
 
@@ -138,6 +141,7 @@ type failure struct{ err error }
 func (s *Store) fail(err error) error {
 	err = fmt.Errorf("localstore %s: %w", s.dir, err)
 	if s.failed.CompareAndSwap(nil, &failure{err}) {
+		close(s.dead)
 		s.opts.Fatal(err)
 	}
 	return err

@@ -15,6 +15,7 @@ import (
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/broker/pull"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
 )
@@ -38,6 +39,9 @@ func (p *parcel) open(rec []byte, ids delay.IDMaker, shard delay.Shard) {
 	p.id = p.msg.ID
 	if p.id == "" {
 		p.id = ids.Make(shard, p.Ref.Key)
+	}
+	if p.Attempt > 1 && planted.Is(planted.RetryRenamed) {
+		p.id = ids.Make(shard, p.Ref.Key.Next())
 	}
 }
 
@@ -327,7 +331,7 @@ func (s *Shard) lease(
 		return nil, fmt.Errorf("write lease: %w", err)
 	}
 	out, once := s.leases(ctx, lane, target, g)
-	if _, err := pending.Wait(); err != nil {
+	if _, err := pending.Wait(); err != nil && !planted.Is(planted.LeaseUnsynced) {
 		return nil, fmt.Errorf("sync lease: %w", err)
 	}
 	if err := s.commitOnce(once); err != nil {
@@ -456,5 +460,6 @@ func (s *Shard) endedOtherwise(r core.SettleKey) bool {
 	if err != nil || !ok {
 		return false
 	}
-	return rec.State != delay.Delivered || rec.Attempts != r.Attempt
+	return (rec.State != delay.Delivered || rec.Attempts != r.Attempt) &&
+		!planted.Is(planted.LateAckBelieved)
 }

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/recovery"
 )
@@ -77,13 +78,14 @@ func (s *Shard) mayClaim(ctx context.Context, still time.Duration) error {
 	}
 	if s.opts.IsolatedStop {
 		silent := s.parts.Boot() - time.Duration(s.tier.answered.Load())
-		if silent > s.patience() {
+		if silent > s.patience() && !planted.Is(planted.SilentGoesOn) {
 			return fmt.Errorf("%w: no answer from the bucket for %v, and tier.isolated is stop",
 				delay.ErrUnavailable, silent.Round(time.Second))
 		}
 		return nil
 	}
-	if still <= max(s.patience(), time.Second) || s.tier.isolated.Load() {
+	awake := still <= max(s.patience(), time.Second) || planted.Is(planted.AwakeUnasked)
+	if awake || s.tier.isolated.Load() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, awakeLook)

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/merge"
 	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/segment"
@@ -110,7 +111,11 @@ func (c *compaction) merge(ctx context.Context, now delay.Due, purged delay.Seq)
 	}
 	c.keeper, c.w = keeper, segment.NewWriter(t.z)
 	var bad error
-	err = merge.Scan(ctx, pages{t}, compactBytes, c.job.Inputs, delay.Key{}, delay.MaxKey,
+	var from delay.Key
+	if planted.Is(planted.CompactSkipsFirst) {
+		from = c.job.Inputs[0].First.Next()
+	}
+	err = merge.Scan(ctx, pages{t}, compactBytes, c.job.Inputs, from, delay.MaxKey,
 		func(it *segment.Item) bool {
 			bad = c.add(ctx, it)
 			return bad == nil

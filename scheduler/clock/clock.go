@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // maxStep is the largest forward step of the wall clock that is simply followed (rule R21).
@@ -57,7 +58,7 @@ func (g *Guarded) Now() delay.Due {
 	switch {
 	case g.mu.holding && (ahead <= maxStep || boot-g.mu.since > g.maxHold):
 		g.mu.holding = false
-	case !g.mu.holding && !g.mu.back && ahead > maxStep:
+	case !g.mu.holding && !g.mu.back && ahead > maxStep && !planted.Is(planted.StepFollowed):
 		g.mu.holding, g.mu.since, g.mu.step = true, boot, ahead
 		g.mu.steps++
 		if g.events != nil {
@@ -75,7 +76,7 @@ func (g *Guarded) Now() delay.Due {
 	if g.mu.holding {
 		next = expected
 	}
-	g.mu.back = next.Before(g.mu.last)
+	g.mu.back = next.Before(g.mu.last) && !planted.Is(planted.StepBackFollowed)
 	if g.mu.back {
 		next = g.mu.last
 	}

@@ -77,7 +77,8 @@ func (o *DropOp) stage(c *Committer) {
 		return // the upload is not noted locally yet (C7)
 	}
 	err := c.store.ReadRows(o.Keys, func(i int, rec []byte) {
-		if rec != nil && !o.Keys[i].Less(c.meta.Boundary) && !c.bulk.Covers(o.Keys[i], rec) {
+		far := !o.Keys[i].Less(c.meta.Boundary) || planted.Is(planted.DropBelowBoundary)
+		if rec != nil && far && !c.bulk.Covers(o.Keys[i], rec) {
 			c.batch.DropRow(o.Keys[i], len(rec))
 		}
 	})

@@ -4,6 +4,7 @@ package commit
 
 import (
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
 )
@@ -123,7 +124,7 @@ func RaiseWatermark(a core.ActWatermark) Op {
 		mark := a.Mark
 		left := c.recent[:0]
 		for _, r := range c.recent {
-			if r.last <= a.Seen {
+			if r.last <= a.Seen || planted.Is(planted.AcceptedUnseen) {
 				continue
 			}
 			left = append(left, r)

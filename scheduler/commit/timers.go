@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
 )
@@ -88,7 +89,8 @@ func (o *TimersOp) finish(localstore.Synced, error) {}
 func (c *Committer) forget(id string, at delay.Due) {
 	c.distinct(id)
 	rec, ok, err := c.store.LookupID(id)
-	if err == nil && ok && rec.State.Finished() && rec.FinishedAt.Add(c.opts.DedupeWindow) <= at {
+	over := rec.FinishedAt.Add(c.opts.DedupeWindow) <= at || planted.Is(planted.ReusedForgotten)
+	if err == nil && ok && rec.State.Finished() && over {
 		c.batch.DeleteID(id)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/timewheel"
 )
 
@@ -148,6 +149,9 @@ func New(opts Options, lanes laneTable, rng *rand.Rand, now delay.Due, s Start) 
 		horizon:   s.Horizon,
 		claimFrom: s.ClaimFrom,
 		lastSeq:   s.Last,
+	}
+	if planted.Is(planted.ReplayTooHigh) {
+		c.loadedTo = s.Watermark.Next()
 	}
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // loadState is the load under way (rule R7): rows of [lower, upper) with seq <= cut. What is
@@ -60,10 +61,10 @@ func (EvLoadFailed) apply(c *Core) {
 // enter puts a row into the wheel, unless it is known already: withdrawn, or in flight since
 // before a restart.
 func (c *Core) enter(r Ref) {
-	if _, gone := c.gone[r.Key]; gone {
+	if _, gone := c.gone[r.Key]; gone && !planted.Is(planted.FinishedLoaded) {
 		return // recovered, and finished while it was being read
 	}
-	if w, ok := c.withdrawn[r.Key]; ok {
+	if w, ok := c.withdrawn[r.Key]; ok && !planted.Is(planted.WithdrawnLoaded) {
 		w.entered = false
 		c.withdrawn[r.Key] = w
 		return
@@ -85,7 +86,7 @@ func (c *Core) wantLoad() {
 		return
 	}
 	want := delay.Key{Due: c.now.Add(c.opts.HotWindow)}
-	if c.boundary.Less(want) {
+	if c.boundary.Less(want) && !planted.Is(planted.LoadPastBoundary) {
 		want = c.boundary
 	}
 	// Loading in steps of a quarter of the window saves loads; what is due now is always loaded.
@@ -111,6 +112,7 @@ func (e EvAccepted) apply(c *Core) {
 		switch {
 		case r.Key.Less(c.loadedTo):
 			c.enter(r)
+		case planted.Is(planted.LoadMissesFresh):
 		case c.load != nil && r.Key.Less(c.load.upper):
 			c.load.added = append(c.load.added, r)
 		}

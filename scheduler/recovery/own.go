@@ -74,7 +74,8 @@ func (t Taking) Own(ctx context.Context) (Ownership, error) {
 	} else {
 		err = t.inTier(ctx, &own)
 	}
-	if now := t.Now(); own.Restore == nil && now < own.Meta.LostUpTo {
+	cut := own.Restore == nil && !planted.Is(planted.PauseCutShort)
+	if now := t.Now(); cut && now < own.Meta.LostUpTo {
 		// A takeover whose pause was cut short by a crash: the owner before may still live (R11).
 		own.ClaimFrom = min(own.Meta.LostUpTo, now.Add(t.Pause))
 	}
@@ -100,7 +101,9 @@ func (t Taking) alone(own *Ownership) error {
 			m.ClusterID = randomID()
 		}
 	}
-	m.Epoch++
+	if m.Epoch == 0 || !planted.Is(planted.EpochReused) {
+		m.Epoch++
+	}
 	m.Boundary = delay.MaxKey
 	return nil
 }
@@ -149,6 +152,9 @@ func (t Taking) inTier(ctx context.Context, own *Ownership) error {
 		// The owner before may have committed since the manifest was read.
 		own.Restore = &taken
 		own.Horizon = max(taken.ClaimHorizon, now.Add(t.Pause)) // rule R12
+		if planted.Is(planted.HorizonNotTaken) {
+			own.Horizon = 0
+		}
 		m.ClaimHorizon = own.Horizon
 		// Leases, and acks since the last commit, were on the disk that is gone.
 		if m.LostBefore, m.LostUpTo = taken.Epoch, own.Horizon; st.Released {
@@ -172,7 +178,7 @@ func Believable(m *localstore.Meta, st *tiered.State) error {
 	case st != nil && !fresh && !ours(m, st) && !planted.Is(planted.OldDiskBelieved):
 		return fmt.Errorf("%w: local epoch %d version %d, manifest epoch %d version %d",
 			ErrOldDisk, m.Epoch, m.ManifestVersion, st.Epoch, st.Version)
-	case !fresh && !m.Adopted:
+	case !fresh && !m.Adopted && !planted.Is(planted.HalfRestored):
 		return fmt.Errorf("%w: a restore from the bucket was interrupted", ErrOldDisk)
 	}
 	return nil
@@ -199,7 +205,8 @@ func ours(m *localstore.Meta, st *tiered.State) bool {
 	}
 	switch st.Nonce {
 	case m.Nonce:
-		return st.Version == m.ManifestVersion || st.Version == m.ManifestVersion+1
+		return st.Version == m.ManifestVersion ||
+			st.Version == m.ManifestVersion+1 && !planted.Is(planted.OwnCommitDisowned)
 	case m.NextNonce:
 		return st.Version == m.ManifestVersion+1
 	default:
@@ -241,6 +248,9 @@ func firstSeq(epoch delay.Epoch, isolated bool, last delay.Seq) (delay.Seq, erro
 		return first, nil
 	}
 	used := max(last, first).Counter()
+	if planted.Is(planted.SeqReused) {
+		return first, nil
+	}
 	if last.Epoch() > epoch || used > delay.MaxCounter-isolatedGap {
 		return 0, fmt.Errorf("%w: epoch %d has no seqs left after %d.%d, and another needs the bucket",
 			delay.ErrUnavailable, epoch, last.Epoch(), last.Counter())

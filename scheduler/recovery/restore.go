@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/tiered"
@@ -31,10 +32,17 @@ func (r *Recoverer) Restore(
 	ctx context.Context, st *tiered.State, meta *localstore.Meta, books *delay.Books,
 ) error {
 	meta.Watermark, meta.Boundary = st.Watermark, st.Watermark
+	if planted.Is(planted.RestoreTooHigh) {
+		meta.Boundary = st.Watermark.Next()
+	}
 	meta.Uploaded, meta.IDsComplete = st.Uploaded, false
-	*books = st.Books
-	books.Pending -= st.NotUploaded
-	books.LostWithDisk += st.NotUploaded
+	if !planted.Is(planted.BooksForgotten) {
+		*books = st.Books
+	}
+	if !planted.Is(planted.LostUncounted) {
+		books.Pending -= st.NotUploaded
+		books.LostWithDisk += st.NotUploaded
+	}
 	w := &restorer{
 		Recoverer: r, b: r.Store.NewBatch(), watermark: st.Watermark,
 		ids: make(map[string]delay.Seq),
@@ -73,8 +81,11 @@ func (r *restorer) fill(ctx context.Context, st *tiered.State) error {
 		p.Swept = p.Begin() // slots and ids of this store do not know of it yet
 		r.b.PutPredicate(&p)
 	}
-	if err := r.marks(ctx, st); err != nil {
+	if err := r.marks(ctx, st); err != nil && !planted.Is(planted.MarksUnrestored) {
 		return fmt.Errorf("marks: %w", err)
+	}
+	if planted.Is(planted.KeptUnrestored) {
+		return nil
 	}
 	if err := r.kept(ctx); err != nil {
 		return fmt.Errorf("kept messages: %w", err)
@@ -215,7 +226,7 @@ func (r *restorer) keepUnmarked(chunk []delay.Kept) error {
 		return err
 	}
 	for _, k := range chunk {
-		if marked[k.Key] {
+		if marked[k.Key] && !planted.Is(planted.KeptThoughMarked) {
 			continue
 		}
 		if err := r.keep(k); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/codec"
 	"github.com/cicadamq/cicada/tiered/objio"
 	"github.com/cicadamq/cicada/tiered/objstore"
@@ -164,11 +165,11 @@ func (c *commit) resolve(ctx context.Context) (*Snapshot, error) {
 	case snap == nil:
 		return nil, fmt.Errorf("commit %s: %w: the manifest vanished after version %d",
 			c.store.key, delay.ErrCorrupt, c.base.State.Version)
-	case bytes.Equal(body, c.body):
+	case bytes.Equal(body, c.body) && !planted.Is(planted.OwnWriteFenced):
 		return snap, nil // M3: it was our write
 	case c.base != nil && snap.etag == c.base.etag:
 		return nil, nil // not replaced
-	case snap.State.Nonce == c.nonce:
+	case snap.State.Nonce == c.nonce && !planted.Is(planted.OwnWriteFenced):
 		// An earlier attempt of our own, thought lost, has landed: go on from there.
 		c.base, c.body = snap, nil
 		return nil, nil

@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
 
@@ -134,7 +135,7 @@ func (c *Client) Get(
 	err = c.repeat(ctx, "get", key, size, func(ctx context.Context) (int64, error) {
 		var err error
 		body, info, err = c.bucket.Get(ctx, key)
-		if err == nil && int64(len(body)) != info.Size {
+		if err == nil && int64(len(body)) != info.Size && !planted.Is(planted.ShortBodyTrusted) {
 			err = fmt.Errorf("got %d of %d bytes", len(body), info.Size)
 		}
 		return int64(len(body)), err
@@ -152,7 +153,7 @@ func (c *Client) GetRange(
 	err = c.repeat(ctx, "get_range", key, length, func(ctx context.Context) (int64, error) {
 		var err error
 		body, err = c.bucket.GetRange(ctx, key, offset, length)
-		if err == nil && int64(len(body)) != length {
+		if err == nil && int64(len(body)) != length && !planted.Is(planted.ShortBodyTrusted) {
 			err = fmt.Errorf("got %d of %d bytes", len(body), length)
 		}
 		return int64(len(body)), err

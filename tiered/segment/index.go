@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/codec"
 )
 
@@ -116,7 +117,7 @@ func (b *Block) decode(z *codec.Zstd, stored, scratch []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d stored bytes, want %d",
 			delay.ErrCorrupt, len(stored), b.Stored)
 	}
-	if got := codec.CRC(stored); got != b.CRC {
+	if got := codec.CRC(stored); got != b.CRC && !planted.Is(planted.ChecksumUnread) {
 		return nil, fmt.Errorf("%w: checksum %08x, want %08x", delay.ErrCorrupt, got, b.CRC)
 	}
 	return z.Decompress(scratch, stored, int(b.Raw))

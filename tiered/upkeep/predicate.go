@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/manifest"
 )
 
@@ -52,6 +53,9 @@ func PredicateNeeded(
 ) bool {
 	if !p.Complete() || !p.Settled(delay.Key{}, now, dedupeWindow) {
 		return !p.Complete() || p.Cancelled > 0
+	}
+	if planted.Is(planted.PredicateRetired) {
+		return false
 	}
 	lower := p.Begin()
 	if lower.Less(state.Watermark) {

@@ -33,7 +33,8 @@ func Retire(
 		})
 	}
 	out(&s.Segments, &r.Segments, func(i *manifest.SegmentInfo) bool {
-		return i.Last.Less(s.Watermark) && (i.IDs == 0 || i.LastID.Add(window) < now)
+		over := i.IDs == 0 || i.LastID.Add(window) < now || planted.Is(planted.IDsRetireEarly)
+		return i.Last.Less(s.Watermark) && over
 	})
 	out(&s.Kept, &r.Kept, func(i *manifest.SegmentInfo) bool { return covered[i.Name] })
 	out(&s.Marks, &r.Marks, func(i *manifest.SegmentInfo) bool {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
 
@@ -75,7 +76,8 @@ func sentinelOf(a minio.ErrorResponse, does action) error {
 		default:
 			return nil
 		}
-	case status == http.StatusPreconditionFailed:
+	case status == http.StatusPreconditionFailed,
+		status == http.StatusConflict && planted.Is(planted.ConflictIsExists):
 		return objstore.ErrPrecondition
 	case status == http.StatusConflict, status == http.StatusTooManyRequests,
 		slowCodes.MatchString(a.Code):
