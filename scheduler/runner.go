@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/bulk"
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
@@ -275,7 +276,7 @@ func (s *Shard) loadRows(a core.ActLoad) core.Event {
 			done.Next = k
 			return false
 		}
-		if k.Seq > a.Cut {
+		if k.Seq > a.Cut && !planted.Is(planted.LoadUncut) {
 			return true
 		}
 		if r, err := s.lanes.RefOfRecord(k, rec); err == nil {
@@ -389,6 +390,9 @@ func (s *Shard) uploadedAll() bool {
 
 // settleDown waits until the core has handed its last outcomes to the committer.
 func (s *Shard) settleDown(ctx context.Context) {
+	if planted.Is(planted.DrainUnsettled) {
+		return
+	}
 	for range 2 {
 		done := make(chan struct{})
 		s.post(core.EvSync{Done: done})

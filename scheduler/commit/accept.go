@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
 )
@@ -13,7 +14,7 @@ import (
 // insert stores m as a fresh row and returns its reference.
 func (c *Committer) insert(m *delay.Message) core.Ref {
 	key := delay.Key{Due: m.Due, Seq: c.nextSeq()}
-	if key.Due < c.meta.Watermark.Due {
+	if key.Due < c.meta.Watermark.Due && !planted.Is(planted.KeyBehindWatermark) {
 		key.Due = c.meta.Watermark.Due // rule R2
 	}
 	m.Cold = c.tiered && (m.Durability == delay.Tier || m.Due.Sub(m.AcceptedAt) > c.opts.MinWait)
@@ -29,7 +30,7 @@ func (c *Committer) insert(m *delay.Message) core.Ref {
 	if m.ID != "" {
 		r.Meta |= core.RefID
 	}
-	if m.Mode == delay.AtMostOnce {
+	if m.Mode == delay.AtMostOnce || planted.Is(planted.DoneBeforeSent) {
 		r.Meta |= core.RefOnce
 	}
 	if at := m.Expires(); at > 0 {
@@ -64,7 +65,8 @@ func (a *AcceptOp) stage(c *Committer) {
 		}
 		r := &a.Receipts[i]
 		seq := c.accept(&a.Drafts[i], r, a)
-		if r.Err == nil && r.Durability == delay.Tier {
+		repeated := r.Duplicate && planted.Is(planted.DuplicateUnwaited)
+		if r.Err == nil && r.Durability == delay.Tier && !repeated {
 			a.TierSeq = max(a.TierSeq, seq)
 		}
 	}
@@ -100,7 +102,7 @@ func (c *Committer) acceptNamed(
 	d *delay.Draft, r *Receipt, records map[delay.Key][]byte,
 ) delay.Seq {
 	id := string(d.ID)
-	if !c.meta.IDsComplete {
+	if !c.meta.IDsComplete && !planted.Is(planted.IDsAnsweredEarly) {
 		r.Err = fmt.Errorf("%w: ids are being restored from the bucket", delay.ErrUnavailable)
 		return 0
 	}
@@ -118,7 +120,7 @@ func (c *Committer) acceptNamed(
 		return 0
 	}
 	d.Generation = 1
-	if found {
+	if found && !planted.Is(planted.IDsUnchecked) {
 		if c.repeated(d, r, &old) {
 			return old.Key.Seq
 		}
@@ -139,7 +141,8 @@ func (c *Committer) acceptNamed(
 
 // repeated answers a request that repeats an earlier one.
 func (c *Committer) repeated(d *delay.Draft, r *Receipt, old *localstore.IDRecord) bool {
-	if !old.SameContent(delay.IdentityOf(delay.Key{}, &d.Message)) {
+	same := old.SameContent(delay.IdentityOf(delay.Key{}, &d.Message))
+	if !same && !planted.Is(planted.ContentUnread) {
 		return false
 	}
 	r.ID, r.Duplicate, r.State = d.ID, true, old.State

@@ -24,7 +24,8 @@ func (c *Committer) claimable(loc Located) bool {
 	if loc.Claimed {
 		return false
 	}
-	if _, noted, err := c.store.Progress(loc.Key); err != nil || noted {
+	_, noted, err := c.store.Progress(loc.Key)
+	if err != nil || noted && !planted.Is(planted.AttemptUnasked) {
 		return false
 	}
 	target, _, err := delay.RecordTarget(loc.Record)
@@ -35,7 +36,7 @@ func (c *Committer) claimable(loc Located) bool {
 		if c.maybeClaimed(target, loc.Key) {
 			return false
 		}
-		return c.ask(loc.Key, nil)
+		return c.ask(loc.Key, nil) || planted.Is(planted.ClaimUnasked)
 	}
 	lane := c.lanes.Number(target)
 	if !target.IsPull() && c.beforeCursor(target, loc.Key) {
@@ -55,13 +56,14 @@ func (c *Committer) maybeClaimed(target delay.Target, key delay.Key) bool {
 // untraced reports whether an earlier owner may have handed the message over, with the lease, the
 // ack or the claim cursor on a disk that is not this one (rule R12).
 func (c *Committer) untraced(key delay.Key) bool {
-	return key.Due <= c.meta.LostUpTo && key.Seq.Epoch() < c.meta.LostBefore
+	return key.Due <= c.meta.LostUpTo && key.Seq.Epoch() < c.meta.LostBefore &&
+		!planted.Is(planted.LostClaimsForgotten)
 }
 
 // beforeCursor reports whether a parked push message may have been claimed before the last crash.
 func (c *Committer) beforeCursor(target delay.Target, key delay.Key) bool {
 	cursor, ok := c.cursors[target]
-	return ok && !cursor.Less(key)
+	return ok && !cursor.Less(key) && !planted.Is(planted.CursorForgotten)
 }
 
 // remove takes a granted message out of the local store, with a mark where a segment may hold it.
@@ -83,7 +85,7 @@ func (c *Committer) remove(loc Located, mark *delay.Mark) {
 		// A disk that was lost may have known an attempt, whose receipt knows only the key: an ack
 		// must not find that all went well.
 		c.outcome(made, localstore.IDRecord{
-			Identity: delay.Identity{Key: loc.Key, Generation: 1},
+			Identity: delay.Identity{Key: successor(mark), Generation: 1},
 		}, delay.Cancelled)
 	}
 	if loc.Place != PlaceCold {
@@ -91,10 +93,19 @@ func (c *Committer) remove(loc Located, mark *delay.Mark) {
 	}
 }
 
+// successor is the key under which the message of m goes on, or that of m when it does not.
+func successor(m *delay.Mark) delay.Key {
+	if m.Forward.IsZero() {
+		return m.Key
+	}
+	return m.Forward
+}
+
 // mark writes m where it is needed: beside the rows while its segment may be hydrated (rule R1),
 // and to the outbox when the tier must know (rules R12, R14).
 func (c *Committer) mark(m *delay.Mark, uploaded bool) {
-	if !c.tiered || m.State == delay.Cancelled && planted.Is(planted.CancelUnmarked) {
+	if !c.tiered || m.State == delay.Cancelled && planted.Is(planted.CancelUnmarked) ||
+		m.State == delay.Scheduled && planted.Is(planted.MoveUnmarked) {
 		return
 	}
 	if !m.Key.Less(c.meta.Boundary) && !m.Key.IsZero() {
@@ -237,7 +248,9 @@ func (c *Committer) cancel(loc Located) ChangeResult {
 		Key: loc.Key, State: delay.Cancelled, At: c.now(),
 		ID: string(loc.ID), Identity: rec.Identity,
 	})
-	c.outcome(loc.ID, rec, delay.Cancelled)
+	if !planted.Is(planted.OutcomeForgotten) {
+		c.outcome(loc.ID, rec, delay.Cancelled)
+	}
 	c.books.Pending--
 	c.books.Cancelled++
 	return ChangeResult{Verdict: Cancelled, Durability: durability}

@@ -36,20 +36,22 @@ func (o *DeadOp) stage(c *Committer) {
 		o.err = fmt.Errorf("dead letter %s: %w", o.ID, err)
 		return
 	}
-	c.batch.DeleteDead(key)
-	if made := c.ids.Make(c.shard, key); made != o.ID {
-		// A receipt that comes late knows only the key, and must not find that all went well.
-		c.outcome(made, localstore.IDRecord{
-			Identity: delay.Identity{Key: key, Generation: 1}, Attempts: p.Attempts,
-		}, p.State)
-	}
 	mark := &delay.Mark{Key: key, State: delay.Dead, At: c.now()}
 	if o.Retry {
 		mark = o.again(c, key, p, record, &rec)
 	}
-	if o.err == nil {
-		c.mark(mark, true)
+	if o.err != nil {
+		return
 	}
+	c.batch.DeleteDead(key)
+	if made := c.ids.Make(c.shard, key); made != o.ID {
+		// A receipt that comes late knows only the key, and must not find that all went well, as
+		// long as the message may come back under its new key.
+		c.outcome(made, localstore.IDRecord{
+			Identity: delay.Identity{Key: successor(mark), Generation: 1}, Attempts: p.Attempts,
+		}, p.State)
+	}
+	c.mark(mark, true)
 }
 
 // again starts the message over, due now, with its own id and generation.

@@ -22,6 +22,9 @@ type FinishOp struct {
 }
 
 func (o *FinishOp) stage(c *Committer) {
+	if o.Settle != nil && planted.Is(planted.AckWithLease) {
+		o.Items = nil
+	}
 	c.findParked(o.Items)
 	records := c.recordsOf(o.Items)
 	for i := range o.Items {
@@ -174,7 +177,9 @@ func (c *Committer) finishItem(it *core.FinishItem, rec []byte) {
 	case delay.Expired:
 		c.books.Expired++
 	default:
-		c.books.Dead++
+		if !planted.Is(planted.DeadUncounted) {
+			c.books.Dead++
+		}
 	}
 	if rec == nil || it.State == delay.Delivered && it.Ref.Meta&core.RefID == 0 {
 		if it.Attempts > 1 {
@@ -263,6 +268,7 @@ func (o *ParkOp) stage(c *Committer) {
 		}
 		lane := c.lanes.Target(items[i].Ref.Lane).Hash()
 		claimed := items[i].Claimed || c.maybeClaimed(c.lanes.Target(items[i].Ref.Lane), keys[i])
+		claimed = claimed && !planted.Is(planted.ParkedUnclaimed)
 		c.batch.Park(lane, keys[i], claimed, rec)
 		if items[i].Ref.Meta&core.RefCold == 0 {
 			c.uncold--

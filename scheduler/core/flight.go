@@ -3,6 +3,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"github.com/cicadamq/cicada/broker"
@@ -116,7 +117,7 @@ func (c *Core) finish(f flight, state delay.State, reason, detail string) {
 // attempts it brought: without its record they would look as if nobody had claimed them (rule R8).
 func (c *Core) wantFinish() {
 	full := c.finishBy != 0 && (c.now >= c.finishBy || len(c.finishes) >= finishChunk)
-	if full || c.finishBy != 0 && len(c.leasesOver) > 0 {
+	if full || c.finishBy != 0 && len(c.leasesOver) > 0 && !planted.Is(planted.LeaseGoesFirst) {
 		c.do(ActFinish{Items: c.finishes})
 		c.finishes, c.finishBy = nil, 0
 	}
@@ -159,11 +160,19 @@ type EvOutcomes struct {
 	Outcomes []Outcome
 }
 
+// unknown reports whether there is an unknown outcome among them.
+func (e EvOutcomes) unknown() bool {
+	return slices.ContainsFunc(e.Outcomes, func(o Outcome) bool { return o.Result == broker.Unknown })
+}
+
 func (e EvOutcomes) apply(c *Core) {
 	l := c.lane(e.Lane)
 	for _, o := range e.Outcomes {
 		if planted.Is(planted.BatchAck) {
 			o.Result = e.Outcomes[0].Result
+		}
+		if planted.Is(planted.UnknownSpreads) && e.unknown() {
+			o.Result = broker.Unknown
 		}
 		f, ok := c.flights[o.Key]
 		if !ok || f.state != flightDelivering {
@@ -249,6 +258,9 @@ func (c *Core) retry(l *lane, f flight, after time.Duration, detail string) {
 	c.flights[f.ref.Key] = f
 	l.retrying++
 	c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: f.ref.Key})
+	if planted.Is(planted.AttemptsForgotten) {
+		return
+	}
 	c.do(ActFinish{Notes: []NoteItem{{
 		Key: f.ref.Key, Attempts: f.attempt, NextAt: at, Detail: detail,
 	}}})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // laneTable numbers targets. Numbers are never reused while the process lives.
@@ -157,7 +158,7 @@ func (c *Core) dispatchPull(l *lane) {
 
 func (c *Core) dispatchPush(l *lane) {
 	c.pushed = true
-	if c.horizon < c.now {
+	if c.horizon < c.now && !planted.Is(planted.HorizonNotAwaited) {
 		return // EvHorizon comes back to it
 	}
 	for {
@@ -187,7 +188,8 @@ func (c *Core) claim(l *lane, n int) []Claim {
 	var claims []Claim
 	for bytes := 0; len(claims) < n && bytes < claimBytes; {
 		fresh := l.ready.len() > 0
-		old := l.parked.len() > 0 && (l.pull || !l.claiming)
+		old := l.parked.len() > 0 &&
+			(l.pull || !l.claiming || planted.Is(planted.CursorNotAwaited))
 		if !fresh && !old {
 			break
 		}
@@ -239,6 +241,11 @@ func (e EvPull) apply(c *Core) {
 		return
 	}
 	l := c.lane(e.Waiter.Lane)
+	if planted.Is(planted.PullTakesOver) {
+		for no := range c.leases {
+			c.leaseOver(no)
+		}
+	}
 	l.waiters.push(e.Waiter)
 	c.touch(l)
 }

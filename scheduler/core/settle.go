@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // Settling is a consumer's request to settle receipts, on its way through the core.
@@ -48,8 +49,12 @@ func (e EvSettle) apply(c *Core) {
 			s.Missing = append(s.Missing, i)
 		case f.ref.Lane != s.Lane:
 			s.Results[i] = SettleNotFound
-		case f.attempt != r.Attempt || f.epoch != r.Epoch:
+		case (f.attempt != r.Attempt && !planted.Is(planted.ReceiptUnread)) ||
+			f.epoch != r.Epoch && !planted.Is(planted.EpochUnread):
 			s.Results[i] = Superseded
+			if planted.Is(planted.RefusalHidden) {
+				s.Results[i] = Acked
+			}
 		case f.state == flightFinishing:
 			// Settled before, perhaps not yet synced: our commit comes after that one.
 			s.Results[i] = Superseded
@@ -71,6 +76,10 @@ func (e EvSettle) apply(c *Core) {
 	}
 	if len(extended) > 0 {
 		s.Grants = c.extend(l, extended, s.Lease)
+	}
+	if planted.Is(planted.AcksOnTimer) {
+		s.Done <- nil
+		return
 	}
 	act.Items = c.finishes[before:len(c.finishes):len(c.finishes)]
 	c.finishes = c.finishes[:before:before]
@@ -99,6 +108,8 @@ func (c *Core) nack(l *lane, f flight, s *Settling) {
 		l.lastError = s.Reason
 	}
 	switch {
+	case planted.Is(planted.NackWholeLease):
+		c.leaseOver(f.lease)
 	case f.ref.Meta&RefOnce != 0:
 		c.unlease(&f)
 		c.landed(f.ref.Key)
@@ -195,7 +206,8 @@ func (e EvExpire) apply(c *Core) {
 	for _, x := range e.Refs {
 		f, claimed := c.flights[x.Ref.Key]
 		switch {
-		case claimed && (f.state == flightRetrying || f.state == flightWaiting):
+		case claimed && (f.state == flightRetrying || f.state == flightWaiting ||
+			planted.Is(planted.ExpiredInHand)):
 			c.finish(f, delay.Expired, "expired", "")
 		case claimed:
 		default:

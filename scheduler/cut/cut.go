@@ -181,6 +181,7 @@ func (m *Maker) marksOf(cut *tiered.Cut, part *commit.Part, left *commit.Part) e
 		// mark without its row would lose the message with the disk (rule R3).
 		waits := mark.State == delay.Scheduled && mark.Forward.Seq > cut.Uploaded &&
 			!holds(cut, mark.Forward)
+		waits = waits && !planted.Is(planted.MarkBeforeRow)
 		if waits || len(cut.Marks) >= marksPerFlush {
 			left.Outbox = n
 			return false
@@ -190,7 +191,7 @@ func (m *Maker) marksOf(cut *tiered.Cut, part *commit.Part, left *commit.Part) e
 	})
 	now := m.now()
 	for _, k := range part.Done {
-		if !k.Less(cut.Watermark) {
+		if !k.Less(cut.Watermark) && !planted.Is(planted.DoneUnmarked) {
 			cut.Marks = append(cut.Marks, delay.Mark{Key: k, State: delay.Delivered, At: now})
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
@@ -134,6 +135,9 @@ func (r *Recoverer) recoverFlights(ev *core.EvRecovered) error {
 	flights := make(map[delay.Key]*core.RecoveredFlight)
 	stale := store.NewBatch()
 	err := store.ScanLeases(func(l localstore.Lease) bool {
+		if planted.Is(planted.LeasesForgotten) {
+			return true
+		}
 		rec := core.RecoveredLease{Lane: r.Lanes.Number(l.Target), Expires: l.Expires}
 		for _, e := range l.Entries {
 			flights[e.Key] = &core.RecoveredFlight{
