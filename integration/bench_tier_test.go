@@ -216,13 +216,13 @@ func (t *tierBench) coldRead(b *testing.B) {
 		t.d.kill()
 		net := proxyTo(b, t.place.endpoint, 1) // only counts
 		require.NoError(b, os.RemoveAll(t.d.data))
-		t.d.args[1] = t.place.through(net.server.URL).url()
+		t.d.args[1] = t.place.through(net.URL()).url()
 		t.d.start()
 		t.findIDs(b)
 		t.d.kill() // its caches with it
 		t.d.start()
 		rng := rand.New(rand.NewPCG(1, 2))
-		before := net.counts()["GET"]
+		before := net.Counts()["GET"]
 		read := func(n int) (times []time.Duration) {
 			for _, i := range rng.Perm(len(t.ids))[:min(n, len(t.ids))] {
 				began := time.Now()
@@ -233,7 +233,7 @@ func (t *tierBench) coldRead(b *testing.B) {
 			return times
 		}
 		counted := len(read(reads))
-		gets := net.counts()["GET"] - before
+		gets := net.Counts()["GET"] - before
 		t.d.kill()
 		t.d.args[1] = t.place.url()
 		t.d.start()
@@ -466,9 +466,9 @@ func (t *tierBench) requests(b *testing.B) {
 			require.NoError(b, err)
 		}
 		net := proxyTo(b, t.place.endpoint, 1)
-		d := serve(b, "--bucket", t.place.store.bucket().through(net.server.URL).url(),
+		d := serve(b, "--bucket", t.place.store.bucket().through(net.URL()).url(),
 			"--tier-min-wait", "5s")
-		start := net.counts()
+		start := net.Counts()
 		ctx, cancel := context.WithCancel(b.Context())
 		defer cancel()
 		n := 0
@@ -496,7 +496,7 @@ func (t *tierBench) requests(b *testing.B) {
 			got += len(batch)
 		}
 		sum := 0
-		for method, count := range net.counts() {
+		for method, count := range net.Counts() {
 			sum += count - start[method]
 			b.ReportMetric(float64(count-start[method])*1000/float64(n), method+"/1000")
 		}

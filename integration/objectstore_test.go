@@ -20,6 +20,8 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cicadamq/cicada/integration/torture/proxy"
 )
 
 // The keys of the stores that tests start. cleanEnv gives them to every program.
@@ -173,6 +175,15 @@ func (p place) url() string {
 // through is the same place seen through a proxy.
 func (p place) through(endpoint string) place {
 	p.endpoint = endpoint
+	return p
+}
+
+// proxyTo starts a proxy that ends with the test.
+func proxyTo(t testing.TB, endpoint string, seed uint64) *proxy.Proxy {
+	t.Helper()
+	p, err := proxy.To(endpoint, seed)
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
 	return p
 }
 

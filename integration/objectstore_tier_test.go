@@ -160,21 +160,21 @@ func storeTorture(t *testing.T, s *s3Store) {
 	p := s.bucket()
 	net := proxyTo(t, p.endpoint, seed)
 	d := newDaemon(t, append([]string{
-		"--bucket", p.through(net.server.URL).url(), "--tier-collect-interval", "500ms",
+		"--bucket", p.through(net.URL()).url(), "--tier-collect-interval", "500ms",
 		"--tier-delete-grace", "1s",
 	}, tortured...)...)
 	t.Cleanup(d.kill)
 	d.start()
-	net.kill = d.kill
-	net.calm.Store(false)
+	net.Kill = d.kill
+	net.Calm.Store(false)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(strings.Join(net.events, "\n"))
+			t.Log(strings.Join(net.Events(), "\n"))
 		}
 	})
 	x := &torture{t: t, d: d, seed: seed, loss: true, starts: 20, clients: 16}
 	x.calm = func() {
-		net.calm.Store(true)
+		net.Calm.Store(true)
 		d.kill() // if it was not yet
 		require.NoError(t, x.start())
 	}

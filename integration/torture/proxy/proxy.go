@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package integration
+// Package proxy stands between a daemon and its object store and makes trouble, drawn from a seed:
+// it delays, resets before and after, cuts replies, refuses with and without doing what was asked,
+// and lets requests arrive late.
+//
+//	daemon --> Proxy --trouble--> store
+package proxy
 
 import (
 	"bytes"
@@ -17,10 +22,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
 // trouble is one thing that a network or a store does to a request.
@@ -28,31 +30,31 @@ type trouble struct {
 	name   string
 	weight int // of a thousand requests that it can happen to
 	only   func(*http.Request) bool
-	do     func(p *proxy, w http.ResponseWriter, r *http.Request, body []byte)
+	do     func(p *Proxy, w http.ResponseWriter, r *http.Request, body []byte)
 }
 
 // troubles: each must leave the product with what it was promised, or with an outcome that it can
 // find out by reading.
 var troubles = []trouble{
-	{"delayed", 60, nil, func(p *proxy, w http.ResponseWriter, r *http.Request, body []byte) {
+	{"delayed", 60, nil, func(p *Proxy, w http.ResponseWriter, r *http.Request, body []byte) {
 		p.sleep(500 * time.Millisecond)
 		p.pass(w, r, body)
 	}},
-	{"reset before", 25, nil, func(_ *proxy, w http.ResponseWriter, _ *http.Request, _ []byte) {
+	{"reset before", 25, nil, func(_ *Proxy, w http.ResponseWriter, _ *http.Request, _ []byte) {
 		reset(w)
 	}},
-	{"reply lost", 25, nil, func(p *proxy, w http.ResponseWriter, r *http.Request, body []byte) {
+	{"reply lost", 25, nil, func(p *Proxy, w http.ResponseWriter, r *http.Request, body []byte) {
 		_, _ = p.forward(r, body)
 		reset(w)
 	}},
 	// The client is told that the connection broke; its request reaches the store all the same,
 	// after whatever the client did next.
-	{"applied late", 20, nil, func(p *proxy, w http.ResponseWriter, r *http.Request, body []byte) {
+	{"applied late", 20, nil, func(p *Proxy, w http.ResponseWriter, r *http.Request, body []byte) {
 		reset(w)
 		p.sleep(2 * time.Second)
 		_, _ = p.forward(r, body)
 	}},
-	{"reply cut", 20, nil, func(p *proxy, w http.ResponseWriter, r *http.Request, body []byte) {
+	{"reply cut", 20, nil, func(p *Proxy, w http.ResponseWriter, r *http.Request, body []byte) {
 		reply, err := p.forward(r, body)
 		if err == nil && len(reply.body) > 0 {
 			writeHead(w, reply, len(reply.body))
@@ -63,13 +65,13 @@ var troubles = []trouble{
 	{"503", 40, nil, refuse(http.StatusServiceUnavailable, "SlowDown", false)},
 	{"500", 20, nil, refuse(http.StatusInternalServerError, "InternalError", false)},
 	{"500, applied", 15, nil, refuse(http.StatusInternalServerError, "InternalError", true)},
-	{"killed before", 12, nil, func(p *proxy, w http.ResponseWriter, _ *http.Request, _ []byte) {
-		p.kill()
+	{"killed before", 12, nil, func(p *Proxy, w http.ResponseWriter, _ *http.Request, _ []byte) {
+		p.Kill()
 		reset(w)
 	}},
-	{"killed after", 12, nil, func(p *proxy, w http.ResponseWriter, r *http.Request, body []byte) {
+	{"killed after", 12, nil, func(p *Proxy, w http.ResponseWriter, r *http.Request, body []byte) {
 		_, _ = p.forward(r, body)
-		p.kill()
+		p.Kill()
 		reset(w)
 	}},
 	{"412", 60, conditional, refuse(http.StatusPreconditionFailed, "PreconditionFailed", false)},
@@ -86,8 +88,8 @@ func conditional(r *http.Request) bool {
 
 // refuse answers with an error of S3, and may do what it was asked nevertheless.
 func refuse(status int, code string, apply bool,
-) func(*proxy, http.ResponseWriter, *http.Request, []byte) {
-	return func(p *proxy, w http.ResponseWriter, r *http.Request, body []byte) {
+) func(*Proxy, http.ResponseWriter, *http.Request, []byte) {
+	return func(p *Proxy, w http.ResponseWriter, r *http.Request, body []byte) {
 		if apply {
 			_, _ = p.forward(r, body)
 		}
@@ -111,13 +113,15 @@ func reset(w http.ResponseWriter) {
 	_ = conn.Close()
 }
 
-// proxy stands between a daemon and its store and makes trouble, drawn from a seed.
-type proxy struct {
+// Proxy is safe for concurrent use, but for Kill, which is set before there is trouble.
+type Proxy struct {
+	Calm atomic.Bool // it passes everything; a new one does
+	Dead atomic.Bool // it answers nothing: every connection is cut
+	Kill func()      // kills the daemon at this step of what it does
+
 	store  *url.URL
 	server *httptest.Server
 	client *http.Client
-	calm   atomic.Bool // passes everything
-	kill   func()      // kills the daemon at this step of what it does
 
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -127,35 +131,45 @@ type proxy struct {
 	methods map[string]int
 }
 
-// proxyTo starts a proxy that is calm until it is told otherwise.
-func proxyTo(t testing.TB, endpoint string, seed uint64) *proxy {
-	t.Helper()
+// To starts a proxy before the store at endpoint. Close ends it.
+func To(endpoint string, seed uint64) (*Proxy, error) {
 	u, err := url.Parse(endpoint)
-	require.NoError(t, err)
-	p := &proxy{
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{
 		store: u, rng: rand.New(rand.NewPCG(seed, 1<<33)),
-		made: map[string]int{}, methods: map[string]int{}, kill: func() {},
+		made: map[string]int{}, methods: map[string]int{}, Kill: func() {},
 		client: &http.Client{
 			Timeout: time.Minute, Transport: &http.Transport{
 				MaxIdleConnsPerHost: 64, DisableCompression: true,
 			},
 		},
 	}
-	p.calm.Store(true)
+	p.Calm.Store(true)
 	p.server = httptest.NewServer(p)
-	t.Cleanup(func() {
-		p.server.CloseClientConnections()
-		p.server.Close()
-		p.client.CloseIdleConnections()
-	})
-	return p
+	return p, nil
+}
+
+// URL is where the store seems to be.
+func (p *Proxy) URL() string { return p.server.URL }
+
+// Close cuts every connection.
+func (p *Proxy) Close() {
+	p.server.CloseClientConnections()
+	p.server.Close()
+	p.client.CloseIdleConnections()
 }
 
 // ServeHTTP implements http.Handler.
-func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
+	}
+	if p.Dead.Load() {
+		reset(w)
+		return
 	}
 	if x := p.draw(r); x != nil {
 		x.do(p, w, r, body)
@@ -164,13 +178,13 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.pass(w, r, body)
 }
 
-func (p *proxy) draw(r *http.Request) *trouble {
+func (p *Proxy) draw(r *http.Request) *trouble {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.methods[r.Method]++
 	p.passed++
 	// The probe is left alone: it refuses a store that lies, and starts are to succeed.
-	if p.calm.Load() || strings.Contains(r.URL.Path, "/probe/") {
+	if p.Calm.Load() || strings.Contains(r.URL.Path, "/probe/") {
 		return nil
 	}
 	n := p.rng.IntN(1000)
@@ -189,7 +203,7 @@ func (p *proxy) draw(r *http.Request) *trouble {
 	return nil
 }
 
-func (p *proxy) sleep(most time.Duration) {
+func (p *Proxy) sleep(most time.Duration) {
 	p.mu.Lock()
 	d := time.Duration(p.rng.Int64N(int64(most)))
 	p.mu.Unlock()
@@ -204,7 +218,7 @@ type forwarded struct {
 }
 
 // forward asks the store, also when the client has gone. The Host stays: it is signed.
-func (p *proxy) forward(r *http.Request, body []byte) (forwarded, error) {
+func (p *Proxy) forward(r *http.Request, body []byte) (forwarded, error) {
 	out := r.Clone(context.WithoutCancel(r.Context()))
 	out.URL.Scheme, out.URL.Host, out.RequestURI = p.store.Scheme, p.store.Host, ""
 	out.Body, out.ContentLength = http.NoBody, int64(len(body))
@@ -220,7 +234,7 @@ func (p *proxy) forward(r *http.Request, body []byte) (forwarded, error) {
 	return forwarded{resp.StatusCode, resp.Header, got}, err
 }
 
-func (p *proxy) pass(w http.ResponseWriter, r *http.Request, body []byte) {
+func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, body []byte) {
 	reply, err := p.forward(r, body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -242,7 +256,7 @@ func writeHead(w http.ResponseWriter, reply forwarded, length int) {
 }
 
 // String tells what was done to how many requests.
-func (p *proxy) String() string {
+func (p *Proxy) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var b strings.Builder
@@ -260,8 +274,15 @@ func (p *proxy) String() string {
 	return b.String()
 }
 
-// counts is how many requests of each method came since the proxy began.
-func (p *proxy) counts() map[string]int {
+// Events is every trouble that was made.
+func (p *Proxy) Events() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.events)
+}
+
+// Counts is how many requests of each method came since the proxy began.
+func (p *Proxy) Counts() map[string]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.methods)
