@@ -123,6 +123,10 @@ const (
 	FilterTrustedEarly  // the filter of ids is believed before it is whole (R14)
 	WitnessUnwritten    // the witness is not written (L2)
 	DueRoundedDown      // a due is rounded down (S8)
+	ShareForgotten      // a lane may take what all lanes together may have (C7)
+	SlowStartMissing    // a closed breaker lets everything through at once (C7)
+	BacklogFirst        // a backlog goes before what comes due (C8)
+	LaneForgotten       // a lane is let go while the table still counts on it (C9)
 	Bugs                // how many there are, None included
 )
 
@@ -223,5 +227,7 @@ func (b Bug) String() string {
 		"filter believed too early",
 		"witness not written",
 		"due rounded down",
+		"one lane takes all the room", "no slow start after an outage", "backlog before fresh",
+		"lets go of a lane in use",
 	}[b]
 }

@@ -38,9 +38,8 @@ const (
 	parkChunk     = 1000             // rows moved in one park
 	ParkedLoad    = 1000             // parked rows read ahead per lane
 	finishChunk   = 1000             // outcomes in one commit
-	maxReady      = 256 << 10        // due references waiting in memory, all lanes together
+	maxReady      = 1 << 20          // due references waiting in memory, all lanes together
 	maxHot        = 4 << 20          // references in the wheel
-	maxRetrying   = 1000             // messages of one push lane between attempts
 	breakerTrips  = 10               // consecutive failures that open a lane's breaker
 	finishDelay   = 20               // ms: outcomes of push lanes wait this long for company
 	parkAfter     = 10_000           // ms: an open reference this old is parked
@@ -48,6 +47,7 @@ const (
 	horizonRenew  = 5_000            // ms: renew it when less than this is left
 	watermarkStep = 1_000            // ms between proposals of the watermark
 	watermarkIdle = 10_000           // ms between them when nothing finished
+	crowdedStep   = 100              // ms between looks for what to park when memory is short
 	breakerBase   = time.Second      // first pause of an open breaker
 	breakerMax    = 60 * time.Second // longest
 )
@@ -120,9 +120,17 @@ type Core struct {
 	horizon    delay.Due // durable claim horizon H
 	horizonReq delay.Due // H being written
 	pushed     bool      // a push lane had something to claim since the last renewal
+	held       []*lane   // lanes that wait for the horizon
+
+	out      int          // messages with sinks, all push lanes
+	outBytes int          // their records
+	busy     int          // push lanes that have something out
+	retrying int          // messages between attempts, all push lanes
+	hungry   queue[*lane] // lanes that wait for room, in turn
 
 	watermark   delay.Key // as proposed last
 	watermarkAt delay.Due // when to look again
+	crowdedAt   delay.Due // when to look again for what to park
 	finished    bool      // something finished since the last proposal
 	draining    bool
 }
@@ -168,6 +176,7 @@ func (c *Core) Step(now delay.Due, ev Event) []Action {
 	}
 	c.fireTimers()
 	c.fire()
+	c.feed()
 	for i := 0; i < len(c.touched); i++ { //nolint:intrange // dispatch may touch more lanes
 		l := c.touched[i]
 		l.touched = false
@@ -290,11 +299,11 @@ type EvHorizon struct{ Horizon delay.Due }
 func (e EvHorizon) apply(c *Core) {
 	c.horizon = max(c.horizon, e.Horizon)
 	c.horizonReq = 0
-	for _, l := range c.live {
-		if l != nil && !l.pull {
-			c.touch(l)
-		}
+	for _, l := range c.held {
+		l.held = false
+		c.touch(l)
 	}
+	c.held = c.held[:0]
 }
 
 // wantHorizon keeps H ahead of now while push lanes are claiming (C6).

@@ -24,6 +24,10 @@
 //	    (rules R1, R5), and never goes back.
 //	C6  Push claims stay at or below the durable claim horizon, and those of parked rows at or
 //	    below the lane's durable claim cursor (rule R8).
+//	C7  What is with sinks and between attempts is bounded in messages and bytes, for a lane and
+//	    for all of them, and no lane can take the share of the others.
+//	C8  Of what a lane claims at least every second message is one that has just come due, if
+//	    there is one, and every second one of its backlog.
 //
 // # Concurrency
 //

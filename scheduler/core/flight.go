@@ -99,7 +99,7 @@ func (c *Core) landed(key delay.Key) {
 // finish takes the outcome of a flight to the next commit.
 func (c *Core) finish(f flight, state delay.State, reason, detail string) {
 	if f.state == flightRetrying {
-		c.lane(f.ref.Lane).retrying--
+		c.countRetrying(c.lane(f.ref.Lane), -1)
 	}
 	c.unlease(&f)
 	f.state, f.ending = flightFinishing, state
@@ -178,7 +178,7 @@ func (e EvOutcomes) apply(c *Core) {
 		if !ok || f.state != flightDelivering {
 			continue
 		}
-		l.inflight--
+		c.handBack(l, f.ref)
 		c.outcome(l, f, o)
 	}
 	c.touch(l)
@@ -192,9 +192,9 @@ func (c *Core) outcome(l *lane, f flight, o Outcome) {
 	case f.ref.Meta&RefOnce != 0 && !o.Lost:
 		// Finished before it was handed over; whatever came of it, it is not repeated.
 		c.landed(o.Key)
-		c.note(l, o)
+		c.note(l, f, o)
 	case o.Result == broker.Delivered:
-		c.note(l, o)
+		c.note(l, f, o)
 		c.finish(f, delay.Delivered, "", "")
 	case o.Result == broker.Rejected:
 		l.lastError = o.Reason
@@ -202,24 +202,29 @@ func (c *Core) outcome(l *lane, f flight, o Outcome) {
 	case f.stop:
 		c.finish(f, delay.Dead, stopped, o.Reason)
 	case o.Last:
-		c.note(l, o)
+		c.note(l, f, o)
 		c.finish(f, delay.Dead, "max_attempts", o.Reason)
 	default:
-		c.note(l, o)
+		c.note(l, f, o)
 		c.retry(l, f, c.pause(f.attempt, o), o.Reason)
 	}
 }
 
-// note keeps the lane's breaker: ten failures in a row open it, one success closes it.
-func (c *Core) note(l *lane, o Outcome) {
+// note keeps the lane's breaker: ten failures in a row open it, one success closes it. That a
+// message fails again says something about the message; only of a probe it counts all the same.
+func (c *Core) note(l *lane, f flight, o Outcome) {
 	if o.Result == broker.Delivered {
 		l.failures, l.trips, l.openUntil = 0, 0, 0
+		c.grow(l)
 		l.delivered++
 		return
 	}
 	l.lastError = o.Reason
 	if o.Lost {
 		return // our own trouble, not the target's
+	}
+	if f.attempt > 1 && l.trips == 0 {
+		return
 	}
 	l.failures++
 	if l.failures < breakerTrips && l.trips == 0 {
@@ -230,6 +235,7 @@ func (c *Core) note(l *lane, o Outcome) {
 	}
 	pause := min(breakerBase<<min(l.trips, 10), breakerMax)
 	l.trips++
+	l.window = 1
 	l.openUntil = c.now.Add(pause)
 }
 
@@ -256,7 +262,7 @@ func (c *Core) retry(l *lane, f flight, after time.Duration, detail string) {
 	f.state, f.noted = flightRetrying, true
 	at := c.now.Add(after)
 	c.flights[f.ref.Key] = f
-	l.retrying++
+	c.countRetrying(l, 1)
 	c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: f.ref.Key})
 	if planted.Is(planted.AttemptsForgotten) {
 		return
@@ -273,7 +279,7 @@ func (c *Core) retryDue(key delay.Key) {
 		return
 	}
 	l := c.lane(f.ref.Lane)
-	l.retrying--
+	c.countRetrying(l, -1)
 	c.again(l, f)
 }
 

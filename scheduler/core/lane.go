@@ -38,6 +38,10 @@ type lane struct {
 	drain    bool      // parked before fresh, alternating
 
 	inflight  int
+	bytes     int  // of the records in flight
+	window    int  // in flight at most, while it grows after an outage; 0 is Options.Window
+	hungry    bool // waits for room
+	held      bool // waits for the claim horizon
 	retrying  int
 	failures  int // consecutive
 	trips     int
@@ -132,7 +136,7 @@ func (c *Core) newLease() uint64 {
 func (c *Core) dispatchPull(l *lane) {
 	for l.waiters.len() > 0 {
 		w := l.waiters.items[l.waiters.head]
-		claims := c.claim(l, w.Max)
+		claims := c.claim(l, w.Max, claimBytes)
 		if len(claims) == 0 {
 			return
 		}
@@ -159,34 +163,39 @@ func (c *Core) dispatchPull(l *lane) {
 func (c *Core) dispatchPush(l *lane) {
 	c.pushed = true
 	if c.horizon < c.now && !planted.Is(planted.HorizonNotAwaited) {
+		if !l.held {
+			l.held = true
+			c.held = append(c.held, l)
+		}
 		return // EvHorizon comes back to it
 	}
+	if c.now < l.openUntil {
+		c.remindLane(l, l.openUntil)
+		return
+	}
 	for {
-		room := min(c.opts.Window-l.inflight, maxRetrying-l.retrying)
-		if c.now < l.openUntil {
-			c.remindLane(l, l.openUntil)
+		if c.full() {
+			c.queueUp(l)
 			return
 		}
-		if l.trips > 0 { // half open: one probe at a time
-			room = min(room, 1-l.inflight)
-		}
-		if room <= 0 {
+		messages, bytes := c.room(l)
+		if messages <= 0 || bytes <= 0 {
 			return
 		}
-		claims := c.claim(l, min(room, deliverChunk))
+		claims := c.claim(l, min(messages, deliverChunk), min(bytes, claimBytes))
 		if len(claims) == 0 {
 			return
 		}
-		l.inflight += len(claims)
+		c.handOut(l, claims)
 		c.do(ActDeliver{Lane: l.no, Claims: claims})
 	}
 }
 
-// claim takes up to n references of the lane, parked and fresh in turn so that a backlog does not
-// starve what comes due now, nor the other way round.
-func (c *Core) claim(l *lane, n int) []Claim {
+// claim takes up to n references of the lane, until they have most bytes, parked and fresh in turn
+// so that a backlog does not starve what comes due now, nor the other way round (C8).
+func (c *Core) claim(l *lane, n, most int) []Claim {
 	var claims []Claim
-	for bytes := 0; len(claims) < n && bytes < claimBytes; {
+	for bytes := 0; len(claims) < n && bytes < most; {
 		fresh := l.ready.len() > 0
 		old := l.parked.len() > 0 &&
 			(l.pull || !l.claiming || planted.Is(planted.CursorNotAwaited))
@@ -196,7 +205,7 @@ func (c *Core) claim(l *lane, n int) []Claim {
 		if claims == nil {
 			claims = make([]Claim, 0, min(n, l.ready.len()+l.parked.len()))
 		}
-		if old && (l.drain || !fresh) {
+		if old && (l.drain || !fresh || planted.Is(planted.BacklogFirst)) {
 			r := l.parked.pop()
 			l.backlog--
 			l.drain = false

@@ -57,9 +57,12 @@ type ActWatermark struct {
 
 // wantWatermark proposes the low watermark about once a second and parks what holds it back.
 func (c *Core) wantWatermark() {
-	crowded := c.ready > maxReady*3/4
-	if c.now < c.watermarkAt && !(crowded && c.parking == 0) {
+	crowded := c.ready > maxReady*3/4 && c.parking == 0 && c.now >= c.crowdedAt
+	if c.now < c.watermarkAt && !crowded {
 		return
+	}
+	if crowded {
+		c.crowdedAt = c.now + crowdedStep
 	}
 	c.watermarkAt = c.now + watermarkIdle
 	if c.draining {
@@ -141,7 +144,8 @@ func (l *lane) blocked(c *Core) bool {
 	if l.pull {
 		return l.paused || l.waiters.len() == 0
 	}
-	return l.paused || l.inflight >= c.opts.Window || c.now < l.openUntil || l.trips > 0
+	messages, _ := c.room(l)
+	return l.paused || l.hungry || messages <= 0 || c.now < l.openUntil || l.trips > 0
 }
 
 // unready takes unclaimed references out of the ready queues of their lanes.

@@ -266,7 +266,7 @@ func (e EvRecovered) apply(c *Core) {
 		}
 		if r.Lease == 0 {
 			f.state = flightRetrying
-			c.lane(r.Ref.Lane).retrying++
+			c.countRetrying(c.lane(r.Ref.Lane), 1)
 			at := max(r.NextAt, c.now)
 			c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: r.Ref.Key})
 		}
