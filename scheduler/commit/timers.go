@@ -85,14 +85,38 @@ func (o *TimersOp) stage(c *Committer) {
 
 func (o *TimersOp) finish(localstore.Synced, error) {}
 
-// forget drops an id whose dedupe window is over, unless it was used again.
+// forget drops an id whose dedupe window is over, unless it was used again or is still needed.
 func (c *Committer) forget(id string, at delay.Due) {
 	c.distinct(id)
 	rec, ok, err := c.store.LookupID(id)
 	over := rec.FinishedAt.Add(c.opts.DedupeWindow) <= at || planted.Is(planted.ReusedForgotten)
-	if err == nil && ok && rec.State.Finished() && over {
-		c.batch.DeleteID(id)
+	if err != nil || !ok || !rec.State.Finished() || !over {
+		return
 	}
+	if again := c.neededUntil(id, &rec, at); again > at {
+		c.batch.PutTimer(again, TimerForget, []byte(id))
+		return
+	}
+	c.batch.DeleteID(id)
+}
+
+// neededUntil is when to look again whether a finished id is still needed, 0 when it is not. The
+// owner of a dead letter finds it by its id for as long as it is kept. And while a message that
+// went on under another key may be delivered, receipts of its old key must find that out (S6).
+func (c *Committer) neededUntil(id string, rec *localstore.IDRecord, at delay.Due) delay.Due {
+	if p, _, err := c.store.Dead(rec.Key); err == nil {
+		return max(at, p.DiedAt.Add(c.opts.DeadRetention)) + 1
+	}
+	made := c.ids.Make(c.shard, rec.Key)
+	if string(made) == id {
+		return 0
+	}
+	loc, err := c.find.locateKey(rec.Key)
+	next, known, err2 := c.store.LookupID(string(made))
+	if err == nil && err2 == nil && loc.Place == PlaceNone && !(known && next.Key != rec.Key) {
+		return 0
+	}
+	return max(at, c.now()).Add(c.opts.DedupeWindow)
 }
 
 // bury deletes a dead letter for good.
