@@ -77,6 +77,7 @@ func (s *Shard) recover(ctx context.Context, own *recovery.Ownership) (recovery.
 	r := recovery.Recoverer{
 		Store: s.parts.Store, Tier: s.parts.Tier, Lanes: s.lanes, IDs: s.ids, Shard: s.shard,
 		Log: s.log, DedupeWindow: s.opts.DedupeWindow, DeadRetention: s.opts.DeadRetention,
+		MaxAttempts: s.opts.MaxAttempts,
 	}
 	if own.Restore != nil {
 		if err := r.Restore(ctx, own.Restore, &own.Meta, &own.Books); err != nil {

@@ -123,6 +123,8 @@ const (
 	FilterTrustedEarly  // the filter of ids is believed before it is whole (R14)
 	WitnessUnwritten    // the witness is not written (L2)
 	DueRoundedDown      // a due is rounded down (S8)
+	GivenBackLeased     // what was given back waits for the lease of its neighbours after a restart (S7)
+	LastForgotten       // a restart does not know which attempt is the last (S7)
 	ShareForgotten      // a lane may take what all lanes together may have (C7)
 	SlowStartMissing    // a closed breaker lets everything through at once (C7)
 	BacklogFirst        // a backlog goes before what comes due (C8)
@@ -227,6 +229,8 @@ func (b Bug) String() string {
 		"filter believed too early",
 		"witness not written",
 		"due rounded down",
+		"given back and still leased",
+		"restart forgets the last attempt",
 		"one lane takes all the room", "no slow start after an outage", "backlog before fresh",
 		"lets go of a lane in use",
 	}[b]

@@ -53,8 +53,8 @@ func (n *Lanes) Target(no uint32) delay.Target {
 	return n.mu.targets[no]
 }
 
-// refOf is the reference of a stored message whose record has size bytes.
-func (n *Lanes) refOf(key delay.Key, m *delay.Message, size int) core.Ref {
+// RefOf is the reference of a stored message whose record has size bytes.
+func (n *Lanes) RefOf(key delay.Key, m *delay.Message, size int) core.Ref {
 	r := core.Ref{Key: key, Lane: n.Number(m.Target), Meta: uint32(size)}
 	if m.Cold {
 		r.Meta |= core.RefCold
@@ -68,11 +68,11 @@ func (n *Lanes) refOf(key delay.Key, m *delay.Message, size int) core.Ref {
 	return r
 }
 
-// RefOfRecord is refOf of an encoded record.
+// RefOfRecord is RefOf of an encoded record.
 func (n *Lanes) RefOfRecord(key delay.Key, rec []byte) (core.Ref, error) {
 	m, err := delay.DecodeRecord(rec)
 	if err != nil {
 		return core.Ref{}, err
 	}
-	return n.refOf(key, &m, len(rec)), nil
+	return n.RefOf(key, &m, len(rec)), nil
 }

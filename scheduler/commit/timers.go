@@ -139,7 +139,7 @@ func (c *Committer) expiring(list []core.Expiring, key delay.Key) []core.Expirin
 		return list
 	}
 	return append(list, core.Expiring{
-		Ref:    c.lanes.refOf(key, &m, len(loc.Record)),
+		Ref:    c.lanes.RefOf(key, &m, len(loc.Record)),
 		Parked: loc.Place == PlaceParked,
 	})
 }

@@ -370,7 +370,7 @@ func (e EvReleased) apply(c *Core) {
 		}
 		c.unlease(&f)
 		f.attempt--
-		if f.attempt > 0 {
+		if f.attempt > 0 || f.parking { // its row is about to be elsewhere
 			c.again(l, f)
 			continue
 		}

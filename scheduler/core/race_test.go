@@ -86,3 +86,32 @@ func TestLeaseGoesLast(t *testing.T) {
 	require.Empty(t, over[0].Leases)
 	require.Len(t, over[1].Leases, 1)
 }
+
+// A claim that nobody took is given back while its row is being parked. The message must stay known
+// as one that is parked by then: finished as a plain row, its parked row would come back with the
+// next start.
+func TestReleaseWhileParking(t *testing.T) {
+	w := newWorld(t, 1)
+	c, now := w.core, w.now
+	for _, l := range actionsOf[ActLoad](c.Step(now, nil)) {
+		c.Step(now, EvLoaded{Next: l.Upper})
+	}
+	ref := Ref{Key: delay.Key{Due: now, Seq: delay.MakeSeq(epoch, 1)}, Lane: 1, Meta: 10}
+	c.Step(now, EvAccepted{Refs: []Ref{ref}, Last: ref.Key.Seq})
+	now += parkAfter + watermarkIdle
+	pull := func() (Grant, []ActPark) {
+		waiter := &Waiter{Lane: 1, Max: 1, Lease: time.Minute, Grant: make(chan Grant, 1)}
+		actions := c.Step(now, EvPull{Waiter: waiter})
+		grants := actionsOf[ActGrant](actions)
+		require.Len(t, grants, 1)
+		return grants[0].Grant, actionsOf[ActPark](actions)
+	}
+	grant, parks := pull()
+	require.Len(t, parks, 1)
+	c.Step(now, EvReleased{Lane: 1, Lease: grant.Lease, Keys: []delay.Key{ref.Key}})
+	c.Step(now, EvParked{Items: parks[0].Items})
+	again, _ := pull()
+	require.Len(t, again.Claims, 1)
+	require.True(t, again.Claims[0].Parked)
+	require.EqualValues(t, 1, again.Claims[0].Attempt, "nobody had the first")
+}

@@ -245,6 +245,7 @@ type RecoveredFlight struct {
 	Parked  bool
 	Noted   bool // an attempt record exists
 	Stopped bool // no further attempt may follow (S5)
+	Last    bool // the attempt is the last one allowed
 }
 
 // RecoveredLease is a lease that was durable before the restart.
@@ -258,7 +259,7 @@ func (e EvRecovered) apply(c *Core) {
 	for _, r := range e.Flights {
 		f := flight{
 			ref: r.Ref, lease: r.Lease, attempt: r.Attempt, epoch: r.Epoch, state: flightLeased,
-			parked: r.Parked, noted: r.Noted, stop: r.Stopped,
+			parked: r.Parked, noted: r.Noted, stop: r.Stopped, last: r.Last,
 		}
 		if r.Lease == 0 && r.Stopped {
 			c.finish(f, delay.Dead, stopped, "")

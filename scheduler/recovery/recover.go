@@ -3,6 +3,8 @@
 package recovery
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -26,6 +28,7 @@ type Recoverer struct {
 	Shard delay.Shard
 	Log   *zap.Logger
 
+	MaxAttempts   uint32        // of messages that do not say; 0 is no limit
 	DedupeWindow  time.Duration // how long ids are remembered after the end
 	DeadRetention time.Duration // how long dead letters are kept
 }
@@ -157,7 +160,12 @@ func (r *Recoverer) recoverFlights(ev *core.EvRecovered) error {
 				flights[k] = f
 			}
 			f.Noted, f.Stopped = true, p.Reason == commit.StoppedReason
-			f.Attempt = max(f.Attempt, p.Attempts)
+			over := p.Attempts > f.Attempt || p.Attempts == f.Attempt && !f.Stopped
+			if over && !planted.Is(planted.GivenBackLeased) {
+				// Given back: the record of its lease still names it, for the sake of others. Only a
+				// stop is noted while the attempt goes on.
+				f.Lease, f.NextAt, f.Attempt = 0, p.NextAt, p.Attempts
+			}
 			return true
 		})
 	}
@@ -197,13 +205,15 @@ func (r *Recoverer) bindFlights(
 	slices.SortFunc(keys, delay.Key.Compare)
 	var failed error
 	bind := func(k delay.Key, rec []byte, parked bool) {
-		bound, err := r.Lanes.RefOfRecord(k, rec)
+		m, err := delay.DecodeRecord(rec)
 		if err != nil {
-			failed = err
+			failed = fmt.Errorf("claimed message %s: %w", k, err)
 			return
 		}
 		f := flights[k]
-		f.Ref, f.Parked = bound, parked
+		f.Ref, f.Parked = r.Lanes.RefOf(k, &m, len(rec)), parked
+		most := cmp.Or(m.MaxAttempts, r.MaxAttempts)
+		f.Last = most > 0 && f.Attempt >= most && !planted.Is(planted.LastForgotten)
 		ev.Flights = append(ev.Flights, *f)
 	}
 	var missing []delay.Key
@@ -223,7 +233,9 @@ func (r *Recoverer) bindFlights(
 			return err
 		}
 		if !parked {
-			stale.DeleteProgress(k)
+			if flights[k].Noted {
+				stale.DeleteProgress(k)
+			}
 			delete(flights, k)
 			continue
 		}
