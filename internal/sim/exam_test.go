@@ -7,7 +7,7 @@ package sim
 import (
 	"flag"
 	"fmt"
-	"strconv"
+	"os"
 	"strings"
 	"testing"
 
@@ -17,42 +17,27 @@ import (
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 )
 
-// examSeeds is within how many seeds every planted bug must be found.
-const examSeeds = 2000
+var examFlag = flag.Uint64("sim.exam", 2000, "within how many seeds the mistake must be found")
 
-var bugFlag = flag.Int("sim.bug", 0, "plant this mistake alone")
-
-// profileOf is the part of the product in which the bug is: others find it too, but later.
-func profileOf(bug planted.Bug) swarm.Profile {
-	switch {
-	case bug == planted.PredicateForgotten || bug == planted.PredicateCountedTwice:
-		return swarm.Purges
-	case bug >= planted.DeleteAtOnce && bug < planted.NoPause || bug == planted.ParkedMissed:
-		return swarm.GC
-	case bug >= planted.NoPause && bug <= planted.TakenUnread:
-		return swarm.Owners
-	default:
-		return swarm.Everything
-	}
-}
-
-// A simulation that finds nothing may be blind: each of these mistakes must be found.
+// A simulation that finds nothing may be blind: a history must break a promise when the mistake of
+// the environment is planted, and keep them all without it. See internal/exam, which runs this once
+// for each mistake.
 func TestExam(t *testing.T) {
-	for bug := planted.None + 1; bug < planted.Bugs; bug++ {
-		if *bugFlag > 0 && planted.Bug(*bugFlag) != bug {
+	if os.Getenv(planted.Variable) == "" {
+		t.Skip("no mistake is planted: set " + planted.Variable)
+	}
+	profile := swarm.Profile(*profileFlag)
+	for seed := uint64(*fromFlag); seed < uint64(*fromFlag)+*examFlag; seed++ {
+		why := found(t, seed, profile)
+		if why == "" {
 			continue
 		}
-		t.Run(strings.ReplaceAll(bug.String(), " ", "-"), func(t *testing.T) {
-			t.Setenv(planted.Variable, strconv.Itoa(int(bug)))
-			for seed := uint64(1); seed <= examSeeds; seed++ {
-				if why := found(t, seed, profileOf(bug)); why != "" {
-					t.Logf("%-44s found by seed %d: %.150s", bug, seed, why)
-					return
-				}
-			}
-			require.Fail(t, "not found", "%v in %d seeds", bug, examSeeds)
-		})
+		t.Setenv(planted.Variable, "0")
+		require.Empty(t, found(t, seed, profile), "seed %d: without the mistake", seed)
+		t.Logf("found by seed %d: %.300s", seed, why)
+		return
 	}
+	require.Fail(t, "not found", "in %d seeds", *examFlag)
 }
 
 // found plays a seed and says what broke; a panic of the product is a finding too.

@@ -51,6 +51,10 @@ func Run(ctx context.Context, cfg swarm.Config) (stats swarm.Stats, err error) {
 		stats = w.stats
 		stats.Steps, stats.Boots, stats.Disks = w.steps, w.boots, w.disks
 		stats.Virtual, stats.Hash = w.boot, w.log.Hash
+		if err != nil {
+			// A promise may break inside of a read: Pebble minds that its iterator is open.
+			defer func() { _ = recover() }()
+		}
 		w.end()
 	}()
 	for w.steps < cfg.Steps && ctx.Err() == nil {
