@@ -111,7 +111,8 @@ func (a *app) root() *cobra.Command {
 		a.cancel(), a.reschedule(), a.fire(), a.purge())
 	a.group(root, "queues", a.pull(), a.ack(), a.nack(), a.extend(), a.dlq(), a.targets(),
 		a.pause(), a.resume())
-	a.group(root, "operate", a.status(), a.tier(), a.store(), a.clock(), a.doctor(), a.contexts())
+	a.group(root, "operate", a.status(), a.tier(), a.store(), a.clock(), a.schedule(), a.doctor(),
+		a.contexts())
 	return root
 }
 

@@ -421,3 +421,20 @@ func TestBenchArguments(t *testing.T) {
 		require.Equal(t, exitUsage, w.do("", line), line)
 	}
 }
+
+// The preview of a schedule needs no daemon, and says where the clocks change.
+func TestScheduleNext(t *testing.T) {
+	w := newWorld(t, canned{})
+	w.terminal = true
+	w.do("", "schedule next 30~2~*~*~* --tz Europe/Berlin --from 2026-03-27T12:00:00Z")
+	w.terminal = false
+	w.do("", "schedule next 30~*~*~*~* --tz Europe/Berlin --from 2026-10-25T00:00:00Z -n 3")
+	w.do("", "schedule next @every~90m -n 2 --json")
+	w.do("", "schedule next 0~0~29~2~* -n 1 --from 2096-03-01T00:00:00Z -o id")
+	w.do("", "schedule next 0~9~*~*~8")
+	w.do("", "schedule next 0~9~*~*~* --tz Europe/Berln")
+	w.do("", "schedule next 0~9~*~*~* --from yesterday")
+	w.do("", "schedule next 0~9~*~*~* -n 0")
+	w.do("", "schedule next")
+	w.golden("schedule.txt")
+}

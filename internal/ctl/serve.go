@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/cicadamq/cicada/scheduler/calendar"
 )
 
 const serveHelp = `Run the daemon in the foreground.
@@ -120,7 +122,9 @@ func (a *app) version() *cobra.Command {
 		Use: "version", Short: "Print the version", Args: args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			t := &table{}
-			t.add(a.Version, map[string]string{"version": a.Version}, a.Version)
+			zones := calendar.Version()
+			t.add(a.Version, map[string]string{"version": a.Version, "tzdata": zones},
+				a.Version, "tzdata "+zones)
 			return a.print(t, true)
 		},
 	}
