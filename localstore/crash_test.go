@@ -263,8 +263,8 @@ func (c *crasher) acknowledge(t *testing.T, pending []Pending) []Pending {
 	return pending[:0]
 }
 
-// verifyNested opens a crashed store. With a depth above zero that opening, or the close after it, is
-// crashed too, and what that leaves is opened.
+// verifyNested opens a crashed store. With a depth above zero that opening, or the close after it,
+// is crashed too, and what that leaves is opened.
 func verifyNested(
 	t *testing.T, rng *rand.Rand, snap snapshot, states []*model, depth int,
 ) {

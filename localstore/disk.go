@@ -72,15 +72,15 @@ func (d *disk) room() error {
 	}
 }
 
-// wrap makes Pebble's writes give up the ballast once instead of failing on a full disk.
-func (d *disk) wrap(fs vfs.FS) vfs.FS {
+// onFull is what gives up the ballast once instead of failing on a full disk, or nil.
+func (d *disk) onFull() func() {
 	if !d.known {
-		return fs
+		return nil
 	}
-	return vfs.OnDiskFull(fs, d.release)
+	return d.release
 }
 
-// release is called while all writes of Pebble wait.
+// release is called while all writes wait.
 func (d *disk) release() {
 	d.refusing.Store(true)
 	if d.held.Swap(false) {

@@ -58,11 +58,13 @@
 //
 // A crash at any line leaves a prefix of the applied batches that holds all synced ones. An error
 // of the log, the manifest or the witness is the end of the process (Options.Fatal): after a
-// failed sync the kernel may claim that lost pages are clean. A damaged block is a
-// delay.ErrCorrupt of the read that met it, or a missing row in ReadRows; the caller has the tier.
-// Damage found while opening refuses the store.
+// failed sync the kernel may claim that lost pages are clean. So is a disk that does not answer for
+// Options.MaxStall, or on which ten flushes in a row fail, but for want of space. A damaged block
+// is a delay.ErrCorrupt of the read that met it, or a missing row in ReadRows; the caller has the
+// tier. Damage found while opening refuses the store.
 //
-// Packages below: codec (values), ledger (counts), witness, bloom (the filter over ids).
+// Packages below: codec (values), ledger (counts), witness, bloom (the filter over ids), diskfs
+// (what stands between Pebble and the disk).
 //
 // See also docs/format/localstore.md.
 package localstore

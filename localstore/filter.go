@@ -15,6 +15,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore/bloom"
+	"github.com/cicadamq/cicada/localstore/diskfs"
 )
 
 // idFilter answers "never seen" for most fresh ids without asking Pebble (invariant L5). It is
@@ -139,7 +140,7 @@ func (s *Store) saveFilter() error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("save filter: %w", err)
 	}
-	return syncDir(s.fs, s.dir)
+	return diskfs.SyncDir(s.fs, s.dir)
 }
 
 // loadFilter takes the saved filter if it is of this very state, else it starts to rebuild.

@@ -9,11 +9,11 @@ import (
 )
 
 // hookFS tells of every sync of a file or directory before and after it happens, and can make
-// writes and syncs fail.
+// writes, syncs, and the making, renaming and removing of files fail.
 type hookFS struct {
 	vfs.FS
 	around atomic.Pointer[func(name string)]           // called before and after each sync
-	fail   atomic.Pointer[func(op, name string) error] // asked before each write and sync
+	fail   atomic.Pointer[func(op, name string) error] // asked before each change
 }
 
 func (f *hookFS) hook(name string) {
@@ -37,6 +37,9 @@ func (f *hookFS) wrap(name string, file vfs.File, err error) (vfs.File, error) {
 }
 
 func (f *hookFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := f.verdict("create", name); err != nil {
+		return nil, err
+	}
 	file, err := f.FS.Create(name, c)
 	return f.wrap(name, file, err)
 }
@@ -51,6 +54,9 @@ func (f *hookFS) OpenReadWrite(
 func (f *hookFS) ReuseForWrite(
 	oldname, newname string, c vfs.DiskWriteCategory,
 ) (vfs.File, error) {
+	if err := f.verdict("create", newname); err != nil {
+		return nil, err
+	}
 	file, err := f.FS.ReuseForWrite(oldname, newname, c)
 	return f.wrap(newname, file, err)
 }
@@ -58,6 +64,20 @@ func (f *hookFS) ReuseForWrite(
 func (f *hookFS) OpenDir(name string) (vfs.File, error) {
 	file, err := f.FS.OpenDir(name)
 	return f.wrap(name, file, err)
+}
+
+func (f *hookFS) Rename(oldname, newname string) error {
+	if err := f.verdict("rename", newname); err != nil {
+		return err
+	}
+	return f.FS.Rename(oldname, newname)
+}
+
+func (f *hookFS) Remove(name string) error {
+	if err := f.verdict("remove", name); err != nil {
+		return err
+	}
+	return f.FS.Remove(name)
 }
 
 func (f *hookFS) Unwrap() vfs.FS { return f.FS }

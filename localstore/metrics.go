@@ -125,6 +125,7 @@ func (s *Store) listener() *pebble.EventListener {
 		},
 		WriteStallEnd: func() { s.log.Warn("writing goes on") },
 		FlushEnd: func(info pebble.FlushInfo) {
+			s.flushed(info.Err)
 			s.log.Debug("flushed", zap.Duration("for", info.TotalDuration), errField(info.Err))
 		},
 		CompactionEnd: func(info pebble.CompactionInfo) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore/codec"
+	"github.com/cicadamq/cicada/localstore/diskfs"
 	"github.com/cicadamq/cicada/localstore/ledger"
 	"github.com/cicadamq/cicada/localstore/witness"
 )
@@ -54,6 +55,7 @@ func Open(fs vfs.FS, dir string, opts Options) (*Store, error) {
 		opts: opts, fs: fs, dir: dir, log: opts.Logger,
 		ledger: ledger.New(), filter: newIDFilter(), timers: &timerFloor{},
 		stats: &stats{}, turn: make(chan struct{}, 1), stop: make(chan struct{}),
+		dead: make(chan struct{}),
 	}
 	if err := s.open(); err != nil {
 		s.abandon()
@@ -67,6 +69,11 @@ func (s *Store) open() error {
 		return err
 	}
 	s.disk = newDisk(s)
+	s.fs = diskfs.New(s.fs, diskfs.Options{
+		MaxStall: s.opts.MaxStall, BeforeTable: s.pauseFlush, DiskFull: s.disk.onFull(),
+		// fail tells the one who can act; here nobody waits for the error.
+		Fatal: func(err error) { _ = s.fail(err) },
+	})
 	if !s.opts.ReadOnly {
 		if err := s.disk.room(); err != nil {
 			return err
@@ -142,7 +149,7 @@ func (s *Store) takeDir() error {
 			if parent == d {
 				break
 			}
-			if err := syncDir(s.fs, parent); err != nil {
+			if err := diskfs.SyncDir(s.fs, parent); err != nil {
 				return err
 			}
 			d = parent
@@ -200,7 +207,7 @@ func (s *Store) create() error {
 	if err := s.witness.Create(s.id); err != nil {
 		return fmt.Errorf("create witness: %w", err)
 	}
-	if err := syncDir(s.fs, s.dir); err != nil {
+	if err := diskfs.SyncDir(s.fs, s.dir); err != nil {
 		return err
 	}
 	if err := s.fs.RemoveAll(s.path(dbName)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -213,10 +220,11 @@ func (s *Store) create() error {
 	if err := s.db.Set(s.metaKey(metaVersion), version, pebble.Sync); err != nil {
 		return err
 	}
-	if err := s.db.Close(); err != nil {
+	err := s.db.Close()
+	s.db = nil // also when it failed: Pebble panics when it is closed twice
+	if err != nil {
 		return err
 	}
-	s.db = nil
 	return s.openDB(true)
 }
 
@@ -224,12 +232,26 @@ func (s *Store) openDB(exists bool) error {
 	o := s.pebbleOptions()
 	o.ErrorIfNotExists = exists
 	o.ReadOnly = s.opts.ReadOnly
-	db, err := pebble.Open(s.path(dbName), o)
-	if err != nil {
-		return asDamage(err)
+	type opened struct {
+		db  *pebble.DB
+		err error
 	}
-	s.db = db
-	return nil
+	done := make(chan opened, 1)
+	go func() {
+		db, err := pebble.Open(s.path(dbName), o)
+		if f := s.failed.Load(); f != nil && err == nil {
+			db, err = nil, errors.Join(f.err, db.Close())
+		}
+		done <- opened{db, err}
+	}()
+	select {
+	case r := <-done:
+		s.db = r.db
+		return asDamage(r.err)
+	case <-s.dead:
+		// Pebble may try for ever to write what it replayed. The end of the process ends that.
+		return s.failed.Load().err
+	}
 }
 
 // asDamage names errors of opening that mean damage: a missing or short file, or a checksum.
@@ -243,7 +265,7 @@ func asDamage(err error) error {
 
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
-		FS:                          s.disk.wrap(markerFS{s.fs}),
+		FS:                          s.fs,
 		CacheSize:                   s.opts.CacheBytes,
 		FormatMajorVersion:          formatMajorVersion,
 		MemTableSize:                s.opts.MemTableBytes,

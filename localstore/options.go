@@ -3,6 +3,8 @@
 package localstore
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
@@ -18,6 +20,9 @@ type Options struct {
 	// ReserveBytes is the free disk space below which Refusing is true. Default 512 MiB;
 	// negative is none.
 	ReserveBytes int64
+	// MaxStall is how long a write or a sync may take before Fatal is called. Default 20 s, in
+	// simulation for ever; negative is for ever.
+	MaxStall time.Duration
 	// Shard owns every key of the store.
 	Shard delay.Shard
 	// Logger receives what Pebble reports. Default: nothing is logged.
@@ -38,8 +43,11 @@ const (
 	defaultCacheBytes    = 64 << 20
 	defaultMemTableBytes = 32 << 20
 	defaultReserveBytes  = 512 << 20
-	simulatedCacheBytes  = 1 << 20
-	simulatedMemTable    = 256 << 10
+	// defaultMaxStall is above what a disk that is merely busy takes, and well below what another
+	// owner, or whoever restarts the process, needs to notice.
+	defaultMaxStall     = 20 * time.Second
+	simulatedCacheBytes = 1 << 20
+	simulatedMemTable   = 256 << 10
 )
 
 func (o Options) withDefaults() Options {
@@ -57,6 +65,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ReserveBytes == 0 {
 		o.ReserveBytes = defaultReserveBytes
+	}
+	if o.MaxStall == 0 && !o.Simulated {
+		o.MaxStall = defaultMaxStall
 	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()

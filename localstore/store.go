@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/diskfs"
 	"github.com/cicadamq/cicada/localstore/ledger"
 	"github.com/cicadamq/cicada/localstore/witness"
 )
@@ -37,7 +38,7 @@ const formatMajorVersion = pebble.FormatTableFormatV6
 // Store is the warm tier of one shard.
 type Store struct {
 	opts Options
-	fs   vfs.FS // as given, without the wrappers that Pebble gets
+	fs   vfs.FS // guarded by diskfs from open on
 	dir  string
 	log  *zap.Logger
 
@@ -64,9 +65,11 @@ type Store struct {
 		books delay.Books
 	}
 
-	failed atomic.Pointer[failure]
-	wedged atomic.Bool // Pebble panicked while it held its locks
-	closed atomic.Bool
+	flushes flushes
+	failed  atomic.Pointer[failure]
+	dead    chan struct{} // closed after failed was set
+	wedged  atomic.Bool   // Pebble panicked while it held its locks
+	closed  atomic.Bool
 
 	stop    chan struct{} // closed by Close
 	workers sync.WaitGroup
@@ -120,7 +123,7 @@ func (s *Store) closeDB() error {
 	if s.failed.Load() == nil && !s.opts.ReadOnly {
 		// Without a log to replay the next open takes milliseconds. The log has it all if this
 		// does not work.
-		if err := s.db.Flush(); err != nil {
+		if err := s.flushAll(); err != nil {
 			s.log.Warn("not flushed at close", errField(err))
 		}
 	}
@@ -136,16 +139,8 @@ func SetAside(fs vfs.FS, dir, suffix string) error {
 	if err := fs.Rename(dir, dir+suffix); err != nil {
 		return fmt.Errorf("set aside %s: %w", dir, err)
 	}
-	if err := syncDir(fs, fs.PathDir(dir)); err != nil {
+	if err := diskfs.SyncDir(fs, fs.PathDir(dir)); err != nil {
 		return fmt.Errorf("set aside %s: %w", dir, err)
 	}
 	return nil
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

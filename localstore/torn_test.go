@@ -43,7 +43,7 @@ func tornStore(t *testing.T, quiet bool) (*vfs.MemFS, []*model) {
 }
 
 // A log that ends early, at whatever byte: the store holds a prefix of its batches, whole, at least
-// those that the witness names, or does not open. It never panics and never holds half a batch (L2).
+// those that the witness names, or does not open. It never panics, nor holds half a batch (L2).
 func TestTornLog(t *testing.T) {
 	stride := tornStride
 	if damageEverything() {

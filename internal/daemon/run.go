@@ -41,9 +41,16 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(d.serve)
 	g.Go(func() error { return d.announce(running, done) })
 	g.Go(func() error {
+		d.reloads(running, done)
+		return nil
+	})
+	failed := make(chan error, 1)
+	g.Go(func() error {
 		select {
 		case err := <-d.fatal:
-			return fmt.Errorf("%w: %w", errFatal, err)
+			err = fmt.Errorf("%w: %w", errFatal, err)
+			failed <- err
+			return err
 		case <-running.Done():
 		case <-done:
 		}
@@ -58,11 +65,30 @@ func (d *Daemon) Run(ctx context.Context) error {
 			return d.http.Close()
 		}
 	})
-	err := g.Wait()
+	err := await(g, failed)
 	if errors.Is(err, errFatal) {
 		return explain(err, d.cfg)
 	}
 	return errors.Join(explain(err, d.cfg), d.close())
+}
+
+// await waits for the group, but not for long after the store has failed: a disk that does not
+// answer holds its callers for ever, and the process would go on owning the shard (M2).
+func await(g *errgroup.Group, failed <-chan error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- g.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case err := <-failed:
+		late := time.NewTimer(closeWithin)
+		defer late.Stop()
+		select {
+		case <-ended:
+		case <-late.C:
+		}
+		return err
+	}
 }
 
 // watch lets a scrape ask the components.
@@ -71,6 +97,10 @@ func (d *Daemon) watch(running context.Context) error {
 		Status:  d.shard.Status,
 		Targets: func() ([]scheduler.TargetStatus, error) { return d.shard.Targets(running) },
 		Store:   d.store.Metrics,
+		Stale:   d.stale.Load,
+	}
+	if d.certs != nil {
+		sources.Certificate = func() time.Duration { return d.certs.Expiry().Sub(d.opts.Now()) }
 	}
 	if d.tier != nil {
 		sources.Tier, sources.TierStats = d.tier.State, d.tier.Stats

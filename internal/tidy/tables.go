@@ -186,6 +186,8 @@ func houseOwners() []owner {
 func houseGoroutines() []permit {
 	return []permit{
 		{"scheduler/runner.go", "deliveries fly beside the loop, one per batch; Drain waits for them"},
+		{"localstore/open.go", "a replay that fails for ever is left to the end of the process"},
+		{"internal/daemon/run.go", "a disk that hangs is waited for a second, then the process ends"},
 		{"internal/ctl/bench/ingest.go", "parallel turns WaitGroup.Wait into a channel, and waits"},
 	}
 }
