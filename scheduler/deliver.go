@@ -331,7 +331,10 @@ func (s *Shard) lease(
 		return nil, fmt.Errorf("write lease: %w", err)
 	}
 	out, once := s.leases(ctx, lane, target, g)
-	if _, err := pending.Wait(); err != nil && !planted.Is(planted.LeaseUnsynced) {
+	if planted.Is(planted.LeaseUnsynced) {
+		return out, s.commitOnce(once)
+	}
+	if _, err := pending.Wait(); err != nil {
 		return nil, fmt.Errorf("sync lease: %w", err)
 	}
 	if err := s.commitOnce(once); err != nil {
@@ -368,7 +371,7 @@ func (s *Shard) leases(
 			once = append(once, p.handedOver())
 		}
 		at := len(receipts)
-		receipts = pull.AppendReceipt(receipts, pull.Receipt{
+		receipts = s.receipts.Append(receipts, pull.Receipt{
 			Key: o.Key, Epoch: g.Epoch, Attempt: p.Attempt, Lane: hash,
 		})
 		out = append(out, Lease{
@@ -387,7 +390,9 @@ func (s *Shard) leases(
 }
 
 // Settle acks, nacks or extends; results[i] answers req.Receipts[i] after it is synced (S6).
-func (s *Shard) Settle(ctx context.Context, req SettleRequest, results []SettleResult) error {
+func (s *Shard) Settle(
+	ctx context.Context, req SettleRequest, results []SettleResult,
+) (err error) {
 	target, err := pull.ParseQueue(req.Queue)
 	if err != nil {
 		return err
@@ -399,7 +404,7 @@ func (s *Shard) Settle(ctx context.Context, req SettleRequest, results []SettleR
 	var at []int
 	hash := target.Hash()
 	for i, text := range req.Receipts {
-		r, ok := pull.ParseReceipt(text)
+		r, ok := s.receipts.Parse(text)
 		if !ok || !r.InLane(hash) {
 			results[i] = SettleNotFound
 			continue
@@ -409,6 +414,11 @@ func (s *Shard) Settle(ctx context.Context, req SettleRequest, results []SettleR
 			Key: r.Key, Epoch: r.Epoch, Attempt: r.Attempt,
 		})
 	}
+	defer func() {
+		if err == nil {
+			s.reportSettled(target, req.Settlement, results)
+		}
+	}()
 	if len(at) == 0 {
 		return nil
 	}
@@ -424,6 +434,22 @@ func (s *Shard) Settle(ctx context.Context, req SettleRequest, results []SettleR
 		results[i] = st.Results[n]
 	}
 	return nil
+}
+
+// reportSettled tells the metrics how receipts were answered.
+func (s *Shard) reportSettled(target delay.Target, kind Settlement, results []SettleResult) {
+	if s.parts.Events.Settled == nil {
+		return
+	}
+	var counts [SettleUnknown + 1]int
+	for _, r := range results {
+		counts[r]++
+	}
+	for r, n := range counts {
+		if n > 0 {
+			s.parts.Events.Settled(target, kind.String(), SettleResult(r).String(), n)
+		}
+	}
 }
 
 // settled answers a receipt of which the core knows nothing: the message is finished, or its lease

@@ -48,6 +48,7 @@ func newBench(t *testing.T) *bench {
 		},
 		Meta: localstore.Meta{Epoch: 1, IDsComplete: true, Boundary: delay.MaxKey},
 	})
+	b.changed() // with the first batch the store knows it too
 	return b
 }
 
