@@ -87,8 +87,8 @@ func (s *Sink) headers(d *broker.Delivery) (h http.Header, reason string) {
 	if d.RoutingKey != "" {
 		h["cicada-key"] = []string{headerText(d.RoutingKey)}
 	}
-	if len(s.secrets) > 0 {
-		h["cicada-signature"] = []string{sign(s.secrets, id, s.now().Unix(), d.Body)}
+	if secrets := *s.secrets.Load(); len(secrets) > 0 {
+		h["cicada-signature"] = []string{sign(secrets, id, s.now().Unix(), d.Body)}
 	}
 	h["User-Agent"] = []string{s.agent} // under this name, or net/http adds its own
 	return h, ""

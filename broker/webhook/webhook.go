@@ -66,7 +66,7 @@ type Options struct {
 // Sink posts messages to webhooks.
 type Sink struct {
 	policy    policy
-	secrets   []Secret
+	secrets   atomic.Pointer[[]Secret] // in use; read-only
 	timeout   time.Duration
 	agent     string
 	now       func() time.Time
@@ -82,7 +82,7 @@ var (
 // New checks opts; what is wrong with them wraps delay.ErrInvalid.
 func New(opts Options) (*Sink, error) {
 	s := &Sink{
-		policy: policy{allowPrivate: opts.AllowPrivate}, secrets: slices.Clone(opts.Secrets),
+		policy:  policy{allowPrivate: opts.AllowPrivate},
 		timeout: opts.Timeout, agent: "cicada", now: opts.Now,
 	}
 	for _, text := range opts.Allow {
@@ -92,7 +92,7 @@ func New(opts Options) (*Sink, error) {
 		}
 		s.policy.patterns = append(s.policy.patterns, p)
 	}
-	if err := checkSecrets(opts.Secrets); err != nil {
+	if err := s.Use(opts.Secrets); err != nil {
 		return nil, err
 	}
 	if opts.Timeout < 0 || opts.MaxConnsPerHost < 0 {
@@ -140,6 +140,16 @@ func (s *Sink) newTransport(opts Options) *http.Transport {
 	}
 	t.Protocols.SetHTTP1(true)
 	return t
+}
+
+// Use signs with other secrets from the next request on, or refuses them and changes nothing.
+func (s *Sink) Use(secrets []Secret) error {
+	if err := checkSecrets(secrets); err != nil {
+		return err
+	}
+	fresh := slices.Clone(secrets)
+	s.secrets.Store(&fresh)
+	return nil
 }
 
 // Check implements broker.Checker.

@@ -103,8 +103,12 @@ func serve(ctx context.Context, file string, given map[string]string) error {
 	if unknown := unknownVariables(); len(unknown) > 0 {
 		log.Warn("variables that are no settings are ignored", zap.Strings("names", unknown))
 	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	d, err := daemon.Open(ctx, cfg, daemon.Options{
 		Version: versionOf(), Revision: revision(), Logger: log, Now: time.Now,
+		Load: func() (*config.Config, error) { return load(file, given) }, Hangup: hangup,
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,9 @@ import (
 // Config is the effective configuration of a daemon.
 type Config struct {
 	File string // the file it came from, or ""
+	// Files are all files that it was read from, with those that secrets name, and SecretFiles those
+	// with nothing but secrets in them, the key of the API included.
+	Files, SecretFiles []string
 
 	DataDir   string
 	Bucket    Bucket
@@ -26,7 +29,9 @@ type Config struct {
 	Listen      string
 	TLS         TLS
 	Tokens      []Token
-	OpenAPI     bool // --insecure-open: listen on a public address without TLS and tokens
+	Clients     []Client
+	AuditFile   string // "" is the ordinary log
+	OpenAPI     bool   // --insecure-open: listen on a public address without TLS and tokens
 	MaxInflight int64
 
 	Webhooks Webhooks
@@ -48,7 +53,11 @@ type Credentials struct {
 }
 
 // TLS names the certificate and key of the API, PEM files. Both or none.
-type TLS struct{ Cert, Key string }
+type TLS struct {
+	Cert, Key string
+	ClientCA  string // PEM file of the authorities of clients' certificates; "" asks for none
+	Optional  bool   // clients may come without a certificate
+}
 
 // Enabled reports whether the API speaks TLS.
 func (t TLS) Enabled() bool { return t.Cert != "" }
@@ -58,6 +67,15 @@ type Token struct {
 	Name   string
 	SHA256 string // hex of the token's hash; the token itself is not kept
 	Scopes []string
+	// Targets are patterns of the targets it is limited to; none is no limit.
+	Targets []string
+}
+
+// Client is let in by the name in its certificate.
+type Client struct {
+	Name    string // common name, DNS name or URI
+	Scopes  []string
+	Targets []string // as of a Token
 }
 
 // Webhooks configures http and https targets.
@@ -65,13 +83,19 @@ type Webhooks struct {
 	Allow        []string // host patterns; empty is every public address
 	AllowPrivate bool
 	Timeout      time.Duration
-	Secrets      []SigningKey // the first two that are active sign
+	Secrets      []SigningKey // all sign, at most two
 }
 
 // SigningKey signs webhook calls.
 type SigningKey struct {
 	ID  string
 	Key Secret
+}
+
+// Guarded reports whether nobody gets in from elsewhere without credentials and TLS, or the
+// operator said that everybody may.
+func (c *Config) Guarded() bool {
+	return c.OpenAPI || c.TLS.Enabled() && (len(c.Tokens) > 0 || len(c.Clients) > 0)
 }
 
 // Log says what is logged and how.

@@ -4,12 +4,9 @@ package config
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -79,6 +76,8 @@ func (l *loader) tree(key string, n *yaml.Node) {
 			l.brokers(path, v)
 		case path == "api.tokens":
 			l.tokens(path, v)
+		case path == "api.clients":
+			l.clients(path, v)
 		case path == "webhooks.secrets":
 			l.signingKeys(path, v)
 		case l.isSection(path):
@@ -156,88 +155,6 @@ func (l *loader) scalars(key string, n *yaml.Node) ([]string, bool) {
 	}
 	return items, true
 }
-
-// scopes are what a token may do; each includes the one before it.
-var scopes = []string{"read", "send", "admin"}
-
-func (l *loader) tokens(key string, n *yaml.Node) {
-	l.each(key, n, func(path string, item *yaml.Node) {
-		var t Token
-		l.pairs(path, item, func(path, name string, k, v *yaml.Node) {
-			switch name {
-			case "name":
-				t.Name = v.Value
-			case "sha256":
-				sum, err := hex.DecodeString(v.Value)
-				if err != nil || len(sum) != sha256.Size {
-					l.wrong(l.at(k), path, "want 64 hexadecimal digits")
-				}
-				t.SHA256 = strings.ToLower(v.Value)
-			case "token":
-				value, err := l.resolve(v.Value)
-				if err != nil {
-					l.wrong(l.at(k), path, err.Error())
-				}
-				sum := sha256.Sum256([]byte(value))
-				t.SHA256 = hex.EncodeToString(sum[:])
-				if len(value) < minToken {
-					l.wrongf(l.at(k), path, "is shorter than %d characters", minToken)
-				}
-			case "scopes":
-				t.Scopes = l.scopes(path, v)
-			default:
-				l.wrong(l.at(k), path, "unknown key; want name, sha256, token, scopes")
-			}
-		})
-		if t.SHA256 == "" || len(t.Scopes) == 0 {
-			l.wrong(l.at(item), path, "needs scopes and one of token, sha256")
-		}
-		l.cfg.Tokens = append(l.cfg.Tokens, t)
-	})
-}
-
-// minToken keeps guessable words out.
-const minToken = 16
-
-func (l *loader) scopes(key string, n *yaml.Node) []string {
-	items, _ := l.scalars(key, n)
-	for _, s := range items {
-		if !slices.Contains(scopes, s) {
-			l.wrongf(l.at(n), key, "want read, send or admin, not %q", s)
-		}
-	}
-	return items
-}
-
-func (l *loader) signingKeys(key string, n *yaml.Node) {
-	l.each(key, n, func(path string, item *yaml.Node) {
-		var s SigningKey
-		l.pairs(path, item, func(path, name string, k, v *yaml.Node) {
-			switch name {
-			case "id":
-				s.ID = v.Value
-			case "key":
-				value, err := l.resolve(v.Value)
-				if err != nil {
-					l.wrong(l.at(k), path, err.Error())
-				}
-				s.Key = Secret(value)
-			default:
-				l.wrong(l.at(k), path, "unknown key; want id, key")
-			}
-		})
-		if s.ID == "" || s.Key == "" {
-			l.wrong(l.at(item), path, "needs id and key")
-		}
-		l.cfg.Webhooks.Secrets = append(l.cfg.Webhooks.Secrets, s)
-	})
-	if len(l.cfg.Webhooks.Secrets) > maxSigningKeys {
-		l.wrongf(l.at(n), key, "more than %d: one that signs and one that is being replaced",
-			maxSigningKeys)
-	}
-}
-
-const maxSigningKeys = 2
 
 // each calls fn for each item of a list, with a path such as brokers.main.sources[0].
 func (l *loader) each(key string, n *yaml.Node, fn func(path string, item *yaml.Node)) {

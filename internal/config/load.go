@@ -77,7 +77,7 @@ func Load(src Sources) (*Config, error) {
 		}
 	}
 	if src.File != "" {
-		body, err := src.ReadFile(src.File)
+		body, err := l.read(src.File)
 		if err != nil {
 			return nil, fileError(src.File, err)
 		}
@@ -136,13 +136,22 @@ func (l *loader) resolve(v string) (string, error) {
 		return value, nil
 	}
 	if name, ok := strings.CutPrefix(v, "file:"); ok {
-		body, err := l.src.ReadFile(name)
+		body, err := l.read(name)
+		l.cfg.SecretFiles = append(l.cfg.SecretFiles, name)
 		if err != nil {
 			return "", fmt.Errorf("cannot read the secret's file %s", name)
 		}
 		return strings.TrimRight(string(body), "\r\n"), nil
 	}
 	return v, nil
+}
+
+// read reads a file and remembers its name.
+func (l *loader) read(name string) ([]byte, error) {
+	if !slices.Contains(l.cfg.Files, name) {
+		l.cfg.Files = append(l.cfg.Files, name)
+	}
+	return l.src.ReadFile(name)
 }
 
 func (l *loader) wrongf(source, key, format string, args ...any) {
@@ -175,13 +184,29 @@ func (l *loader) finish() {
 		l.wrong(l.either("delivery.max_backoff", "delivery.backoff"), "delivery.max_backoff",
 			"must not be below delivery.backoff")
 	}
+	l.finishAPI()
+}
+
+// finishAPI checks who may come in.
+func (l *loader) finishAPI() {
+	c := l.cfg
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		l.wrong(l.either("api.tls.cert", "api.tls.key"), "api.tls",
 			"needs both cert and key")
 	}
-	if !loopback(c.Listen) && !c.OpenAPI && (!c.TLS.Enabled() || len(c.Tokens) == 0) {
+	if c.TLS.ClientCA != "" && (!c.TLS.Enabled() || len(c.Clients)+len(c.Tokens) == 0) {
+		l.wrong(l.origin["api.tls.client_ca"], "api.tls.client_ca",
+			"needs api.tls.cert and api.tls.key, and api.clients or api.tokens")
+	}
+	if len(c.Clients) > 0 && c.TLS.ClientCA == "" {
+		l.wrong(l.src.File, "api.clients", "needs api.tls.client_ca")
+	}
+	if c.TLS.Key != "" {
+		c.SecretFiles = append(c.SecretFiles, c.TLS.Key)
+	}
+	if !loopback(c.Listen) && !c.Guarded() {
 		l.wrong(l.origin["api.listen"], "api.listen", c.Listen+" is not a loopback address: set "+
-			"api.tls and api.tokens, or --insecure-open to let everybody in")
+			"api.tls and api.tokens or api.clients, or --insecure-open to let everybody in")
 	}
 }
 

@@ -20,6 +20,9 @@ func (c *Config) Print(w io.Writer) error {
 	if len(c.Tokens) > 0 {
 		attach(root, "api", "tokens", c.tokenNodes())
 	}
+	if len(c.Clients) > 0 {
+		attach(root, "api", "clients", c.clientNodes())
+	}
 	if len(c.Webhooks.Secrets) > 0 {
 		attach(root, "webhooks", "secrets", c.signingNodes())
 	}
@@ -78,14 +81,35 @@ func (c *Config) tokenNodes() *yaml.Node {
 	all := &yaml.Node{Kind: yaml.SequenceNode}
 	for _, t := range c.Tokens {
 		m := mapping("name", t.Name, "sha256", t.SHA256)
-		granted := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
-		for _, s := range t.Scopes {
-			granted.Content = append(granted.Content, scalar(s))
-		}
-		m.Content = append(m.Content, scalar("scopes"), granted)
+		grant(m, t.Scopes, t.Targets)
 		all.Content = append(all.Content, m)
 	}
 	return all
+}
+
+func (c *Config) clientNodes() *yaml.Node {
+	all := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, cl := range c.Clients {
+		m := mapping("name", cl.Name)
+		grant(m, cl.Scopes, cl.Targets)
+		all.Content = append(all.Content, m)
+	}
+	return all
+}
+
+// grant adds what an entry may do and where.
+func grant(m *yaml.Node, scopes, targets []string) {
+	put := func(name string, items []string) {
+		n := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+		for _, s := range items {
+			n.Content = append(n.Content, scalar(s))
+		}
+		m.Content = append(m.Content, scalar(name), n)
+	}
+	put("scopes", scopes)
+	if len(targets) > 0 {
+		put("targets", targets)
+	}
 }
 
 func (c *Config) signingNodes() *yaml.Node {
@@ -110,6 +134,21 @@ func scalar(v string) *yaml.Node {
 		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n
+}
+
+// NeedRestart names the settings in which two configurations differ and which are read at the start
+// only. Tokens, clients, signing keys and the contents of the files of api.tls are read again.
+func NeedRestart(old, fresh *Config) []string {
+	var keys []string
+	for _, row := range Settings() {
+		if row.get(old) != row.get(fresh) {
+			keys = append(keys, row.Key)
+		}
+	}
+	if old.S3 != fresh.S3 {
+		keys = append(keys, "tier.s3")
+	}
+	return keys
 }
 
 // Table is the settings as a Markdown table, for docs/operations.md.

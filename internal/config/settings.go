@@ -227,6 +227,18 @@ func apiSettings() []Setting {
 			func(c *Config) *string { return &c.TLS.Cert }, nil),
 		text("api.tls.key", "", "private key of the API, a PEM file",
 			func(c *Config) *string { return &c.TLS.Key }, nil),
+		text("api.tls.client_ca", "", "authorities of clients' certificates, a PEM file",
+			func(c *Config) *string { return &c.TLS.ClientCA }, nil),
+		choice("api.tls.client_cert", "required",
+			"with client_ca: whether clients need a certificate, required or optional",
+			[]string{"required", "optional"},
+			func(c *Config, v string) { c.TLS.Optional = v == "optional" },
+			func(c *Config) string {
+				if c.TLS.Optional {
+					return "optional"
+				}
+				return "required"
+			}),
 		toggle("api.insecure_open", "insecure-open",
 			"allow a public address without TLS and tokens",
 			func(c *Config) *bool { return &c.OpenAPI }),
@@ -247,6 +259,8 @@ func processSettings() []Setting {
 			func(c *Config) *time.Duration { return &c.ShutdownTimeout }),
 		size("memory_limit", "1GiB", "soft limit of the heap unless GOMEMLIMIT says; 0 is none",
 			0, 1024*gibibyte, func(c *Config) *int64 { return &c.MemoryLimit }),
+		text("audit.file", "", "file of the audit, JSON lines; empty is the ordinary log",
+			func(c *Config) *string { return &c.AuditFile }, nil),
 		choice("log.level", "info", "debug, info, warn or error",
 			[]string{"debug", "info", "warn", "error"},
 			func(c *Config, v string) { c.Log.Level = v },

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -15,10 +16,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/webhook"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
+	"github.com/cicadamq/cicada/internal/daemon/certs"
 	"github.com/cicadamq/cicada/internal/metrics"
 	"github.com/cicadamq/cicada/internal/server"
+	"github.com/cicadamq/cicada/internal/server/access"
+	"github.com/cicadamq/cicada/internal/server/audit"
 	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler"
@@ -36,6 +41,12 @@ type Options struct {
 	Revision string // of the source, for build_info
 	Logger   *zap.Logger
 	Now      func() time.Time // the wall clock. Default time.Now
+	// Load reads the configuration again. nil: it does not change, but the files of api.tls may.
+	Load func() (*config.Config, error)
+	// Hangup asks for a reload. nil: nobody does.
+	Hangup <-chan os.Signal
+	// ReloadEvery is how often files are looked at for changes. Default 2 s.
+	ReloadEvery time.Duration
 }
 
 // Daemon is one process's worth of Cicada.
@@ -51,6 +62,11 @@ type Daemon struct {
 	sinks  map[string]broker.Sink          // by the kind of target
 	shard  *scheduler.Shard
 	counts *metrics.Set
+	audit  *audit.Log
+	gate   *access.Gate
+	certs  *certs.Keeper // nil without TLS
+	hooks  *webhook.Sink
+	stale  atomic.Bool // the last reload was refused
 	server *server.Server
 	http   *http.Server
 	fatal  chan error // capacity 1: the first fatal error of the store
@@ -62,6 +78,9 @@ type Daemon struct {
 func Open(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
+	}
+	if opts.ReloadEvery == 0 {
+		opts.ReloadEvery = reloadEvery
 	}
 	wall, boot, err := clocks(opts.Now)
 	if err != nil {
@@ -90,6 +109,9 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.listen, err = lc.Listen(ctx, "tcp", d.cfg.Listen); err != nil {
 		return fmt.Errorf("listen on %s: %w", d.cfg.Listen, err)
 	}
+	if err := private(d.cfg, d.listen.Addr()); err != nil {
+		return err
+	}
 	if d.store, err = d.openStore(); err != nil {
 		return err
 	}
@@ -109,6 +131,17 @@ func builtYet(cfg *config.Config) error {
 			delay.ErrUnimplemented, b.Name, b.Line, b.Kind)
 	}
 	return nil
+}
+
+// private refuses an address that others reach although the configuration took it for ours: the
+// machine's names decide where localhost leads.
+func private(cfg *config.Config, addr net.Addr) error {
+	tcp, ok := addr.(*net.TCPAddr)
+	if cfg.Guarded() || ok && tcp.IP.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%w: api.listen: %s leads to %s, which is not a loopback address",
+		delay.ErrInvalid, cfg.Listen, addr)
 }
 
 func (d *Daemon) openStore() (*localstore.Store, error) {
@@ -219,6 +252,9 @@ func (d *Daemon) close() error {
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())
+	}
+	if d.audit != nil {
+		errs = append(errs, d.audit.Close())
 	}
 	for _, kind := range []string{"https", "log"} { // http and https share one sink
 		if s, ok := d.sinks[kind]; ok {

@@ -3,10 +3,6 @@
 package daemon
 
 import (
-	"crypto/tls"
-	"encoding/hex"
-	"fmt"
-
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
@@ -14,24 +10,24 @@ import (
 	"github.com/cicadamq/cicada/broker/webhook"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
+	"github.com/cicadamq/cicada/internal/daemon/certs"
 	"github.com/cicadamq/cicada/internal/server"
+	"github.com/cicadamq/cicada/internal/server/access"
+	"github.com/cicadamq/cicada/internal/server/audit"
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
 
 // openSinks makes the sinks of the kinds of targets that this build has.
 func (d *Daemon) openSinks() error {
 	w := d.cfg.Webhooks
-	secrets := make([]webhook.Secret, len(w.Secrets))
-	for i, s := range w.Secrets {
-		secrets[i] = webhook.Secret{ID: s.ID, Key: []byte(s.Key.Reveal())}
-	}
 	hooks, err := webhook.New(webhook.Options{
-		Allow: w.Allow, AllowPrivate: w.AllowPrivate, Secrets: secrets, Timeout: w.Timeout,
+		Allow: w.Allow, AllowPrivate: w.AllowPrivate, Secrets: signingKeys(d.cfg), Timeout: w.Timeout,
 		Version: d.opts.Version, Logger: d.log.Named("webhook"), Now: d.opts.Now,
 	})
 	if err != nil {
 		return err
 	}
+	d.hooks = hooks
 	log := logsink.New(logsink.Options{Logger: d.log.Named("log")})
 	d.sinks = map[string]broker.Sink{"http": hooks, "https": hooks, "log": log}
 	return nil
@@ -46,8 +42,7 @@ func (d *Daemon) checkTarget(t delay.Target) error {
 }
 
 func (d *Daemon) openServer() error {
-	tokens, err := tokensOf(d.cfg.Tokens)
-	if err != nil {
+	if err := d.openAccess(); err != nil {
 		return err
 	}
 	tier := d.tierInfo
@@ -56,41 +51,37 @@ func (d *Daemon) openServer() error {
 	}
 	d.server = server.New(d.shard, server.Options{
 		Version: d.opts.Version, Durability: d.cfg.Durability,
-		NoTier: d.cfg.Bucket.Kind == config.NoBucket, CheckTarget: d.checkTarget, Tokens: tokens,
-		MaxInflightBytes: d.cfg.MaxInflight, Logger: d.log.Named("server"), Now: d.opts.Now,
-		Metrics: d.counts.Handler(), Rejected: d.counts.Rejected, Tier: tier,
+		NoTier: d.cfg.Bucket.Kind == config.NoBucket, CheckTarget: d.checkTarget, Gate: d.gate,
+		Audit: d.audit.Write, MaxInflightBytes: d.cfg.MaxInflight, Logger: d.log.Named("server"),
+		Now: d.opts.Now, Metrics: d.counts.Handler(), Rejected: d.counts.Rejected, Tier: tier,
 	})
 	d.http = d.server.HTTPServer()
-	if !d.cfg.TLS.Enabled() {
-		return nil
-	}
-	pair, err := tls.LoadX509KeyPair(d.cfg.TLS.Cert, d.cfg.TLS.Key)
-	if err != nil {
-		return fmt.Errorf("api.tls: %w", err)
-	}
-	d.http.TLSConfig = &tls.Config{
-		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12,
+	if d.certs != nil {
+		d.http.TLSConfig = d.certs.Config()
 	}
 	return nil
 }
 
-func tokensOf(configured []config.Token) ([]server.Token, error) {
-	var tokens []server.Token
-	for _, t := range configured {
-		var token server.Token
-		if _, err := hex.Decode(token.Hash[:], []byte(t.SHA256)); err != nil {
-			return nil, fmt.Errorf("%w: api.tokens: %s: %w", delay.ErrInvalid, t.Name, err)
+// openAccess reads who may come in.
+func (d *Daemon) openAccess() error {
+	var material *certs.Material
+	var err error
+	if d.cfg.TLS.Enabled() {
+		if material, err = certs.Read(tlsFiles(d.cfg)); err != nil {
+			return err
 		}
-		for _, word := range t.Scopes {
-			scope, ok := server.ParseScope(word)
-			if !ok {
-				return nil, fmt.Errorf("%w: api.tokens: scope %q", delay.ErrInvalid, word)
-			}
-			token.Scopes |= scope
+		d.certs = certs.NewKeeper(material)
+		if err := material.Fresh(d.opts.Now()); err != nil {
+			d.log.Warn("clients will refuse the certificate", zap.Error(err))
 		}
-		tokens = append(tokens, token)
 	}
-	return tokens, nil
+	may, err := credentials(d.cfg, material)
+	if err != nil {
+		return err
+	}
+	d.gate = access.NewGate(may, d.opts.Now)
+	d.audit, err = audit.Open(d.cfg.AuditFile, d.log.Named("audit"))
+	return err
 }
 
 // warn tells once what an operator should know of this configuration.
@@ -106,6 +97,7 @@ func (d *Daemon) warn() {
 	if _, ok := d.bucket.(objstore.Clock); !ok {
 		d.log.Info("the system clock is trusted: there is no remote bucket to compare it with")
 	}
+	d.secretModes()
 	if d.cfg.OpenAPI {
 		d.log.Warn("the api may be open to everybody: --insecure-open",
 			zap.String("listen", d.cfg.Listen))

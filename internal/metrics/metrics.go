@@ -19,6 +19,7 @@ package metrics
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,6 +59,7 @@ type Set struct {
 
 	accepted, rejected, duplicates  *prometheus.CounterVec
 	delivered, attempts, dead       *prometheus.CounterVec
+	settled                         *prometheus.CounterVec
 	cancelled, expired, fallback    prometheus.Counter
 	clockSteps                      prometheus.Counter
 	lateness                        *prometheus.HistogramVec
@@ -100,6 +102,7 @@ func (s *Set) counters() {
 		"Messages answered as repeated and not stored again.", "source")
 	s.delivered = vec("delivered_total", "Messages delivered.", "lane")
 	s.attempts = vec("attempts_total", "Attempts to deliver, by result.", "lane", "result")
+	s.settled = vec("settled_total", "Answers to receipts of pull queues.", "lane", "kind", "result")
 	s.dead = vec("dead_total", "Messages given up.", "lane", "reason")
 	s.cancelled = one("cancelled_total", "Messages cancelled.")
 	s.expired = one("expired_total", "Messages that expired before they were delivered.")
@@ -159,6 +162,7 @@ func (s *Set) Handler() http.Handler {
 func (s *Set) Events() scheduler.Events {
 	return scheduler.Events{
 		Accepted: s.Accepted, Rejected: s.Rejected, Duplicate: s.Duplicate, Attempts: s.Attempts,
+		Settled: s.Settled,
 		Finished: s.Finished, Lateness: s.Lateness, Commit: s.Commit, Sync: s.Sync,
 		Offload: s.Offload, Hydrate: s.Hydrate, Fallback: s.Fallback, ClockStep: s.ClockStep,
 		Maintain: maintain.Events{Compact: s.Compact, Collect: s.Collect, Sweep: s.Sweep},
@@ -188,6 +192,11 @@ func (s *Set) Duplicate(source string, n int) {
 // Attempts counts attempts with one result.
 func (s *Set) Attempts(target delay.Target, result string, n int) {
 	s.attempts.WithLabelValues(s.lanes.label(target), result).Add(float64(n))
+}
+
+// Settled counts answers to receipts; results are shown in lower case, like other labels.
+func (s *Set) Settled(target delay.Target, kind, result string, n int) {
+	s.settled.WithLabelValues(s.lanes.label(target), kind, strings.ToLower(result)).Add(float64(n))
 }
 
 // Finished counts messages that reached a final state. The reason is shown for dead ones, cut to

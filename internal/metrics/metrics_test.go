@@ -41,6 +41,7 @@ func filled(t *testing.T) *Set {
 	e.Finished("pull:q", delay.Delivered, "", 4)
 	e.Finished("pull:q", delay.Cancelled, "", 1)
 	e.Finished("pull:q", delay.Expired, "", 1)
+	e.Settled("pull:q", "ack", "SUPERSEDED", 2)
 	e.Finished("https://h:8080/path?q=1", delay.Dead, "rejected: 404", 1)
 	e.Lateness("pull:q", []time.Duration{time.Millisecond, 3 * time.Second})
 	e.Commit(time.Millisecond, 10)
@@ -110,6 +111,7 @@ func TestValues(t *testing.T) {
 	for _, want := range []string{
 		`cicada_accepted_total{source="api"} 3`,
 		`cicada_rejected_total{code="invalid_argument",source="api"} 2`,
+		`cicada_settled_total{kind="ack",lane="pull:q",result="superseded"} 2`,
 		`cicada_dead_total{lane="https://h:8080",reason="rejected"} 1`,
 		`cicada_lateness_seconds_bucket{lane="pull:q",le="0.001"} 1`,
 		`cicada_lateness_seconds_bucket{lane="pull:q",le="60"} 2`,

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,6 +24,10 @@ type Sources struct {
 	// TierStats tells how the requests to the bucket do.
 	TierStats func() tiered.Stats
 	Store     func() localstore.Metrics
+	// Certificate tells how long the certificate of the API is still valid.
+	Certificate func() time.Duration
+	// Stale tells whether the last reload was refused.
+	Stale func() bool
 	// SourceLag tells how far each intake source is behind, in messages, by its name.
 	SourceLag func() map[string]int64
 }
@@ -56,6 +61,8 @@ var watched = [...][3]string{
 	{"tier_request_limit", "How many requests of the class may be under way.", "class"},
 	{"manifest_bytes", "Size of the manifest."},
 	{"source_lag", "Messages a source has not read yet.", "source"},
+	{"tls_expiry_seconds", "Time until the certificate of the API expires."},
+	{"reload_failed", "1 while the last reload of the configuration was refused."},
 	{"accepting", "1 while messages are accepted."},
 	{"books", "Messages by outcome; accepted equals the sum of the others.", "outcome"},
 }
@@ -105,6 +112,12 @@ func (w *watcher) Collect(ch chan<- prometheus.Metric) {
 	}
 	if src.TierStats != nil {
 		collectTierStats(gauge, src.TierStats())
+	}
+	if src.Certificate != nil {
+		gauge("tls_expiry_seconds", src.Certificate().Seconds())
+	}
+	if src.Stale != nil {
+		gauge("reload_failed", flag(src.Stale()))
 	}
 	if src.SourceLag != nil {
 		for name, lag := range src.SourceLag() {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -69,17 +70,18 @@ func appendBars(out []byte, bars []scheduler.Bar) []byte {
 	return append(out, `]}`...)
 }
 
-func (s *Server) deadLetters(c *call) error { return s.page(c, s.shard.DeadLetters, true) }
+func (s *Server) deadLetters(c *call) error { return s.page(c, c.shard.DeadLetters, true) }
 
 func (s *Server) retryDead(c *call) error {
 	id, err := c.id()
 	if err != nil {
 		return err
 	}
+	c.change.ID = string(id)
 	if err := c.nothing(); err != nil {
 		return err
 	}
-	receipt, err := s.shard.RetryDead(c.lasting(), id)
+	receipt, err := c.shard.RetryDead(c.lasting(), id)
 	if err == nil {
 		err = receipt.Err
 	}
@@ -95,10 +97,11 @@ func (s *Server) deleteDead(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.change.ID = string(id)
 	if err := c.nothing(); err != nil {
 		return err
 	}
-	if err := s.shard.DeleteDead(c.lasting(), id); err != nil {
+	if err := c.shard.DeleteDead(c.lasting(), id); err != nil {
 		return err
 	}
 	return c.answer(deleted{ID: id, Result: "DELETED"})
@@ -134,7 +137,7 @@ type targetStatus struct {
 }
 
 func (s *Server) targets(c *call) error {
-	list, err := s.shard.Targets(c.Context())
+	list, err := c.shard.Targets(c.Context())
 	if err != nil {
 		return err
 	}
@@ -162,19 +165,22 @@ func (s *Server) setPaused(c *call, paused bool) error {
 	if err != nil {
 		return err
 	}
-	if err := s.pauseTarget(c.lasting(), target, paused); err != nil {
+	c.change.Target = string(target)
+	if err := pauseTarget(c.lasting(), c.shard, target, paused); err != nil {
 		return err
 	}
 	return c.answer(pauseReply{target, paused})
 }
 
 // pauseTarget checks the form only: a target that is no longer allowed may still have messages.
-func (s *Server) pauseTarget(ctx context.Context, target delay.Target, paused bool) error {
+func pauseTarget(
+	ctx context.Context, shard access.Shard, target delay.Target, paused bool,
+) error {
 	form := wire.Rules{HasBroker: func(string, string) bool { return true }}
 	if err := form.Target(target); err != nil {
 		return err
 	}
-	return s.shard.SetPaused(ctx, target, paused)
+	return shard.SetPaused(ctx, target, paused)
 }
 
 // statusReply is GET /v1/status.
@@ -244,7 +250,7 @@ func booksReplyOf(st *scheduler.Status) booksReply {
 }
 
 func (s *Server) status(c *call) error {
-	st := s.shard.Status()
+	st := c.shard.Status()
 	reply := statusReply{
 		Version: s.opts.Version, Cluster: st.ClusterID, Shard: st.Shard, Epoch: st.Epoch,
 		Watermark: st.Watermark.Due.String(), WatermarkMS: st.Watermark.Due,
@@ -269,8 +275,8 @@ func (s *Server) confirmClock(c *call) error {
 	if err := c.nothing(); err != nil {
 		return err
 	}
-	s.shard.ConfirmClock()
-	return c.answer(clockReplyOf(s.shard.Status().Clock))
+	c.shard.ConfirmClock()
+	return c.answer(clockReplyOf(c.shard.Status().Clock))
 }
 
 type healthReply struct {

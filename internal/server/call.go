@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
+	"github.com/cicadamq/cicada/internal/server/audit"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -44,6 +46,10 @@ type call struct {
 	params   url.Values
 	mem      *work
 	reserved int64 // of Server.inflight
+
+	caller *access.Caller
+	shard  access.Shard // as the caller may see it, once admitted (W6)
+	change audit.Entry  // what the handler tells of it
 }
 
 // memory is the call's pooled memory.

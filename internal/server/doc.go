@@ -19,10 +19,13 @@
 //	W4  In a stream every whole line that was received is stored even if the client has vanished,
 //	    and a line that was cut never is.
 //	W5  Bytes of requests in flight are bounded by Options.MaxInflightBytes.
-//	W6  Every route and every procedure has a scope; without a token of that scope nothing behind it
-//	    runs, once tokens are configured.
+//	W6  Every route and every procedure has a rule, a scope and what it reaches; nothing behind it
+//	    runs for a caller that the rule does not admit, and what runs sees the shard as this caller
+//	    may see it (package access).
 //	W7  After Drain begins no message is accepted and no new one is leased, while acks, nacks and
 //	    reads go on.
+//	W8  The audit is told of every change by an operator, and of every one that is refused to a known
+//	    caller.
 //
 // # Concurrency
 //

@@ -12,16 +12,15 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
 // Kinds of errors that only the front end knows.
 var (
-	errUnauthenticated  = errors.New("unauthenticated")
-	errPermissionDenied = errors.New("permission denied")
-	errMethod           = errors.New("method not allowed")
-	errInternal         = errors.New("internal error")
+	errMethod   = errors.New("method not allowed")
+	errInternal = errors.New("internal error")
 )
 
 // kind is what an error is to the outside.
@@ -46,8 +45,8 @@ var kinds = [...]kind{
 	{delay.ErrClosed, connect.CodeUnavailable, http.StatusServiceUnavailable},
 	{delay.ErrFenced, connect.CodeUnavailable, http.StatusServiceUnavailable},
 	{delay.ErrCorrupt, connect.CodeDataLoss, http.StatusInternalServerError},
-	{errUnauthenticated, connect.CodeUnauthenticated, http.StatusUnauthorized},
-	{errPermissionDenied, connect.CodePermissionDenied, http.StatusForbidden},
+	{access.ErrUnauthenticated, connect.CodeUnauthenticated, http.StatusUnauthorized},
+	{access.ErrDenied, connect.CodePermissionDenied, http.StatusForbidden},
 	{errMethod, connect.CodeUnimplemented, http.StatusMethodNotAllowed},
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, http.StatusGatewayTimeout},
 	{context.Canceled, connect.CodeCanceled, 499},

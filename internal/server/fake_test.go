@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
@@ -174,5 +175,5 @@ func (f *fakeShard) Status() scheduler.Status { return f.status }
 
 func (f *fakeShard) ConfirmClock() { f.status.Clock.Held = false }
 
-var _ Shard = (*fakeShard)(nil)
-var _ Shard = (*scheduler.Shard)(nil)
+var _ access.Shard = (*fakeShard)(nil)
+var _ access.Shard = (*scheduler.Shard)(nil)

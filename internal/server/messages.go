@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -23,11 +24,11 @@ func (s *Server) send(c *call) error {
 		return err
 	}
 	m := c.memory()
-	if err := m.dec.Messages(body, s.shard.Now(), &m.batch); err != nil {
+	if err := m.dec.Messages(body, c.shard.Now(), &m.batch); err != nil {
 		s.rejected(err)
 		return err
 	}
-	if err := s.accept(c.lasting(), m); err != nil {
+	if err := s.accept(c.lasting(), c.shard, m); err != nil {
 		return err
 	}
 	out := m.out[:0]
@@ -52,11 +53,11 @@ func (s *Server) singleError(m *work) error {
 }
 
 // accept hands the good drafts of the batch to the shard and counts the others.
-func (s *Server) accept(ctx context.Context, m *work) error {
+func (s *Server) accept(ctx context.Context, shard access.Shard, m *work) error {
 	if s.prepare(m); len(m.receipts) == 0 {
 		return nil
 	}
-	return s.shard.Accept(ctx, m.batch.Drafts, m.receipts)
+	return shard.Accept(ctx, m.batch.Drafts, m.receipts)
 }
 
 // prepare counts the refused messages of the batch and makes room for the receipts of the others.
@@ -113,7 +114,7 @@ func (s *Server) reserve(c *call) error {
 	if err := c.nothing(); err != nil {
 		return err
 	}
-	ids, err := s.shard.Reserve(c.Context(), n)
+	ids, err := c.shard.Reserve(c.Context(), n)
 	if err != nil {
 		return err
 	}
@@ -146,7 +147,7 @@ func (s *Server) get(c *call) error {
 	if err != nil {
 		return err
 	}
-	info, err := s.shard.Get(c.Context(), id, body)
+	info, err := c.shard.Get(c.Context(), id, body)
 	if err != nil {
 		return err
 	}
@@ -155,7 +156,7 @@ func (s *Server) get(c *call) error {
 }
 
 func (s *Server) list(c *call) error {
-	return s.page(c, s.shard.List, false)
+	return s.page(c, c.shard.List, false)
 }
 
 type pager func(ctx context.Context, f scheduler.Filter, limit int, token string) (
@@ -221,7 +222,7 @@ func (s *Server) reschedule(c *call) error {
 	if err != nil {
 		return err
 	}
-	due, err := wire.DecodePatch(body, s.shard.Now())
+	due, err := wire.DecodePatch(body, c.shard.Now())
 	if err != nil {
 		return err
 	}
@@ -234,11 +235,12 @@ func (s *Server) change(c *call, req scheduler.ChangeRequest) error {
 	if err != nil {
 		return err
 	}
-	req.ID = id
-	res, err := s.changeOne(c.lasting(), req)
+	req.ID, c.change.ID = id, string(id)
+	res, err := changeOne(c.lasting(), c.shard, req)
 	if err != nil {
 		return err
 	}
+	c.change.Answer = res.Verdict.String()
 	status, code := http.StatusOK, ""
 	switch res.Verdict {
 	case scheduler.TooLate:
@@ -253,10 +255,10 @@ func (s *Server) change(c *call, req scheduler.ChangeRequest) error {
 }
 
 // changeOne makes one change. An error means that there is no verdict.
-func (s *Server) changeOne(ctx context.Context, req scheduler.ChangeRequest) (
+func changeOne(ctx context.Context, shard access.Shard, req scheduler.ChangeRequest) (
 	scheduler.ChangeResult, error) {
 	requests, results := [1]scheduler.ChangeRequest{req}, [1]scheduler.ChangeResult{}
-	if err := s.shard.Change(ctx, requests[:], results[:]); err != nil {
+	if err := shard.Change(ctx, requests[:], results[:]); err != nil {
 		return results[0], err
 	}
 	return results[0], results[0].Err

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -92,10 +93,10 @@ func TestOpenAPIRoutes(t *testing.T) {
 		require.True(t, ok, "%s %s is not documented", rt.method, rt.path)
 		require.False(t, ids[op.OperationID], op.OperationID)
 		ids[op.OperationID] = true
-		if rt.scope == scopePublic {
+		if rt.rule.Scope == access.Public {
 			require.NotNil(t, op.Security)
 		} else {
-			require.Contains(t, op.Description, "scope "+rt.scope.String()+".", rt.path)
+			require.Contains(t, op.Description, "scope "+rt.rule.Scope.String()+".", rt.path)
 		}
 		var query, path []string
 		for _, p := range op.Parameters {
@@ -238,7 +239,7 @@ func TestOpenAPIReplies(t *testing.T) {
 		RoutingKey: "k", Headers: []delay.Header{{Name: "a", Value: "b"}}, Size: 1, Generation: 1,
 		Body: []byte{0xff}, Reason: "refused", LastError: "404", DiedAt: fakeNow}
 	type sample struct{ method, path, body string }
-	try := func(f Shard, samples ...sample) {
+	try := func(f access.Shard, samples ...sample) {
 		srv := New(f, Options{Tier: fakeTier})
 		for _, sm := range samples {
 			route, _, _ := strings.Cut(sm.path, "?")

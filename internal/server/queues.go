@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/broker/pull"
+	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -32,7 +33,7 @@ func (s *Server) pull(c *call) error {
 	if err != nil {
 		return err
 	}
-	leases, err := s.lease(c.Context(), queue, req)
+	leases, err := s.lease(c.Context(), c.shard, queue, req)
 	if err != nil {
 		return err
 	}
@@ -42,14 +43,14 @@ func (s *Server) pull(c *call) error {
 
 // lease waits for messages until there is one, the wait is over, the client has gone or a drain
 // begins (W7).
-func (s *Server) lease(ctx context.Context, queue string, req wire.Pull) (
+func (s *Server) lease(ctx context.Context, shard access.Shard, queue string, req wire.Pull) (
 	[]scheduler.Lease, error) {
 	ctx, end, ok := s.polls.begin(ctx)
 	if !ok {
 		return nil, errDraining
 	}
 	defer end()
-	leases, err := s.shard.Pull(ctx, queue, req.Max, req.Wait, req.Lease)
+	leases, err := shard.Pull(ctx, queue, req.Max, req.Wait, req.Lease)
 	if ended(err) && len(leases) == 0 {
 		return nil, nil
 	}
@@ -76,7 +77,7 @@ func (s *Server) settle(c *call, kind scheduler.Settlement) error {
 	req.Queue = queue
 	m := c.memory()
 	m.results = settleResults(m.results, len(req.Receipts))
-	if err := s.shard.Settle(c.lasting(), req, m.results); err != nil {
+	if err := c.shard.Settle(c.lasting(), req, m.results); err != nil {
 		return err
 	}
 	c.reply(wire.AppendSettled(m.out[:0], req.Receipts, m.results))
@@ -94,7 +95,7 @@ func (s *Server) count(c *call) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.shard.Count(c.Context(), f)
+	n, err := c.shard.Count(c.Context(), f)
 	if err != nil {
 		return err
 	}
@@ -119,7 +120,8 @@ func (s *Server) purge(c *call) error {
 	if err != nil {
 		return err
 	}
-	done, err := s.shard.Purge(c.lasting(), f, dryRun)
+	done, err := c.shard.Purge(c.lasting(), f, dryRun)
+	c.purged(f, dryRun, done.Count)
 	if err != nil {
 		return err
 	}
@@ -133,7 +135,7 @@ func (s *Server) next(c *call) error {
 	if err != nil {
 		return err
 	}
-	infos, err := s.shard.Next(c.Context(), limit)
+	infos, err := c.shard.Next(c.Context(), limit)
 	if err != nil {
 		return err
 	}
@@ -168,7 +170,7 @@ func (s *Server) histogram(c *call) error {
 	if err := req.check(); err != nil {
 		return err
 	}
-	bars, err := s.shard.Histogram(c.Context(), req.bucket, req.filter())
+	bars, err := c.shard.Histogram(c.Context(), req.bucket, req.filter())
 	if err != nil {
 		return err
 	}

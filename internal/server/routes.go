@@ -13,12 +13,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 )
 
 // route is one method of one path.
 type route struct {
 	method, path string
-	scope        Scope
+	rule         access.Rule
+	action       string   // of the audit; "" is not written down
 	intake       bool     // refused while draining (W7)
 	query        []string // the parameters that exist
 	serve        func(*Server, *call) error
@@ -26,38 +28,53 @@ type route struct {
 
 var filterParams = []string{"target", "state", "tier", "due_from", "due_to", "id_prefix"}
 
+// The rules of routes and procedures. What is sent and pulled, looked at and changed is restricted
+// to the caller's targets by its view of the shard.
+var (
+	open    = access.Rule{Scope: access.Public, Reach: access.Nothing}
+	mayRead = access.Rule{Scope: access.Read, Reach: access.Targets}
+	mayLook = access.Rule{Scope: access.Read, Reach: access.Whole}
+	maySend = access.Rule{Scope: access.Send, Reach: access.Targets}
+	mayName = access.Rule{Scope: access.Send, Reach: access.Nothing}
+	mayKeep = access.Rule{Scope: access.Admin, Reach: access.Targets}
+	mayRule = access.Rule{Scope: access.Admin, Reach: access.Whole}
+)
+
 // routes is every route of the JSON API. openapi.yaml is tested against it.
 func routes() []route {
 	page := slices.Concat(filterParams, []string{"limit", "page_token"})
+	const id = "/v1/messages/{id}"
 	return []route{
-		{"POST", "/v1/messages", ScopeSend, true, nil, (*Server).send},
-		{"GET", "/v1/messages", ScopeRead, false, page, (*Server).list},
-		{"GET", "/v1/messages/{id}", ScopeRead, false, []string{"body"}, (*Server).get},
-		{"DELETE", "/v1/messages/{id}", ScopeSend, false, []string{"stop"}, (*Server).cancel},
-		{"PATCH", "/v1/messages/{id}", ScopeSend, true, nil, (*Server).reschedule},
-		{"POST", "/v1/messages/{id}/fire", ScopeSend, true, nil, (*Server).fire},
-		{"POST", "/v1/ids", ScopeSend, true, []string{"count"}, (*Server).reserve},
-		{"GET", "/v1/pending/count", ScopeRead, false, filterParams, (*Server).count},
-		{"GET", "/v1/pending/histogram", ScopeRead, false, []string{"bucket", "from", "to"},
+		{"POST", "/v1/messages", maySend, "", true, nil, (*Server).send},
+		{"GET", "/v1/messages", mayRead, "", false, page, (*Server).list},
+		{"GET", id, mayRead, "", false, []string{"body"}, (*Server).get},
+		{"DELETE", id, maySend, "cancel", false, []string{"stop"}, (*Server).cancel},
+		{"PATCH", id, maySend, "reschedule", true, nil, (*Server).reschedule},
+		{"POST", id + "/fire", maySend, "fire", true, nil, (*Server).fire},
+		{"POST", "/v1/ids", mayName, "", true, []string{"count"}, (*Server).reserve},
+		{"GET", "/v1/pending/count", mayRead, "", false, filterParams, (*Server).count},
+		{"GET", "/v1/pending/histogram", mayRead, "", false, []string{"bucket", "from", "to"},
 			(*Server).histogram},
-		{"GET", "/v1/pending/next", ScopeRead, false, []string{"limit"}, (*Server).next},
-		{"POST", "/v1/pending/purge", ScopeAdmin, true, nil, (*Server).purge},
-		{"POST", "/v1/queues/{queue}/pull", ScopeSend, false, nil, (*Server).pull},
-		{"POST", "/v1/queues/{queue}/ack", ScopeSend, false, nil, (*Server).ack},
-		{"POST", "/v1/queues/{queue}/nack", ScopeSend, false, nil, (*Server).nack},
-		{"POST", "/v1/queues/{queue}/extend", ScopeSend, false, nil, (*Server).extend},
-		{"GET", "/v1/dead-letters", ScopeRead, false, page, (*Server).deadLetters},
-		{"POST", "/v1/dead-letters/{id}/retry", ScopeAdmin, true, nil, (*Server).retryDead},
-		{"DELETE", "/v1/dead-letters/{id}", ScopeAdmin, false, nil, (*Server).deleteDead},
-		{"GET", "/v1/targets", ScopeRead, false, nil, (*Server).targets},
-		{"POST", "/v1/targets/pause", ScopeAdmin, false, nil, (*Server).pause},
-		{"POST", "/v1/targets/resume", ScopeAdmin, false, nil, (*Server).resume},
-		{"GET", "/v1/status", ScopeRead, false, nil, (*Server).status},
-		{"GET", "/v1/tier", ScopeRead, false, nil, (*Server).tier},
-		{"POST", "/v1/clock/confirm", ScopeAdmin, false, nil, (*Server).confirmClock},
-		{"GET", "/healthz", scopePublic, false, nil, (*Server).health},
-		{"GET", "/readyz", scopePublic, false, nil, (*Server).ready},
-		{"GET", "/metrics", ScopeRead, false, nil, (*Server).metrics},
+		{"GET", "/v1/pending/next", mayRead, "", false, []string{"limit"}, (*Server).next},
+		{"POST", "/v1/pending/purge", mayKeep, "purge", true, nil, (*Server).purge},
+		{"POST", "/v1/queues/{queue}/pull", maySend, "", false, nil, (*Server).pull},
+		{"POST", "/v1/queues/{queue}/ack", maySend, "", false, nil, (*Server).ack},
+		{"POST", "/v1/queues/{queue}/nack", maySend, "", false, nil, (*Server).nack},
+		{"POST", "/v1/queues/{queue}/extend", maySend, "", false, nil, (*Server).extend},
+		{"GET", "/v1/dead-letters", mayRead, "", false, page, (*Server).deadLetters},
+		{"POST", "/v1/dead-letters/{id}/retry", mayKeep, "retry_dead_letter", true, nil,
+			(*Server).retryDead},
+		{"DELETE", "/v1/dead-letters/{id}", mayKeep, "delete_dead_letter", false, nil,
+			(*Server).deleteDead},
+		{"GET", "/v1/targets", mayRead, "", false, nil, (*Server).targets},
+		{"POST", "/v1/targets/pause", mayKeep, "pause", false, nil, (*Server).pause},
+		{"POST", "/v1/targets/resume", mayKeep, "resume", false, nil, (*Server).resume},
+		{"GET", "/v1/status", mayLook, "", false, nil, (*Server).status},
+		{"GET", "/v1/tier", mayLook, "", false, nil, (*Server).tier},
+		{"POST", "/v1/clock/confirm", mayRule, "confirm_clock", false, nil, (*Server).confirmClock},
+		{"GET", "/healthz", open, "", false, nil, (*Server).health},
+		{"GET", "/readyz", open, "", false, nil, (*Server).ready},
+		{"GET", "/metrics", mayLook, "", false, nil, (*Server).metrics},
 	}
 }
 
@@ -98,7 +115,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			}
 		}()
 		if err := origin.Check(r); err != nil {
-			s.writeError(w, fmt.Errorf("%w: %w", errPermissionDenied, err))
+			s.writeError(w, fmt.Errorf("%w: %w", access.ErrDenied, err))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -109,10 +126,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 func (s *Server) serve(rt route, w http.ResponseWriter, r *http.Request) {
 	c := &call{Request: r, w: w, server: s}
 	defer c.release()
-	err := s.authorize(r, rt.scope)
-	if err == nil && rt.intake && s.Draining() {
-		err = errDraining
-	}
+	err := c.admit(rt.rule, rt.action, rt.intake)
 	if err == nil {
 		err = c.parseQuery(rt.query)
 	}
@@ -122,6 +136,7 @@ func (s *Server) serve(rt route, w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.writeError(w, err)
 	}
+	c.account(err)
 }
 
 var errDraining = fmt.Errorf("%w: shutting down", delay.ErrUnavailable)

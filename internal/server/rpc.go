@@ -17,39 +17,41 @@ import (
 	cicadav1 "github.com/cicadamq/cicada/api/cicada/v1"
 	"github.com/cicadamq/cicada/api/cicada/v1/cicadav1connect"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 )
 
 // procedure is what guards one method of the service.
 type procedure struct {
-	scope  Scope
-	intake bool // refused while draining (W7)
+	rule   access.Rule
+	action string // of the audit; "" is not written down
+	intake bool   // refused while draining (W7)
 }
 
 // procedures is every method of the service. A test compares it with the proto.
 func procedures() map[string]procedure {
 	return map[string]procedure{
-		cicadav1connect.SchedulerSendProcedure:             {ScopeSend, true},
-		cicadav1connect.SchedulerReserveProcedure:          {ScopeSend, true},
-		cicadav1connect.SchedulerGetProcedure:              {ScopeRead, false},
-		cicadav1connect.SchedulerListProcedure:             {ScopeRead, false},
-		cicadav1connect.SchedulerCancelProcedure:           {ScopeSend, false},
-		cicadav1connect.SchedulerRescheduleProcedure:       {ScopeSend, true},
-		cicadav1connect.SchedulerFireProcedure:             {ScopeSend, true},
-		cicadav1connect.SchedulerCountProcedure:            {ScopeRead, false},
-		cicadav1connect.SchedulerHistogramProcedure:        {ScopeRead, false},
-		cicadav1connect.SchedulerNextProcedure:             {ScopeRead, false},
-		cicadav1connect.SchedulerPurgeProcedure:            {ScopeAdmin, true},
-		cicadav1connect.SchedulerPullProcedure:             {ScopeSend, false},
-		cicadav1connect.SchedulerAckProcedure:              {ScopeSend, false},
-		cicadav1connect.SchedulerNackProcedure:             {ScopeSend, false},
-		cicadav1connect.SchedulerExtendProcedure:           {ScopeSend, false},
-		cicadav1connect.SchedulerListDeadLettersProcedure:  {ScopeRead, false},
-		cicadav1connect.SchedulerRetryDeadLetterProcedure:  {ScopeAdmin, true},
-		cicadav1connect.SchedulerDeleteDeadLetterProcedure: {ScopeAdmin, false},
-		cicadav1connect.SchedulerListTargetsProcedure:      {ScopeRead, false},
-		cicadav1connect.SchedulerPauseProcedure:            {ScopeAdmin, false},
-		cicadav1connect.SchedulerResumeProcedure:           {ScopeAdmin, false},
-		cicadav1connect.SchedulerStatusProcedure:           {ScopeRead, false},
+		cicadav1connect.SchedulerSendProcedure:             {maySend, "", true},
+		cicadav1connect.SchedulerReserveProcedure:          {mayName, "", true},
+		cicadav1connect.SchedulerGetProcedure:              {mayRead, "", false},
+		cicadav1connect.SchedulerListProcedure:             {mayRead, "", false},
+		cicadav1connect.SchedulerCancelProcedure:           {maySend, "cancel", false},
+		cicadav1connect.SchedulerRescheduleProcedure:       {maySend, "reschedule", true},
+		cicadav1connect.SchedulerFireProcedure:             {maySend, "fire", true},
+		cicadav1connect.SchedulerCountProcedure:            {mayRead, "", false},
+		cicadav1connect.SchedulerHistogramProcedure:        {mayRead, "", false},
+		cicadav1connect.SchedulerNextProcedure:             {mayRead, "", false},
+		cicadav1connect.SchedulerPurgeProcedure:            {mayKeep, "purge", true},
+		cicadav1connect.SchedulerPullProcedure:             {maySend, "", false},
+		cicadav1connect.SchedulerAckProcedure:              {maySend, "", false},
+		cicadav1connect.SchedulerNackProcedure:             {maySend, "", false},
+		cicadav1connect.SchedulerExtendProcedure:           {maySend, "", false},
+		cicadav1connect.SchedulerListDeadLettersProcedure:  {mayRead, "", false},
+		cicadav1connect.SchedulerRetryDeadLetterProcedure:  {mayKeep, "retry_dead_letter", true},
+		cicadav1connect.SchedulerDeleteDeadLetterProcedure: {mayKeep, "delete_dead_letter", false},
+		cicadav1connect.SchedulerListTargetsProcedure:      {mayRead, "", false},
+		cicadav1connect.SchedulerPauseProcedure:            {mayKeep, "pause", false},
+		cicadav1connect.SchedulerResumeProcedure:           {mayKeep, "resume", false},
+		cicadav1connect.SchedulerStatusProcedure:           {mayLook, "", false},
 	}
 }
 
@@ -80,10 +82,7 @@ func (s *Server) mountRPC(mux *http.ServeMux) {
 		}
 		c := &call{Request: r, w: w, server: s}
 		defer c.release()
-		err := s.authorize(r, p.scope)
-		if err == nil && p.intake && s.Draining() {
-			err = errDraining
-		}
+		err := c.admit(p.rule, p.action, p.intake)
 		if err == nil {
 			size := r.ContentLength
 			if size < 0 {
@@ -93,13 +92,26 @@ func (s *Server) mountRPC(mux *http.ServeMux) {
 		}
 		switch {
 		case err == nil:
-			handler.ServeHTTP(w, r)
+			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+			return // intercept has accounted for it
 		case refuse.IsSupported(r):
 			_ = refuse.Write(w, r, s.connectError(err)) // the client is gone: nobody's error
 		default:
 			s.writeError(w, err)
 		}
+		c.account(err)
 	})
+}
+
+type callKey struct{}
+
+// callOf is the call that a method of the service serves. Without one nothing was admitted.
+func callOf(ctx context.Context) *call {
+	c, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		panic("BUG: a procedure without its call")
+	}
+	return c
 }
 
 // intercept refuses unknown fields (W3) and describes errors.
@@ -109,6 +121,7 @@ func (s *Server) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 			return nil, s.connectError(fmt.Errorf("%w: unknown field", delay.ErrInvalid))
 		}
 		res, err := next(ctx, req)
+		callOf(ctx).account(err)
 		if err != nil {
 			return nil, s.connectError(err)
 		}

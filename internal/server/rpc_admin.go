@@ -18,10 +18,11 @@ func (r *rpc) RetryDeadLetter(ctx context.Context,
 	req *connect.Request[cicadav1.RetryDeadLetterRequest]) (
 	*connect.Response[cicadav1.RetryDeadLetterResponse], error) {
 	id := delay.ID(req.Msg.GetId())
+	callOf(ctx).change.ID = string(id)
 	if err := wire.CheckID(id); err != nil {
 		return nil, err
 	}
-	receipt, err := r.s.shard.RetryDead(context.WithoutCancel(ctx), id)
+	receipt, err := callOf(ctx).shard.RetryDead(context.WithoutCancel(ctx), id)
 	if err == nil {
 		err = receipt.Err
 	}
@@ -37,10 +38,11 @@ func (r *rpc) DeleteDeadLetter(ctx context.Context,
 	req *connect.Request[cicadav1.DeleteDeadLetterRequest]) (
 	*connect.Response[cicadav1.DeleteDeadLetterResponse], error) {
 	id := delay.ID(req.Msg.GetId())
+	callOf(ctx).change.ID = string(id)
 	if err := wire.CheckID(id); err != nil {
 		return nil, err
 	}
-	if err := r.s.shard.DeleteDead(context.WithoutCancel(ctx), id); err != nil {
+	if err := callOf(ctx).shard.DeleteDead(context.WithoutCancel(ctx), id); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&cicadav1.DeleteDeadLetterResponse{}), nil
@@ -49,7 +51,7 @@ func (r *rpc) DeleteDeadLetter(ctx context.Context,
 // ListTargets implements the service.
 func (r *rpc) ListTargets(ctx context.Context, _ *connect.Request[cicadav1.ListTargetsRequest]) (
 	*connect.Response[cicadav1.ListTargetsResponse], error) {
-	list, err := r.s.shard.Targets(ctx)
+	list, err := callOf(ctx).shard.Targets(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +66,7 @@ func (r *rpc) ListTargets(ctx context.Context, _ *connect.Request[cicadav1.ListT
 // Pause implements the service.
 func (r *rpc) Pause(ctx context.Context, req *connect.Request[cicadav1.PauseRequest]) (
 	*connect.Response[cicadav1.PauseResponse], error) {
-	err := r.s.pauseTarget(context.WithoutCancel(ctx), delay.Target(req.Msg.GetTarget()), true)
-	if err != nil {
+	if err := r.setPaused(ctx, req.Msg.GetTarget(), true); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&cicadav1.PauseResponse{}), nil
@@ -74,17 +75,22 @@ func (r *rpc) Pause(ctx context.Context, req *connect.Request[cicadav1.PauseRequ
 // Resume implements the service.
 func (r *rpc) Resume(ctx context.Context, req *connect.Request[cicadav1.ResumeRequest]) (
 	*connect.Response[cicadav1.ResumeResponse], error) {
-	err := r.s.pauseTarget(context.WithoutCancel(ctx), delay.Target(req.Msg.GetTarget()), false)
-	if err != nil {
+	if err := r.setPaused(ctx, req.Msg.GetTarget(), false); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&cicadav1.ResumeResponse{}), nil
 }
 
+func (r *rpc) setPaused(ctx context.Context, target string, paused bool) error {
+	c := callOf(ctx)
+	c.change.Target = target
+	return pauseTarget(context.WithoutCancel(ctx), c.shard, delay.Target(target), paused)
+}
+
 // Status implements the service.
-func (r *rpc) Status(context.Context, *connect.Request[cicadav1.StatusRequest]) (
+func (r *rpc) Status(ctx context.Context, _ *connect.Request[cicadav1.StatusRequest]) (
 	*connect.Response[cicadav1.StatusResponse], error) {
-	st := r.s.shard.Status()
+	st := callOf(ctx).shard.Status()
 	level := func(l scheduler.LevelStatus) *cicadav1.LevelStatus {
 		return &cicadav1.LevelStatus{Messages: l.Messages, Bytes: l.Bytes}
 	}

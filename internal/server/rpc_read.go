@@ -21,7 +21,7 @@ func (r *rpc) Get(ctx context.Context, req *connect.Request[cicadav1.GetRequest]
 	if err := wire.CheckID(id); err != nil {
 		return nil, err
 	}
-	info, err := r.s.shard.Get(ctx, id, req.Msg.GetBody())
+	info, err := callOf(ctx).shard.Get(ctx, id, req.Msg.GetBody())
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func limitOf(n uint32) (int, error) {
 // List implements the service.
 func (r *rpc) List(ctx context.Context, req *connect.Request[cicadav1.ListRequest]) (
 	*connect.Response[cicadav1.ListResponse], error) {
-	infos, token, err := pageOf(ctx, r.s.shard.List, req.Msg)
+	infos, token, err := pageOf(ctx, callOf(ctx).shard.List, req.Msg)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (r *rpc) List(ctx context.Context, req *connect.Request[cicadav1.ListReques
 func (r *rpc) ListDeadLetters(ctx context.Context,
 	req *connect.Request[cicadav1.ListDeadLettersRequest]) (
 	*connect.Response[cicadav1.ListDeadLettersResponse], error) {
-	infos, token, err := pageOf(ctx, r.s.shard.DeadLetters, req.Msg)
+	infos, token, err := pageOf(ctx, callOf(ctx).shard.DeadLetters, req.Msg)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (r *rpc) Count(ctx context.Context, req *connect.Request[cicadav1.CountRequ
 	if err != nil {
 		return nil, err
 	}
-	n, err := r.s.shard.Count(ctx, f)
+	n, err := callOf(ctx).shard.Count(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,9 @@ func (r *rpc) Purge(ctx context.Context, req *connect.Request[cicadav1.PurgeRequ
 	if err != nil {
 		return nil, err
 	}
-	done, err := r.s.shard.Purge(context.WithoutCancel(ctx), f, req.Msg.GetDryRun())
+	c := callOf(ctx)
+	done, err := c.shard.Purge(context.WithoutCancel(ctx), f, req.Msg.GetDryRun())
+	c.purged(f, req.Msg.GetDryRun(), done.Count)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +196,7 @@ func (r *rpc) Histogram(ctx context.Context, req *connect.Request[cicadav1.Histo
 	if err := h.check(); err != nil {
 		return nil, err
 	}
-	bars, err := r.s.shard.Histogram(ctx, h.bucket, h.filter())
+	bars, err := callOf(ctx).shard.Histogram(ctx, h.bucket, h.filter())
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +215,7 @@ func (r *rpc) Next(ctx context.Context, req *connect.Request[cicadav1.NextReques
 	if err != nil {
 		return nil, err
 	}
-	infos, err := r.s.shard.Next(ctx, limit)
+	infos, err := callOf(ctx).shard.Next(ctx, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +244,7 @@ func (r *rpc) Pull(ctx context.Context, req *connect.Request[cicadav1.PullReques
 	if _, err := pull.ParseQueue(req.Msg.GetQueue()); err != nil {
 		return nil, err
 	}
-	leases, err := r.s.lease(ctx, req.Msg.GetQueue(), p)
+	leases, err := r.s.lease(ctx, callOf(ctx).shard, req.Msg.GetQueue(), p)
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +315,7 @@ func (r *rpc) settle(ctx context.Context, req scheduler.SettleRequest) (
 		return nil, err
 	}
 	results := make([]scheduler.SettleResult, len(req.Receipts))
-	if err := r.s.shard.Settle(context.WithoutCancel(ctx), req, results); err != nil {
+	if err := callOf(ctx).shard.Settle(context.WithoutCancel(ctx), req, results); err != nil {
 		return nil, err
 	}
 	out := make([]*cicadav1.SettleResult, len(results))

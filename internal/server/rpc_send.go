@@ -51,7 +51,7 @@ func (r *rpc) send(ctx context.Context, messages []*cicadav1.Message, m *work) e
 		r.s.rejected(err)
 		return err
 	}
-	now := r.s.shard.Now()
+	now := callOf(ctx).shard.Now()
 	var checked delay.Target // batches repeat targets
 	for _, msg := range messages {
 		m.batch.Add(func(draft *delay.Draft) error {
@@ -68,7 +68,7 @@ func (r *rpc) send(ctx context.Context, messages []*cicadav1.Message, m *work) e
 			return r.s.rules.Resolve(it, now)
 		})
 	}
-	return r.s.accept(context.WithoutCancel(ctx), m)
+	return r.s.accept(context.WithoutCancel(ctx), callOf(ctx).shard, m)
 }
 
 // itemOf reads a message into draft, checking each field like the JSON API does.
@@ -200,7 +200,7 @@ func (r *rpc) Reserve(ctx context.Context, req *connect.Request[cicadav1.Reserve
 	if n > mostIDs {
 		return nil, delay.Invalid("count", "want 1 to %d", mostIDs)
 	}
-	ids, err := r.s.shard.Reserve(ctx, n)
+	ids, err := callOf(ctx).shard.Reserve(ctx, n)
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +254,7 @@ func (r *rpc) Reschedule(ctx context.Context, req *connect.Request[cicadav1.Resc
 	if err != nil {
 		return nil, err
 	}
-	due, err := it.Due(r.s.shard.Now())
+	due, err := it.Due(callOf(ctx).shard.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -282,8 +282,12 @@ func (r *rpc) change(ctx context.Context, id string, kind scheduler.Change, due 
 	if err := wire.CheckID(delay.ID(id)); err != nil {
 		return scheduler.ChangeResult{}, err
 	}
-	return r.s.changeOne(context.WithoutCancel(ctx),
+	c := callOf(ctx)
+	c.change.ID = id
+	res, err := changeOne(context.WithoutCancel(ctx), c.shard,
 		scheduler.ChangeRequest{ID: delay.ID(id), Change: kind, Due: due})
+	c.change.Answer = res.Verdict.String()
+	return res, err
 }
 
 // verdictOf has the numbers of the proto: they begin alike.

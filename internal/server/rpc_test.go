@@ -16,6 +16,7 @@ import (
 	cicadav1 "github.com/cicadamq/cicada/api/cicada/v1"
 	"github.com/cicadamq/cicada/api/cicada/v1/cicadav1connect"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
@@ -153,7 +154,8 @@ func testReads(t *testing.T, c cicadav1connect.SchedulerClient) {
 // be refused, never half understood (W3).
 func TestRPCErrors(t *testing.T) {
 	f := newFake()
-	s := New(f, Options{Tokens: []Token{NewToken("t", ScopeSend)}})
+	s := New(f, Options{Gate: access.NewGate(access.Credentials{
+		Tokens: []access.Token{access.NewToken("t", "t", access.Send)}}, nil)})
 	for name, c := range clients(t, s) {
 		_, err := c.Send(context.Background(), connect.NewRequest(&cicadav1.SendRequest{}))
 		require.Equal(t, connect.CodeUnauthenticated, connect.CodeOf(err), name)
@@ -221,7 +223,8 @@ func TestRPCRefusals(t *testing.T) {
 		change(m)
 		f := newFake()
 		r := rpc{New(f, Options{})}
-		res, err := r.Send(context.Background(), connect.NewRequest(&cicadav1.SendRequest{Messages: []*cicadav1.Message{good(), m}}))
+		ctx := context.WithValue(context.Background(), callKey{}, &call{server: r.s, shard: f})
+		res, err := r.Send(ctx, connect.NewRequest(&cicadav1.SendRequest{Messages: []*cicadav1.Message{good(), m}}))
 		require.NoError(t, err)
 		require.NotNil(t, res.Msg.Results[0].GetReceipt(), field)
 		require.Equal(t, field, res.Msg.Results[1].GetError().GetField(), res.Msg.Results[1])

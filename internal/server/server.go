@@ -13,9 +13,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
+	"github.com/cicadamq/cicada/internal/server/audit"
 	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/internal/server/wire"
-	"github.com/cicadamq/cicada/scheduler"
 )
 
 // Limits of a connection and of the memory of requests.
@@ -33,60 +34,6 @@ const (
 	defaultInflightBytes = 256 << 20
 )
 
-// Shard is what the front end needs of a *scheduler.Shard; see there for the meaning.
-type Shard interface {
-	Intake
-	Reader
-	Changer
-	Consumer
-	Keeper
-}
-
-// Intake accepts messages.
-type Intake interface {
-	Now() delay.Due
-	Accept(ctx context.Context, drafts []delay.Draft, receipts []scheduler.Receipt) error
-	Reserve(ctx context.Context, n int) ([]delay.ID, error)
-}
-
-// Reader looks at messages.
-type Reader interface {
-	Get(ctx context.Context, id delay.ID, withBody bool) (scheduler.Info, error)
-	List(ctx context.Context, f scheduler.Filter, limit int, token string) (
-		[]scheduler.Info, string, error)
-	Count(ctx context.Context, f scheduler.Filter) (int64, error)
-	Histogram(ctx context.Context, bucket time.Duration, f scheduler.Filter) (
-		[]scheduler.Bar, error)
-	Next(ctx context.Context, limit int) ([]scheduler.Info, error)
-}
-
-// Changer changes messages that wait.
-type Changer interface {
-	Change(ctx context.Context, requests []scheduler.ChangeRequest,
-		results []scheduler.ChangeResult) error
-	Purge(ctx context.Context, f scheduler.Filter, dryRun bool) (scheduler.PurgeResult, error)
-}
-
-// Consumer hands messages to pullers.
-type Consumer interface {
-	Pull(ctx context.Context, queue string, most int, wait, lease time.Duration) (
-		[]scheduler.Lease, error)
-	Settle(ctx context.Context, req scheduler.SettleRequest,
-		results []scheduler.SettleResult) error
-	DeadLetters(ctx context.Context, f scheduler.Filter, limit int, token string) (
-		[]scheduler.Info, string, error)
-	RetryDead(ctx context.Context, id delay.ID) (scheduler.Receipt, error)
-	DeleteDead(ctx context.Context, id delay.ID) error
-}
-
-// Keeper is for operators.
-type Keeper interface {
-	Targets(ctx context.Context) ([]scheduler.TargetStatus, error)
-	SetPaused(ctx context.Context, target delay.Target, paused bool) error
-	Status() scheduler.Status
-	ConfirmClock()
-}
-
 // Options are what the front end needs besides the shard. The zero value serves, without auth.
 type Options struct {
 	Version string
@@ -100,8 +47,10 @@ type Options struct {
 	// CheckTarget refuses targets that can never work, with a *delay.FieldError for "target": it is
 	// called with well-formed targets of every kind. nil accepts them. It does no I/O.
 	CheckTarget func(delay.Target) error
-	// Tokens may call. Without any, everybody may.
-	Tokens []Token
+	// Gate names the callers and refuses them. nil: everybody may do everything.
+	Gate *access.Gate
+	// Audit is told of each change by an operator. nil: nobody is.
+	Audit func(audit.Entry)
 	// MaxInflightBytes bounds the bytes of requests being served; beyond it 429. Default 256 MiB.
 	MaxInflightBytes int64
 	// Tier tells of the cold tier. nil: there is none.
@@ -117,7 +66,7 @@ type Options struct {
 
 // Server is the front end of one shard.
 type Server struct {
-	shard Shard
+	shard access.Shard // of everybody: handlers use the one of their call (W6)
 	opts  Options
 	rules wire.Rules
 	log   *zap.Logger
@@ -129,7 +78,7 @@ type Server struct {
 }
 
 // New is the front end of shard.
-func New(shard Shard, opts Options) *Server {
+func New(shard access.Shard, opts Options) *Server {
 	if opts.MaxInflightBytes == 0 {
 		opts.MaxInflightBytes = defaultInflightBytes
 	}
@@ -138,6 +87,12 @@ func New(shard Shard, opts Options) *Server {
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
+	}
+	if opts.Gate == nil {
+		opts.Gate = access.NewGate(access.Credentials{}, opts.Now)
+	}
+	if opts.Audit == nil {
+		opts.Audit = func(audit.Entry) {}
 	}
 	if opts.Rejected == nil {
 		opts.Rejected = func(string, string, int) {}

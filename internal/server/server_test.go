@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -279,22 +280,24 @@ func TestQueues(t *testing.T) {
 
 // Without the scope nothing behind a route may run; health checks stay open (W6).
 func TestAuth(t *testing.T) {
-	tokens := []Token{NewToken("r", ScopeRead), NewToken("s", ScopeSend), NewToken("a", ScopeAdmin),
-		NewToken("rs", ScopeRead|ScopeSend)}
+	gate := access.NewGate(access.Credentials{Tokens: []access.Token{
+		access.NewToken("r", "r", access.Read), access.NewToken("s", "s", access.Send),
+		access.NewToken("a", "a", access.Admin), access.NewToken("rs", "rs", access.Read|access.Send),
+	}}, nil)
 	f := newFake()
 	f.verdict = scheduler.ChangeResult{Verdict: scheduler.Cancelled}
-	s := New(f, Options{Tokens: tokens})
-	check := func(method, path, body string, scope Scope) {
+	s := New(f, Options{Gate: gate})
+	check := func(method, path, body string, scope access.Scope) {
 		require.NotZero(t, scope, "%s has no scope", path)
-		for token, scopes := range map[string]Scope{"": 0, "x": 0, "r": ScopeRead, "s": ScopeSend,
-			"a": ScopeAdmin, "rs": ScopeRead | ScopeSend} {
+		for token, scopes := range map[string]access.Scope{"": 0, "x": 0, "r": access.Read,
+			"s": access.Send, "a": access.Admin, "rs": access.Read | access.Send} {
 			header := []string{"Content-Type", "application/json"}
 			if token != "" {
 				header = append(header, "Authorization", "Bearer "+token)
 			}
 			code, _, h := ask(t, s, method, path, body, header...)
 			switch {
-			case scope == scopePublic, scopes&(scope|ScopeAdmin) != 0:
+			case scope == access.Public, scopes&(scope|access.Admin) != 0:
 				require.NotContains(t, []int{401, 403}, code, "%s %s as %q", method, path, token)
 			case scopes == 0:
 				require.Equal(t, 401, code, "%s %s as %q", method, path, token)
@@ -307,20 +310,13 @@ func TestAuth(t *testing.T) {
 		}
 	}
 	for _, rt := range routes() {
-		check(rt.method, fill(rt.path), goodBody(rt), rt.scope)
+		check(rt.method, fill(rt.path), goodBody(rt), rt.rule.Scope)
 	}
 	for path, p := range procedures() {
-		check("POST", path, "{}", p.scope)
+		check("POST", path, "{}", p.rule.Scope)
 	}
 	code, _, _ := ask(t, s, "GET", "/v1/status", "", "Authorization", "Basic cg==")
 	require.Equal(t, 401, code)
-	for _, word := range []string{"read", "send", "admin"} {
-		scope, ok := ParseScope(word)
-		require.True(t, ok)
-		require.Equal(t, word, scope.String())
-	}
-	_, ok := ParseScope("public")
-	require.False(t, ok)
 }
 
 // A page in a browser must not be able to send for its visitor.

@@ -143,7 +143,7 @@ func (l *lines) take(b []byte) {
 		l.skipping, b = false, b[end+1:]
 	}
 	m := l.call.mem
-	now := l.server.shard.Now()
+	now := l.call.shard.Now()
 	for len(b) > 0 {
 		line := b
 		if end := bytes.IndexByte(b, '\n'); end >= 0 {
@@ -182,12 +182,12 @@ func (l *lines) flush() {
 // accept waits out short overloads.
 func (l *lines) accept(m *work) error {
 	ctx := l.call.lasting()
-	err := l.server.accept(ctx, m)
+	err := l.server.accept(ctx, l.call.shard, m)
 	for try := 0; errors.Is(err, delay.ErrOverloaded) && try < overloadTries; try++ {
 		if !pause(l.call.Context(), overloadPause) {
 			return err
 		}
-		err = l.server.shard.Accept(ctx, m.batch.Drafts, m.receipts)
+		err = l.call.shard.Accept(ctx, m.batch.Drafts, m.receipts)
 	}
 	return err
 }

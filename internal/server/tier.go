@@ -13,6 +13,6 @@ func (s *Server) tier(c *call) error {
 	if s.opts.Tier == nil {
 		return fmt.Errorf("%w: there is no bucket", delay.ErrNotFound)
 	}
-	info, shard := s.opts.Tier(), s.shard.Status()
+	info, shard := s.opts.Tier(), c.shard.Status()
 	return c.answer(tierjson.Of(&info, &shard, s.opts.Now()))
 }
