@@ -452,6 +452,10 @@ func TestDuplicateCause12UnknownOutcome(t *testing.T) {
 // sign that somebody works on a message of another.
 func TestDuplicateCause13HiddenFailedAck(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
+		counts := make(map[string]int)
+		w.parts.Events.Settled = func(target delay.Target, kind, result string, n int) {
+			counts[fmt.Sprint(target, " ", kind, " ", result)] += n
+		}
 		w.sendAll(3, "pull:q", 0)
 		got := w.pullFor(3, time.Second)
 		require.Len(t, got, 3)
@@ -467,5 +471,8 @@ func TestDuplicateCause13HiddenFailedAck(t *testing.T) {
 			Queue: "another", Settlement: Ack, Receipts: []string{got[0].Receipt, "garbage"},
 		}, r[:]))
 		require.Equal(t, [2]SettleResult{SettleNotFound, SettleNotFound}, r)
+		require.Equal(t, map[string]int{
+			"pull:q ack ACKED": 5, "pull:q ack SUPERSEDED": 4, "pull:another ack NOT_FOUND": 2,
+		}, counts)
 	})
 }

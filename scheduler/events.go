@@ -16,7 +16,10 @@ type Events struct {
 	Rejected  func(source, code string, n int)
 	Duplicate func(source string, n int)
 	// Attempts tells the results of a batch: "delivered", "retry", "unknown", "rejected".
-	Attempts  func(target delay.Target, result string, n int)
+	Attempts func(target delay.Target, result string, n int)
+	// Settled tells the answers to receipts: kind is "ack", "nack" or "extend", result the word of
+	// the API. What was refused is a sign of leases that are too short, or of a lost answer.
+	Settled   func(target delay.Target, kind, result string, n int)
 	Finished  func(target delay.Target, state delay.State, reason string, n int)
 	Lateness  func(target delay.Target, lateness []time.Duration)
 	Commit    func(d time.Duration, messages int) // build and apply one local batch

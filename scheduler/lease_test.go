@@ -10,6 +10,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
 
 // leaseRecords reads the durable leases.
@@ -124,5 +125,35 @@ func TestLeaseRecords(t *testing.T) {
 		require.Equal(t, each(Acked, 100), w.ack(a[:100]...))
 		require.Empty(t, w.leaseRecords())
 		require.Equal(t, delay.Books{Accepted: 1000, Delivered: 1000}, w.books())
+	})
+}
+
+// Two clusters that begin alike hand out equal keys. A receipt brought to the wrong one is not
+// found: it ends no lease there, and is never taken for that of a message that was delivered.
+func TestReceiptOfAnotherCluster(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		o := w.beside()
+		w.pass(time.Millisecond) // or chance would give both the same id
+		o.bucket = memory.New(memory.Options{Now: time.Now})
+		o.open()
+		defer o.drain()
+		at := w.Now().Add(time.Second)
+		for _, x := range []*world{w, o} {
+			for range 2 {
+				d := x.draft("pull:q", 0, "x")
+				d.Due = at
+				x.send(d)
+			}
+		}
+		w.pass(time.Second)
+		ours, theirs := w.pull(2, time.Second), o.pull(2, time.Second)
+		require.Equal(t, each(Acked, 1), o.ack(theirs[0]))
+		for _, kind := range []Settlement{Ack, Nack, Extend} {
+			require.Equal(t, each(SettleNotFound, 2),
+				o.settle(SettleRequest{Settlement: kind, Lease: time.Hour}, ours...))
+		}
+		require.Equal(t, delay.Claimed, o.get(theirs[1].ID).State)
+		require.Equal(t, each(Acked, 2), o.ack(theirs...))
+		require.Equal(t, each(Acked, 2), w.ack(ours...))
 	})
 }

@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"time"
 
+	"github.com/cicadamq/cicada/broker/pull"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
@@ -51,6 +52,7 @@ func open(
 		return nil, fmt.Errorf("open shard: %w", err)
 	}
 	s.ids = delay.NewIDMaker(own.Meta.ClusterID)
+	s.receipts = pull.NewMaker(own.Meta.ClusterID)
 	found, err := s.recover(ctx, &own)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cicadamq/cicada/broker/pull"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/bulk"
@@ -54,6 +55,7 @@ type Shard struct {
 	cuts   *cut.Maker
 
 	maintainer *maintain.Maintainer // nil without a bucket
+	receipts   pull.Maker
 
 	events   eventQueue
 	reads    chan core.Action // ActLoad, ActReadParked

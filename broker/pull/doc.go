@@ -11,11 +11,11 @@
 //
 // # Invariants
 //
-//	P1  ParseReceipt(AppendReceipt(r)) gives r back; every other spelling of r is refused, so
-//	    equal receipts are equal strings.
-//	P2  A text that was not made by AppendReceipt is refused but for a chance of 2^-32. The check
-//	    guards against cut, mixed up and mistyped receipts; it is no secret and grants nothing
-//	    that the queue's own access does not.
+//	P1  Parse(Append(r)) gives r back; every other spelling of r is refused, so equal receipts are
+//	    equal strings.
+//	P2  A text that was not made by Append, of the same cluster, is refused but for a chance of
+//	    2^-32. The check guards against cut, mixed up and mistyped receipts, and those brought to
+//	    another cluster; it is no secret and grants nothing that the queue's own access does not.
 //	P3  Nothing here allocates on success but ParseQueue, once.
 //
 // The package is plain functions on plain data, safe for concurrent use; nothing in it can fail

@@ -21,6 +21,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
+var maker = NewMaker("01jcz7m2k4t5v6w7x8y9z0a1b2")
+
 // samples cover every field at both ends of its range.
 func samples() []Receipt {
 	return []Receipt{
@@ -45,7 +47,7 @@ func TestReceiptGolden(t *testing.T) {
 	var lines []string
 	for _, r := range samples() {
 		lines = append(lines, fmt.Sprintf("%s %s epoch %d attempt %d lane %d",
-			AppendReceipt(nil, r), r.Key, r.Epoch, r.Attempt, r.Lane))
+			maker.Append(nil, r), r.Key, r.Epoch, r.Attempt, r.Lane))
 	}
 	got := strings.Join(lines, "\n") + "\n"
 	path := filepath.Join("testdata", "receipts.golden")
@@ -73,9 +75,9 @@ func TestReceiptRoundTrip(t *testing.T) {
 		})
 	}
 	for _, r := range rs {
-		s := AppendReceipt([]byte("x"), r)
+		s := maker.Append([]byte("x"), r)
 		require.Len(t, s, 1+ReceiptLen)
-		back, ok := ParseReceipt(string(s[1:]))
+		back, ok := maker.Parse(string(s[1:]))
 		require.True(t, ok, "seed %d: %+v", seed, r)
 		require.Equal(t, r, back, "seed %d", seed)
 	}
@@ -83,7 +85,7 @@ func TestReceiptRoundTrip(t *testing.T) {
 
 // Every change of one character, every cut and every alphabet trick must be refused (P1, P2).
 func TestReceiptRefusesGarbage(t *testing.T) {
-	good := string(AppendReceipt(nil, samples()[2]))
+	good := string(maker.Append(nil, samples()[2]))
 	const chars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/=\n\r \x00\xff"
 	for i := range len(good) {
 		for _, c := range []byte(chars) {
@@ -92,26 +94,26 @@ func TestReceiptRefusesGarbage(t *testing.T) {
 			}
 			forged := []byte(good)
 			forged[i] = c
-			_, ok := ParseReceipt(string(forged))
+			_, ok := maker.Parse(string(forged))
 			require.False(t, ok, "%q", forged)
 		}
-		_, ok := ParseReceipt(good[:i])
+		_, ok := maker.Parse(good[:i])
 		require.False(t, ok, "cut at %d", i)
 	}
 	for _, s := range []string{"", good + "A", good + "\n", good[:35] + "\n", good[:34] + "\r\n"} {
-		_, ok := ParseReceipt(s)
+		_, ok := maker.Parse(s)
 		require.False(t, ok, "%q", s)
 	}
 	for _, spoil := range []func(b []byte){
-		func(b []byte) { b[0] = 2 },                                              // another version
+		func(b []byte) { b[0] = 1 },                                              // another version
 		func(b []byte) { b[1], b[2], b[3] = 0xff, 0xff, 0xff },                   // due beyond year 9999
 		func(b []byte) { binary.BigEndian.PutUint64(b[1:], 0xe677d21fdc000000) }, // likewise
 	} {
 		b, err := base64.RawURLEncoding.DecodeString(good)
 		require.NoError(t, err)
 		spoil(b)
-		binary.BigEndian.PutUint32(b[checkAt:], crc32.Checksum(b[:checkAt], castagnoli))
-		_, ok := ParseReceipt(base64.RawURLEncoding.EncodeToString(b))
+		binary.BigEndian.PutUint32(b[checkAt:], crc32.Update(maker.seed, castagnoli, b[:checkAt]))
+		_, ok := maker.Parse(base64.RawURLEncoding.EncodeToString(b))
 		require.False(t, ok)
 	}
 }
@@ -122,28 +124,41 @@ func TestReceiptOutOfRange(t *testing.T) {
 		{Key: delay.Key{Due: -1}}, {Key: delay.Key{Due: delay.MaxDue + 1}},
 		{Key: delay.Key{Seq: 1 << 60}}, {Epoch: delay.MaxEpoch + 1},
 	} {
-		require.Panics(t, func() { AppendReceipt(nil, r) })
+		require.Panics(t, func() { maker.Append(nil, r) })
 	}
 }
 
 // A receipt brought to another queue must be told apart, and the full hash must match its own.
 func TestReceiptLane(t *testing.T) {
 	a, b := delay.Target("pull:orders").Hash(), delay.Target("pull:mails").Hash()
-	r, ok := ParseReceipt(string(AppendReceipt(nil, Receipt{Lane: a})))
+	r, ok := maker.Parse(string(maker.Append(nil, Receipt{Lane: a})))
 	require.True(t, ok)
 	require.True(t, r.InLane(a))
 	require.False(t, r.InLane(b))
 	require.Equal(t, a&laneMask, r.Lane)
 }
 
+// Two clusters hand out equal keys when they begin alike: a receipt brought to the other one must be
+// told apart, or an ack there would end the lease of somebody else.
+func TestReceiptOfAnotherCluster(t *testing.T) {
+	for _, r := range samples() {
+		s := string(maker.Append(nil, r))
+		for _, other := range []string{"", "another", "01jcz7m2k4t5v6w7x8y9z0a1b3"} {
+			_, ok := NewMaker(other).Parse(s)
+			require.False(t, ok, "%+v of %q", r, other)
+		}
+		require.NotContains(t, s, "=")
+	}
+}
+
 // Receipts are made and read for every pulled message: they must not allocate (P3).
 func TestReceiptAllocations(t *testing.T) {
 	r := samples()[2]
 	dst := make([]byte, 0, ReceiptLen)
-	s := string(AppendReceipt(nil, r))
+	s := string(maker.Append(nil, r))
 	n := testing.AllocsPerRun(100, func() {
-		dst = AppendReceipt(dst[:0], r)
-		if back, ok := ParseReceipt(s); !ok || back != r {
+		dst = maker.Append(dst[:0], r)
+		if back, ok := maker.Parse(s); !ok || back != r {
 			t.Fatal("receipt lost")
 		}
 	})
@@ -153,13 +168,13 @@ func TestReceiptAllocations(t *testing.T) {
 // FuzzParseReceipt: no input may crash the parser, and what it accepts has one spelling (P1).
 func FuzzParseReceipt(f *testing.F) {
 	for _, r := range samples() {
-		f.Add(string(AppendReceipt(nil, r)))
+		f.Add(string(maker.Append(nil, r)))
 	}
 	f.Add("")
 	f.Add(strings.Repeat("_", ReceiptLen))
 	f.Fuzz(func(t *testing.T, s string) {
-		if r, ok := ParseReceipt(s); ok {
-			require.Equal(t, s, string(AppendReceipt(nil, r)))
+		if r, ok := maker.Parse(s); ok {
+			require.Equal(t, s, string(maker.Append(nil, r)))
 		}
 	})
 }
@@ -190,8 +205,8 @@ func BenchmarkReceipt(b *testing.B) {
 	var buf [ReceiptLen]byte
 	b.ReportAllocs()
 	for b.Loop() {
-		s := AppendReceipt(buf[:0], r)
-		if _, ok := ParseReceipt(string(s)); !ok {
+		s := maker.Append(buf[:0], r)
+		if _, ok := maker.Parse(string(s)); !ok {
 			b.Fatal("refused")
 		}
 	}

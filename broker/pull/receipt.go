@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // Receipt names one lease of one message.
@@ -32,9 +33,9 @@ const ReceiptLen = 36
 //
 //	version 8 | due 48 | seq 60 | epoch 20 | attempt 32 | lane 16 | check 32
 //
-// and the check is CRC-32C of what is before it.
+// and the check is CRC-32C of the cluster's id and what is before it.
 const (
-	receiptVersion = 1
+	receiptVersion = 2 // 1 did not know its cluster
 	receiptSize    = 27
 	checkAt        = receiptSize - 4
 )
@@ -47,9 +48,20 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// AppendReceipt appends the ReceiptLen characters of r: A-Z a-z 0-9 - and _. A field out of its
-// range is a bug of the caller.
-func AppendReceipt(dst []byte, r Receipt) []byte {
+// Maker makes and reads the receipts of one cluster.
+type Maker struct{ seed uint32 }
+
+// NewMaker is the Maker of the cluster with this id.
+func NewMaker(cluster string) Maker {
+	if planted.Is(planted.ClusterUnread) {
+		return Maker{}
+	}
+	return Maker{seed: crc32.Checksum([]byte(cluster), castagnoli)}
+}
+
+// Append appends the ReceiptLen characters of r: A-Z a-z 0-9 - and _. A field out of its range is a
+// bug of the caller.
+func (m Maker) Append(dst []byte, r Receipt) []byte {
 	if r.Key.Due < 0 || r.Key.Due > delay.MaxDue || r.Key.Seq > maxSeq || r.Epoch > delay.MaxEpoch {
 		panic("BUG: receipt field out of range: key " + r.Key.String())
 	}
@@ -61,12 +73,12 @@ func AppendReceipt(dst []byte, r Receipt) []byte {
 	b[16] = byte(r.Epoch)
 	binary.BigEndian.PutUint32(b[17:], r.Attempt)
 	binary.BigEndian.PutUint16(b[21:], uint16(r.Lane&laneMask))
-	binary.BigEndian.PutUint32(b[checkAt:], checksum(&b))
+	binary.BigEndian.PutUint32(b[checkAt:], m.checksum(&b))
 	return base64.RawURLEncoding.AppendEncode(dst, b[:])
 }
 
-// ParseReceipt reads what AppendReceipt wrote. ok is false for anything else.
-func ParseReceipt(s string) (r Receipt, ok bool) {
+// Parse reads what Append of the same cluster wrote. ok is false for anything else.
+func (m Maker) Parse(s string) (r Receipt, ok bool) {
 	if len(s) != ReceiptLen {
 		return Receipt{}, false
 	}
@@ -77,7 +89,7 @@ func ParseReceipt(s string) (r Receipt, ok bool) {
 	if n, err := base64.RawURLEncoding.Decode(b[:], text[:]); err != nil || n != receiptSize {
 		return Receipt{}, false
 	}
-	if b[0] != receiptVersion || binary.BigEndian.Uint32(b[checkAt:]) != checksum(&b) {
+	if b[0] != receiptVersion || binary.BigEndian.Uint32(b[checkAt:]) != m.checksum(&b) {
 		return Receipt{}, false
 	}
 	hi, lo := binary.BigEndian.Uint64(b[0:]), binary.BigEndian.Uint64(b[8:])
@@ -93,10 +105,10 @@ func ParseReceipt(s string) (r Receipt, ok bool) {
 	return r, r.Key.Due <= delay.MaxDue
 }
 
-// checksum is crc32.Checksum of what is before the check. That function would move b to the heap
+// checksum is crc32.Update of the cluster's with what is before the check. That function would move b to the heap
 // (P3), and on 23 bytes the table alone is no slower.
-func checksum(b *[receiptSize]byte) uint32 {
-	sum := ^uint32(0)
+func (m Maker) checksum(b *[receiptSize]byte) uint32 {
+	sum := ^m.seed
 	for _, c := range b[:checkAt] {
 		sum = castagnoli[byte(sum)^c] ^ sum>>8
 	}

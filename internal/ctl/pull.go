@@ -4,6 +4,7 @@ package ctl
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,8 @@ const pullHelp = `Lease due messages of a queue, and with --ack acknowledge them
   cicada pull orders --lease 5m
 
 A message is printed before it is acknowledged: if this program is ended in between, it
-comes again. Without --ack it comes again when its lease ends, unless you ack its receipt.`
+comes again. What the server refuses to acknowledge is named, counted, and told by the exit
+status: 5 when a lease had ended (SUPERSEDED), 3 when there is no such message. Without --ack it comes again when its lease ends, unless you ack its receipt.`
 
 func (a *app) pull() *cobra.Command {
 	var req client.PullRequest
@@ -60,11 +62,12 @@ func (a *app) pull() *cobra.Command {
 
 // unsettled reports the answers that are not want.
 func (a *app) unsettled(results []client.Settled, want string) error {
-	status := exitOK
+	status, refused := exitOK, 0
 	for _, r := range results {
 		if r.Result == want {
 			continue
 		}
+		refused++
 		a.say("%s: %s", r.Receipt, r.Result)
 		if r.Result == "NOT_FOUND" {
 			status = worse(status, exitNotFound)
@@ -73,6 +76,7 @@ func (a *app) unsettled(results []client.Settled, want string) error {
 		}
 	}
 	if status != exitOK {
+		a.say("%d of %d not %s", refused, len(results), strings.ToLower(want))
 		return &statusError{status}
 	}
 	return nil

@@ -129,6 +129,7 @@ const (
 	SlowStartMissing    // a closed breaker lets everything through at once (C7)
 	BacklogFirst        // a backlog goes before what comes due (C8)
 	LaneForgotten       // a lane is let go while the table still counts on it (C9)
+	ClusterUnread       // a receipt of another cluster is believed (R9)
 	Bugs                // how many there are, None included
 )
 
@@ -233,5 +234,6 @@ func (b Bug) String() string {
 		"restart forgets the last attempt",
 		"one lane takes all the room", "no slow start after an outage", "backlog before fresh",
 		"lets go of a lane in use",
+		"receipts of any cluster",
 	}[b]
 }

@@ -294,6 +294,9 @@ const (
 	Extend
 )
 
+// String is the word of the API.
+func (k Settlement) String() string { return [...]string{"ack", "nack", "extend"}[k] }
+
 // SettleResult is the answer to one receipt.
 type SettleResult uint8
 
