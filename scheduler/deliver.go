@@ -5,7 +5,6 @@ package scheduler
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -428,7 +427,7 @@ func (s *Shard) Settle(
 		return fmt.Errorf("settle: %w", err)
 	}
 	for _, n := range st.Missing {
-		st.Results[n] = s.settled(st.Kind, target, st.Receipts[n])
+		st.Results[n] = s.query.Settled(st.Kind, target, st.Receipts[n])
 	}
 	for n, i := range at {
 		results[i] = st.Results[n]
@@ -450,42 +449,4 @@ func (s *Shard) reportSettled(target delay.Target, kind Settlement, results []Se
 			s.parts.Events.Settled(target, kind.String(), SettleResult(r).String(), n)
 		}
 	}
-}
-
-// settled answers a receipt of which the core knows nothing: the message is finished, or its lease
-// was lost with the process before it was durable.
-func (s *Shard) settled(kind Settlement, target delay.Target, r core.SettleKey) SettleResult {
-	if r.Key.Seq.Counter() == 0 || r.Key.Seq > s.parts.Store.LastSeq() {
-		return SettleNotFound
-	}
-	if _, err := s.parts.Store.Row(r.Key); err == nil {
-		return Superseded
-	}
-	if _, _, err := s.parts.Store.Parked(target.Hash(), r.Key); err == nil {
-		return Superseded
-	}
-	if _, _, err := s.parts.Store.Dead(r.Key); !errors.Is(err, delay.ErrNotFound) {
-		return Superseded
-	}
-	if !r.Key.Less(s.parts.Store.Meta().Boundary) && s.parts.Tier != nil {
-		// After a restore the message may wait in the bucket, to be delivered again.
-		if _, marked, err := s.parts.Store.Mark(r.Key); err != nil || !marked {
-			return Superseded
-		}
-	}
-	if s.endedOtherwise(r) || kind != Ack {
-		return Superseded
-	}
-	return Acked
-}
-
-// endedOtherwise reports whether the message of r is known to have ended by another attempt, or in
-// another way, than by this receipt.
-func (s *Shard) endedOtherwise(r core.SettleKey) bool {
-	rec, ok, err := s.parts.Store.LookupID(string(s.ids.Make(s.shard, r.Key)))
-	if err != nil || !ok {
-		return false
-	}
-	return (rec.State != delay.Delivered || rec.Attempts != r.Attempt) &&
-		!planted.Is(planted.LateAckBelieved)
 }
