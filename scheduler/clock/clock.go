@@ -28,6 +28,7 @@ type Guarded struct {
 		last     time.Time     // as given last
 		lastBoot time.Duration // when that was
 		seen     time.Time     // wall clock at the last look
+		known    time.Time     // what the boot clock makes of the wall clock that was believed last
 		holding  bool
 		since    time.Duration // boot clock when the hold began
 		step     time.Duration
@@ -43,7 +44,7 @@ func New(
 ) *Guarded {
 	g := &Guarded{wall: wall, boot: boot, maxHold: hold, events: ev}
 	g.mu.last, g.mu.lastBoot = wall().Round(0), boot()
-	g.mu.seen = g.mu.last
+	g.mu.seen, g.mu.known = g.mu.last, g.mu.last
 	return g
 }
 
@@ -53,12 +54,12 @@ func (g *Guarded) Now() delay.Due {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	elapsed := max(boot-g.mu.lastBoot, 0)
-	expected := g.mu.last.Add(elapsed)
-	ahead := wall.Sub(expected)
+	known := g.mu.known.Add(elapsed)
+	ahead := wall.Sub(known)
 	switch {
 	case g.mu.holding && (ahead <= maxStep || boot-g.mu.since > g.maxHold):
 		g.mu.holding = false
-	case !g.mu.holding && !g.mu.back && ahead > maxStep && !planted.Is(planted.StepFollowed):
+	case !g.mu.holding && ahead > maxStep && !planted.Is(planted.StepFollowed):
 		g.mu.holding, g.mu.since, g.mu.step = true, boot, ahead
 		g.mu.steps++
 		if g.events != nil {
@@ -74,11 +75,17 @@ func (g *Guarded) Now() delay.Due {
 	g.mu.seen = wall
 	next := wall
 	if g.mu.holding {
-		next = expected
+		next = g.mu.last.Add(elapsed)
 	}
 	g.mu.back = next.Before(g.mu.last) && !planted.Is(planted.StepBackFollowed)
 	if g.mu.back {
 		next = g.mu.last
+	}
+	// While time stands still, the wall clock is compared with what it was before it went back:
+	// setting it right is followed at once, setting it further ahead is not (C11).
+	g.mu.known = known
+	if !g.mu.holding && !g.mu.back {
+		g.mu.known = wall
 	}
 	g.mu.last, g.mu.lastBoot = next, boot
 	return delay.InstantOf(next)
@@ -90,8 +97,9 @@ func (g *Guarded) Confirm() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.mu.holding = false
+	g.mu.known, g.mu.lastBoot = wall, boot
 	if wall.After(g.mu.last) {
-		g.mu.last, g.mu.lastBoot = wall, boot
+		g.mu.last = wall
 	}
 }
 

@@ -67,6 +67,34 @@ func TestBackwardStep(t *testing.T) {
 	require.False(t, g.Status().Held)
 }
 
+// A clock that goes back and then too far ahead must be held like any other that goes ahead: what
+// it showed before it went back is remembered (C11). Setting it right needs no confirmation.
+func TestForwardAfterBackward(t *testing.T) {
+	for name, tc := range map[string]struct {
+		step time.Duration
+		held bool
+	}{
+		"set right": {time.Hour, false}, "too far": {30 * time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var h hands
+			g := h.clock(5*time.Minute, nil)
+			before := g.Now()
+			h.wall = h.wall.Add(-time.Hour)
+			h.pass(time.Second)
+			require.Equal(t, before, g.Now())
+			h.wall = h.wall.Add(tc.step)
+			h.pass(time.Second)
+			g.Now()
+			h.pass(time.Second)
+			require.Equal(t, tc.held, g.Status().Held)
+			require.LessOrEqual(t, g.Now(), before.Add(3*time.Second))
+			h.pass(6 * time.Minute)
+			require.Equal(t, h.wall.UnixMilli(), int64(g.Now()))
+		})
+	}
+}
+
 // Whatever the two clocks do, the guarded one never goes back (C10) and never runs ahead of both
 // the wall clock and the boot clock (C11).
 func TestAnySteps(t *testing.T) {
