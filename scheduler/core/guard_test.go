@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
 )
 
@@ -127,4 +128,34 @@ func TestExpiryWaitsForTheLease(t *testing.T) {
 	}}
 	c.Step(now, EvSettle{Settling: s})
 	require.Equal(t, []SettleResult{Acked}, s.Results)
+}
+
+// The watermark is the lowest key that is open: a start that reads from above it on passes over a
+// message (rule R1).
+func TestStartReadsFromTheWatermark(t *testing.T) {
+	now := delay.Due(1_700_000_000_000)
+	mark := delay.Key{Due: now - 1000, Seq: 9}
+	c := coreAt(now, Start{Boundary: delay.MaxKey, Watermark: mark})
+	loads := actionsOf[ActLoad](c.Step(now, nil))
+	require.Len(t, loads, 1)
+	require.Equal(t, mark, loads[0].Lower)
+}
+
+// An attempt that failed is written down: after a restart the next one must not have its number, and
+// a cancel must know of it (S5, S7).
+func TestAttemptsAreWrittenDown(t *testing.T) {
+	now := delay.Due(1_700_000_000_000)
+	c := coreAt(now, Start{
+		Boundary: delay.MaxKey, Watermark: delay.Key{Due: now}, Horizon: now + 60_000,
+	})
+	loads := actionsOf[ActLoad](c.Step(now, nil))
+	r := refAt(now, 1, 0)
+	require.Len(t, actionsOf[ActDeliver](c.Step(now, EvLoaded{Refs: []Ref{r}, Next: loads[0].Upper})), 1)
+	ends := actionsOf[ActFinish](c.Step(now, EvOutcomes{Lane: 0, Outcomes: []Outcome{{
+		Key: r.Key, Result: broker.Retry, Reason: "busy",
+	}}}))
+	require.Len(t, ends, 1)
+	require.Len(t, ends[0].Notes, 1)
+	require.EqualValues(t, 1, ends[0].Notes[0].Attempts)
+	require.Greater(t, ends[0].Notes[0].NextAt, now)
 }

@@ -81,11 +81,14 @@ func (r *restorer) fill(ctx context.Context, st *tiered.State) error {
 		p.Swept = p.Begin() // slots and ids of this store do not know of it yet
 		r.b.PutPredicate(&p)
 	}
-	if err := r.marks(ctx, st); err != nil && !planted.Is(planted.MarksUnrestored) {
-		return fmt.Errorf("marks: %w", err)
-	}
 	if planted.Is(planted.KeptUnrestored) {
-		return nil
+		return r.marks(ctx, st)
+	}
+	if planted.Is(planted.MarksUnrestored) {
+		return r.kept(ctx)
+	}
+	if err := r.marks(ctx, st); err != nil {
+		return fmt.Errorf("marks: %w", err)
 	}
 	if err := r.kept(ctx); err != nil {
 		return fmt.Errorf("kept messages: %w", err)
