@@ -304,3 +304,41 @@ func TestAtMostOnce(t *testing.T) {
 		require.Equal(t, delay.Books{Accepted: 1, Delivered: 1}, w.books())
 	})
 }
+
+// What was delivered before a crash is known by the absence of its row alone. The first flush after
+// the crash must mark it: or the loss of the disk would bring back what was delivered long before
+// the last commit (S6). Dead letters and parked messages have no row either, and must stay.
+func TestDeliveredBeforeCrashIsMarked(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		w.sendAll(1, "pull:q", 3*time.Second)
+		w.sendAll(50, "pull:q", 4*time.Second)
+		parked := w.sendAll(1, "pull:other", 4*time.Second)
+		d := w.draft("pull:q", 4*time.Second, "dies")
+		d.MaxAttempts = 1
+		dead := w.send(d).ID
+		w.pass(3 * time.Second)
+		held := w.pullFor(1, 40*time.Second) // holds the watermark back
+		require.Len(t, held, 1)
+		w.pass(time.Second)
+		got := w.pull(1000, time.Second)
+		require.Len(t, got, 51)
+		w.settle(SettleRequest{Settlement: Nack}, leaseOf(got, dead))
+		require.Equal(t, delay.Dead, w.get(dead).State)
+		for _, l := range got {
+			if l.ID != dead {
+				w.ack(l)
+			}
+		}
+		w.crash()
+		w.open()
+		w.pass(1500 * time.Millisecond) // a flush
+		w.crash()
+		w.loseDisk()
+		w.open()
+		require.Equal(t, map[delay.ID]int{held[0].ID: 1}, w.drainQueue(time.Minute))
+		require.Equal(t, delay.Dead, w.get(dead).State)
+		out, err := w.Pull(w.t.Context(), "other", 10, time.Second, time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, parked, idsOf(out))
+	})
+}

@@ -81,7 +81,7 @@ func result(o broker.Outcome) sink.Answer { return sink.Answer{Result: broker.Re
 // of the message meanwhile.
 func TestDuplicateCause01SendRetry(t *testing.T) {
 	inWorld(t, Options{}, func(w *world) {
-		reserved, err := w.Reserve(t.Context(), 1)
+		reserved, err := w.Reserve(w.t.Context(), 1)
 		require.NoError(t, err)
 		send := func(also ...delay.ID) (fresh int) {
 			drafts := []delay.Draft{}
@@ -91,7 +91,7 @@ func TestDuplicateCause01SendRetry(t *testing.T) {
 				drafts = append(drafts, d)
 			}
 			receipts := make([]Receipt, len(drafts))
-			require.NoError(t, w.Accept(t.Context(), drafts, receipts))
+			require.NoError(t, w.Accept(w.t.Context(), drafts, receipts))
 			for i := range receipts {
 				require.NoError(t, receipts[i].Err)
 				if !receipts[i].Duplicate {
@@ -341,7 +341,7 @@ func TestDuplicateCause09PartialBatch(t *testing.T) {
 		}
 		drafts[1].ID = ids[0] // looks server-made and was not reserved
 		for _, again := range []bool{false, true} {
-			require.NoError(t, w.Accept(t.Context(), drafts, receipts))
+			require.NoError(t, w.Accept(w.t.Context(), drafts, receipts))
 			for i := range receipts {
 				if i == 1 {
 					require.ErrorIs(t, receipts[i].Err, delay.ErrInvalid)
@@ -467,7 +467,7 @@ func TestDuplicateCause13HiddenFailedAck(t *testing.T) {
 		require.Equal(t, each(Acked, 2), w.ack(other...))
 		require.Equal(t, []SettleResult{Acked, Superseded, Superseded}, w.ack(got...))
 		var r [2]SettleResult
-		require.NoError(t, w.Settle(context.WithoutCancel(t.Context()), SettleRequest{
+		require.NoError(t, w.Settle(context.WithoutCancel(w.t.Context()), SettleRequest{
 			Queue: "another", Settlement: Ack, Receipts: []string{got[0].Receipt, "garbage"},
 		}, r[:]))
 		require.Equal(t, [2]SettleResult{SettleNotFound, SettleNotFound}, r)

@@ -116,7 +116,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Kept: f.Kept, Bulk: f.Bulk,
 	}
 	if own.Behind {
-		part.Behind, part.Since = first, s.clock.Now()
+		part.Behind, part.Since, s.tier.missed = first, s.clock.Now(), own.Restore == nil
 	}
 	s.upload = commit.NewBuffer(s.parts.Tier == nil, s.clock.Now, part)
 	s.commit = commit.New(commit.Config{

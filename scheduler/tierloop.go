@@ -50,6 +50,7 @@ type tierState struct {
 	flush   chan struct{} // holds one token: who has it may use what follows
 	pending commit.Part   // taken from the buffer and not yet in the bucket
 	unsure  bool          // a commit that got no answer may have landed
+	missed  bool          // what was delivered before a crash is to be looked for
 
 	isolated atomic.Bool  // started without the bucket, and not taken in its manifest yet (R11)
 	answered atomic.Int64 // by the boot clock: when the last look that was answered was begun
@@ -204,6 +205,9 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 			return false, err
 		}
 	}
+	if err := s.lookForMissed(ctx, part); err != nil {
+		return false, err
+	}
 	cut, left, err := s.cuts.Make(part)
 	if err != nil {
 		return false, fmt.Errorf("cut: %w", err)
@@ -245,6 +249,22 @@ func (s *Shard) readBack(part *commit.Part) error {
 		part.Merge(s.upload.Take())
 	}
 	return nil
+}
+
+// lookForMissed has the first cut after a crash mark what was delivered before it. What a segment
+// that is damaged holds may come again: no upload waits for it.
+func (s *Shard) lookForMissed(ctx context.Context, part *commit.Part) error {
+	if !s.tier.missed || planted.Is(planted.DoneLost) {
+		return nil
+	}
+	upTo := max(s.Now(), s.parts.Store.Meta().ClaimHorizon)
+	err := s.cuts.Missed(ctx, s.parts.Tier, part, upTo)
+	if errors.Is(err, delay.ErrCorrupt) {
+		s.log.Error("deliveries before the crash are not all known", zap.Error(err))
+		err = nil
+	}
+	s.tier.missed = err != nil
+	return err
 }
 
 // noteLanded notes a commit that got no answer and landed, before the next: the disk may never be

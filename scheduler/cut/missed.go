@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cut
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/tiered"
+)
+
+// Missed adds to part what was delivered before a crash and is in no cut. A plain delivery leaves
+// nothing on the disk but the absence of its row, and that is what is looked for: below the boundary
+// the local rows are the whole truth (rule R1), so what segments hold between the watermark of the
+// cut and upTo, and the store does not, has ended. Without its mark, the loss of the disk before the
+// watermark passes it would bring it back, however long ago the last commit was (S6).
+func (m *Maker) Missed(
+	ctx context.Context, tier *tiered.Tier, part *commit.Part, upTo delay.Due,
+) error {
+	upper := delay.Key{Due: upTo + 1}
+	if bound := m.store.Meta().Boundary; bound.Less(upper) {
+		upper = bound
+	}
+	if !part.Mark.Less(upper) {
+		return nil
+	}
+	var failed error
+	err := tier.Scan(ctx, part.Mark, upper, func(k delay.Key, _ []byte) bool {
+		var there bool
+		if there, failed = m.there(k); failed == nil && !there {
+			part.Done = append(part.Done, k)
+		}
+		return failed == nil
+	})
+	slices.SortFunc(part.Done, delay.Key.Compare)
+	part.Done = slices.Compact(part.Done)
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("find deliveries before the crash: %w", err)
+	}
+	return nil
+}
+
+// there reports whether the store still holds the message of k: to be delivered, or as a dead
+// letter, which a mark would bury. It looks in the order in which a message moves.
+func (m *Maker) there(k delay.Key) (bool, error) {
+	if _, err := m.store.Row(k); !errors.Is(err, delay.ErrNotFound) {
+		return err == nil, err
+	}
+	if _, parked, err := m.store.ParkedLane(k); err != nil || parked {
+		return parked, err
+	}
+	if _, _, err := m.store.Dead(k); !errors.Is(err, delay.ErrNotFound) {
+		return err == nil, err
+	}
+	return false, nil
+}
