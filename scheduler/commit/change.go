@@ -46,11 +46,12 @@ func (c *Committer) claimable(loc Located) bool {
 }
 
 // maybeClaimed reports whether an unparked message may have been handed over just before the last
-// crash (rule R8). When it is parked later, that is remembered with it. At or above the boundary
-// nothing is ever claimed, however far the horizon has run ahead of it (rule R1).
+// crash (rule R8): one that was accepted since was not. When it is parked later, that is remembered
+// with it. At or above the boundary nothing is ever claimed, however far the horizon has run ahead
+// of it (rule R1).
 func (c *Committer) maybeClaimed(target delay.Target, key delay.Key) bool {
-	return !target.IsPull() && key.Due <= c.horizon && key.Less(c.meta.Boundary) &&
-		!planted.Is(planted.IgnoreHorizon)
+	return !target.IsPull() && key.Due <= c.horizon && key.Seq <= c.first &&
+		key.Less(c.meta.Boundary) && !planted.Is(planted.IgnoreHorizon)
 }
 
 // untraced reports whether an earlier owner may have handed the message over, with the lease, the

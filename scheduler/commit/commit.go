@@ -120,6 +120,7 @@ type Committer struct {
 	ranged  delay.Key                               // rows below were removed by range
 	retired delay.Key                               // marks below were removed
 	horizon delay.Due                               // H as recovered (rule R8)
+	first   delay.Seq                               // seqs above it are of this process
 	targets map[delay.Target]localstore.TargetState // as written last
 	cursors map[delay.Target]delay.Key              // claim cursors as recovered after a crash
 	failed  error
@@ -144,7 +145,7 @@ func New(cfg Config) *Committer {
 		batch:   cfg.Store.NewBatch(),
 		touched: make(map[string]struct{}),
 		epoch:   cfg.First.Epoch(), counter: cfg.First.Counter(),
-		meta: cfg.Meta, books: cfg.Books, uncold: cfg.Uncold, horizon: cfg.Horizon,
+		meta: cfg.Meta, books: cfg.Books, uncold: cfg.Uncold, horizon: cfg.Horizon, first: cfg.First,
 		lowest: delay.MaxKey, ranged: cfg.Meta.Watermark,
 		targets: make(map[delay.Target]localstore.TargetState),
 		cursors: make(map[delay.Target]delay.Key),
