@@ -37,6 +37,7 @@ type Cut struct {
 	Cursors      map[string][]byte
 	Released     bool
 	Predicates   []delay.Predicate // all that are not retired, ascending seqs (rule R6)
+	Paused       []delay.Target    // all, ascending
 }
 
 // Commit uploads the cut and commits a manifest that lists it: all of it or, on an error, none of
@@ -110,6 +111,7 @@ func (c *Cut) unchanged(s *State) bool {
 		c.Watermark == s.Watermark && c.ClaimHorizon == s.ClaimHorizon &&
 		c.Uploaded == s.Uploaded && c.Books == s.Books && c.NotUploaded == s.NotUploaded &&
 		c.Released == s.Released && slices.Equal(c.Predicates, s.Predicates) &&
+		slices.Equal(c.Paused, s.Paused) &&
 		maps.EqualFunc(c.Cursors, s.Cursors, bytes.Equal)
 }
 
@@ -121,6 +123,7 @@ func (c *Cut) apply(base *State, objects []stagedObject, now delay.Due) State {
 	next.Watermark, next.ClaimHorizon, next.Uploaded = c.Watermark, c.ClaimHorizon, c.Uploaded
 	next.Books, next.NotUploaded = c.Books, c.NotUploaded
 	next.Predicates = append([]delay.Predicate(nil), c.Predicates...) // nil when there are none
+	next.Paused = append([]delay.Target(nil), c.Paused...)
 	// Never an empty map, which would not come back from its bytes.
 	next.Cursors = nil
 	for name, cursor := range c.Cursors {

@@ -23,12 +23,23 @@ type wire struct {
 	bucket *s3.Bucket
 	tier   *Tier
 	lose   atomic.Pointer[func(r s3test.Request) bool]
+	before atomic.Pointer[answerFunc] // answers ahead of the server
+	after  atomic.Pointer[answerFunc] // answers when the server has done what was asked
 }
+
+type answerFunc = func(w http.ResponseWriter, r s3test.Request) bool
 
 func newWire(t *testing.T) *wire {
 	w := &wire{}
 	w.server = s3test.New(s3test.Options{Bucket: "cold",
-		After: func(_ http.ResponseWriter, r s3test.Request) bool {
+		Before: func(rw http.ResponseWriter, r s3test.Request) bool {
+			before := w.before.Load()
+			return before != nil && (*before)(rw, r)
+		},
+		After: func(rw http.ResponseWriter, r s3test.Request) bool {
+			if after := w.after.Load(); after != nil && (*after)(rw, r) {
+				return true
+			}
 			if lose := w.lose.Load(); lose != nil && (*lose)(r) {
 				panic(http.ErrAbortHandler)
 			}

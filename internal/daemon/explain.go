@@ -58,6 +58,8 @@ func hintFor(err error, cfg *config.Config) string {
 	case errors.Is(err, probe.ErrUnfit):
 		return "two daemons could overwrite each other on this store without noticing. Use one " +
 			"that honours If-None-Match and If-Match (docs/operations.md, S3), or file:///dir"
+	case errors.Is(err, objstore.ErrSkewed):
+		return "set this machine's clock, or the store's: the bucket itself is well"
 	case errors.Is(err, objstore.ErrRefused) && cfg.Bucket.Kind == config.S3Bucket:
 		return "check the bucket's name, endpoint and region, AWS_ACCESS_KEY_ID and " +
 			"AWS_SECRET_ACCESS_KEY, what they may do, and this machine's clock"

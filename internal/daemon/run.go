@@ -75,11 +75,15 @@ func (d *Daemon) Run(ctx context.Context) error {
 // await waits for the group, but not for long after the store has failed: a disk that does not
 // answer holds its callers for ever, and the process would go on owning the shard (M2).
 func await(g *errgroup.Group, failed <-chan error) error {
-	ended := make(chan error, 1)
-	go func() { ended <- g.Wait() }()
+	var result error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		result = g.Wait()
+	}()
 	select {
-	case err := <-ended:
-		return err
+	case <-ended:
+		return result
 	case err := <-failed:
 		late := time.NewTimer(closeWithin)
 		defer late.Stop()

@@ -16,8 +16,8 @@ import (
 // of everything before it 4.
 const (
 	magic      = "CICADMAN"
-	version    = 1
-	minReader  = 1
+	version    = 2
+	basic      = 1 // what a reader must know of a manifest without paused targets
 	headSize   = 16
 	maxBody    = 256 << 20
 	maxName    = 128
@@ -33,7 +33,12 @@ const (
 func Encode(z *codec.Zstd, s *State) []byte {
 	body := appendState(nil, s)
 	out := append(make([]byte, 0, len(body)/2+64), magic...)
-	out = append(out, version, minReader, 0, 0)
+	// Without paused targets the bytes are those of version 1, for the sake of its readers.
+	needs := byte(basic)
+	if len(s.Paused) > 0 {
+		needs = version
+	}
+	out = append(out, needs, needs, 0, 0)
 	out = binary.BigEndian.AppendUint32(out, uint32(len(body)))
 	out = z.Compress(out, body)
 	return binary.BigEndian.AppendUint32(out, codec.CRC(out))
@@ -62,7 +67,7 @@ func Decode(z *codec.Zstd, b []byte) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("manifest: %w", err)
 	}
-	return readState(body)
+	return readState(body, b[8])
 }
 
 func appendState(b []byte, s *State) []byte {
@@ -105,6 +110,13 @@ func appendState(b []byte, s *State) []byte {
 	for i := range s.Predicates {
 		b = codec.AppendString(b, string(delay.AppendPredicate(nil, &s.Predicates[i])))
 	}
+	if len(s.Paused) == 0 {
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(len(s.Paused)))
+	for _, t := range s.Paused {
+		b = codec.AppendString(b, string(t))
+	}
 	return b
 }
 
@@ -127,7 +139,8 @@ func appendInfo(b []byte, i *SegmentInfo) []byte {
 // minInfo is the least number of bytes of a SegmentInfo.
 const minInfo = 1 + 1 + 1 + 2*delay.KeySize + 11
 
-func readState(body []byte) (State, error) {
+// readState reads the body that a writer of this version wrote.
+func readState(body []byte, writer byte) (State, error) {
 	r := codec.Reader{B: body}
 	flags := r.Byte()
 	if flags&^flagReleased != 0 {
@@ -160,6 +173,9 @@ func readState(body []byte) (State, error) {
 		s.Deletes = append(s.Deletes, PendingDelete{Name: r.String(maxName), NotBefore: r.Due()})
 	}
 	readPredicates(&r, &s)
+	if writer > basic {
+		readPaused(&r, &s)
+	}
 	if r.OK() && (s.Epoch == 0 || s.Version == 0) {
 		r.Fail("epoch %d, version %d", s.Epoch, s.Version)
 	}
@@ -192,6 +208,22 @@ func readPredicates(r *codec.Reader, s *State) {
 		}
 		last = p.Seq
 		s.Predicates = append(s.Predicates, p)
+	}
+}
+
+// readPaused reads the paused targets: there is at least one, or the version would be 1.
+func readPaused(r *codec.Reader, s *State) {
+	n, last := r.Count(2), delay.Target("")
+	if n == 0 {
+		r.Fail("no paused target in a manifest of version %d", version)
+	}
+	for i := 0; i < n && r.OK(); i++ {
+		t := delay.Target(r.String(delay.MaxTargetBytes))
+		if t <= last {
+			r.Fail("paused target %q after %q", t, last)
+		}
+		last = t
+		s.Paused = append(s.Paused, t)
 	}
 }
 

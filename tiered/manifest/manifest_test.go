@@ -58,8 +58,11 @@ func sample(segments int) State {
 // Nothing of a state may be lost on the way through its bytes, and equal states must have equal
 // bytes. Cites M5.
 func TestRoundTrip(t *testing.T) {
-	for _, n := range []int{0, 1, 500} {
+	for n, paused := range map[int][]delay.Target{
+		0: nil, 1: {"pull:a"}, 500: {"http://a/b", "log:", "pull:a"},
+	} {
 		s := sample(n)
+		s.Paused = paused
 		b := Encode(zstd, &s)
 		got, err := Decode(zstd, b)
 		require.NoError(t, err)
@@ -87,10 +90,17 @@ func TestEveryBitCounts(t *testing.T) {
 	}
 }
 
-// The bytes in a bucket must stay readable; -update writes them anew.
+// The bytes in a bucket must stay readable; -update writes them anew. A manifest that needs no
+// reader of version 2 must be one of version 1, so that an older program can still take the shard.
 func TestGolden(t *testing.T) {
-	s := sample(5)
-	path := filepath.Join("testdata", "manifest.bin")
+	plain, paused := sample(5), sample(5)
+	paused.Paused = []delay.Target{"https://example.com/hook", "pull:orders"}
+	golden(t, plain, "manifest.bin", 1)
+	golden(t, paused, "manifest2.bin", 2)
+}
+
+func golden(t *testing.T, s State, name string, writer byte) {
+	path := filepath.Join("testdata", name)
 	b := Encode(zstd, &s)
 	if *update {
 		require.NoError(t, os.MkdirAll("testdata", 0o755))
@@ -99,6 +109,7 @@ func TestGolden(t *testing.T) {
 	stored, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(stored, b), "the format changed")
+	require.Equal(t, []byte{writer, writer}, b[8:10])
 	got, err := Decode(zstd, stored)
 	require.NoError(t, err)
 	require.Equal(t, s, got)
@@ -107,21 +118,43 @@ func TestGolden(t *testing.T) {
 // A clone must not share what a later change of the original touches.
 func TestClone(t *testing.T) {
 	s, want := sample(3), sample(3)
+	s.Paused, want.Paused = []delay.Target{"log:"}, []delay.Target{"log:"}
 	c := s.Clone()
 	s.Segments[0].Name, s.Deletes[0].Name, s.Cursors["a"] = "x", "x", nil
 	s.Predicates[0].Counted = delay.Key{}
+	s.Paused[0] = "x"
 	require.Equal(t, want, c)
+}
+
+// Paused targets that are out of order, twice, or not there in a version that says they are, are
+// no manifest: equal states would have different bytes.
+func TestPausedInOrder(t *testing.T) {
+	s := sample(1)
+	for _, bad := range [][]delay.Target{{"b", "a"}, {"a", "a"}, {""}, {"a", ""}} {
+		s.Paused = bad
+		_, err := Decode(zstd, Encode(zstd, &s))
+		require.ErrorIs(t, err, delay.ErrCorrupt, "%q", bad)
+	}
+	s.Paused = nil
+	_, err := readState(append(appendState(nil, &s), 0), version)
+	require.ErrorIs(t, err, delay.ErrCorrupt)
+	_, err = readState(append(appendState(nil, &s), 1, 1, 'a'), basic)
+	require.ErrorIs(t, err, delay.ErrCorrupt)
 }
 
 func FuzzDecode(f *testing.F) {
 	s := sample(3)
 	f.Add(Encode(zstd, &s)[headSize:])
 	f.Add(appendState(nil, &s))
+	s.Paused = []delay.Target{"log:", "pull:a"}
+	f.Add(appendState(nil, &s))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if got, err := readState(b); err == nil {
-			again, err := readState(appendState(nil, &got))
-			require.NoError(t, err)
-			require.Equal(t, got, again)
+		for writer := byte(basic); writer <= version; writer++ {
+			if got, err := readState(b, writer); err == nil {
+				again, err := readState(appendState(nil, &got), writer)
+				require.NoError(t, err)
+				require.Equal(t, got, again)
+			}
 		}
 		_, _ = Decode(zstd, b)
 	})

@@ -36,6 +36,8 @@ type State struct {
 	// Predicates are the bulk cancels that are not retired yet, ascending seqs (rule R6). What they
 	// have counted is in Books.
 	Predicates []delay.Predicate
+	// Paused are the targets whose lanes an operator has paused, ascending.
+	Paused []delay.Target
 }
 
 // SegmentInfo is what the manifest knows of an object: enough to choose it, read it and check it.
@@ -80,7 +82,7 @@ func (s *State) Clone() State {
 	c.Cursors = maps.Clone(s.Cursors)
 	c.Segments, c.Kept = slices.Clone(s.Segments), slices.Clone(s.Kept)
 	c.Marks, c.Deletes = slices.Clone(s.Marks), slices.Clone(s.Deletes)
-	c.Predicates = slices.Clone(s.Predicates)
+	c.Predicates, c.Paused = slices.Clone(s.Predicates), slices.Clone(s.Paused)
 	return c
 }
 

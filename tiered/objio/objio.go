@@ -67,7 +67,7 @@ type Policy struct {
 	Attempts int            // at least 1
 	Jitter   func() float64 // in [0, 1); safe for concurrent use
 	// Observe, if set, is told of every attempt: "put", "put_if", "get", "get_range", "delete" or
-	// "list"; "ok", "not_found", "precondition", "throttled", "refused", "canceled" or "unknown".
+	// "list"; "ok", "not_found", "precondition", "throttled", "refused", "skewed", "canceled" or "unknown".
 	Observe func(op, code string, d time.Duration, bytes int64)
 	// Changed, if set, is told when a class is paused and when it goes on (I6).
 	Changed func(Change)
@@ -308,6 +308,8 @@ func codeOf(err error) string {
 		return "precondition"
 	case errors.Is(err, objstore.ErrThrottled):
 		return "throttled"
+	case errors.Is(err, objstore.ErrSkewed):
+		return "skewed"
 	case errors.Is(err, objstore.ErrRefused):
 		return "refused"
 	case errors.Is(err, context.Canceled):

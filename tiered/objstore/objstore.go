@@ -16,6 +16,7 @@ package objstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -28,6 +29,9 @@ var (
 	// ErrRefused: the store understood and refused (credentials, name, size, checksum). Repeating
 	// the same call is useless.
 	ErrRefused = errors.New("objstore: refused")
+	// ErrSkewed is an ErrRefused: the clocks of this machine and of the store are too far apart for
+	// a signature to hold. It says nothing of the bucket, and passes when the clock is set.
+	ErrSkewed = fmt.Errorf("%w: the clocks differ too much", ErrRefused)
 )
 
 // Condition guards a Put. The zero value is no condition.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -29,6 +30,7 @@ const (
 const (
 	noSuchBucket = "NoSuchBucket"
 	noSuchKey    = "NoSuchKey"
+	skewed       = "RequestTimeTooSkewed"
 	ownedByYou   = "BucketAlreadyOwnedByYou"
 )
 
@@ -65,6 +67,8 @@ func (b *Bucket) fault(op, key string, does action, err error) error {
 // sentinelOf is the certain answer that a stands for, or nil.
 func sentinelOf(a minio.ErrorResponse, does action) error {
 	switch status := a.StatusCode; {
+	case a.Code == skewed:
+		return objstore.ErrSkewed
 	case a.Code == noSuchBucket:
 		return objstore.ErrRefused // never ErrNotFound: a misspelt bucket is not an empty one
 	case status == http.StatusNotFound, a.Code == noSuchKey:
@@ -108,10 +112,26 @@ func (b *Bucket) said(a minio.ErrorResponse) string {
 	if plainWord.MatchString(a.RequestID) && !b.leaks(a.RequestID) {
 		parts = append(parts, "request "+a.RequestID)
 	}
+	if a.Code == skewed {
+		parts = append(parts, b.skew())
+	}
 	if len(parts) == 0 {
 		return "no reason given"
 	}
 	return strings.Join(parts, ", ")
+}
+
+// skew tells how far the clocks are apart, by the last answer that had a date.
+func (b *Bucket) skew() string {
+	remote, local, ok := b.RemoteTime()
+	switch ahead := local.Sub(remote).Round(time.Second); {
+	case !ok:
+		return "set this machine's clock"
+	case ahead > 0:
+		return fmt.Sprintf("this machine's clock is %v ahead of the store's", ahead)
+	default:
+		return fmt.Sprintf("this machine's clock is %v behind the store's", -ahead)
+	}
 }
 
 // leaks reports whether text holds a secret.

@@ -142,7 +142,7 @@ func isCertain(err error) bool { return sentinelIn(err) != nil }
 
 func sentinelIn(err error) error {
 	for _, s := range []error{objstore.ErrNotFound, objstore.ErrPrecondition,
-		objstore.ErrThrottled, objstore.ErrRefused} {
+		objstore.ErrThrottled, objstore.ErrSkewed, objstore.ErrRefused} {
 		if errors.Is(err, s) {
 			return s
 		}
@@ -171,7 +171,7 @@ func TestAnswers(t *testing.T) {
 		{answer{503, ""}, wants{objstore.ErrThrottled, nil, nil, nil}},
 		{answer{503, "SlowDownWrite"}, wants{objstore.ErrThrottled, nil, nil, nil}},
 		{answer{403, "AccessDenied"}, same(objstore.ErrRefused)},
-		{answer{403, "RequestTimeTooSkewed"}, same(objstore.ErrRefused)},
+		{answer{403, "RequestTimeTooSkewed"}, same(objstore.ErrSkewed)},
 		{answer{403, ""}, same(objstore.ErrRefused)},
 		{answer{400, "XAmzContentChecksumMismatch"}, same(objstore.ErrRefused)},
 		{answer{400, "EntityTooLarge"}, same(objstore.ErrRefused)},
