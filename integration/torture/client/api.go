@@ -16,6 +16,9 @@ import (
 	"github.com/cicadamq/cicada/integration/torture/history"
 )
 
+// lostPause is how long a caller waits when there was no answer: nobody may be there.
+const lostPause = 20 * time.Millisecond
+
 // callWithin is when a client gives up: a daemon may be stopped in the middle of a call.
 const callWithin = 8 * time.Second
 
@@ -80,6 +83,7 @@ func (a *API) do(daemon, method, path string, body any, lines bool) answer {
 	}
 	resp, err := a.http.Do(req)
 	if err != nil {
+		time.Sleep(lostPause)
 		return answer{}
 	}
 	defer resp.Body.Close()

@@ -28,6 +28,8 @@ const (
 	uploadedWithin = 10 * time.Second
 	// linearizeWithin bounds the search for an order of one message's events.
 	linearizeWithin = 20 * time.Second
+	// leap is how long after a step a clock may jump once more: a hold ends.
+	leap = int64(10 * time.Second)
 )
 
 // Options are what the checker must know of a run.
@@ -159,7 +161,9 @@ func (c *checker) violate(rule, id, format string, args ...any) {
 	for _, e := range c.events {
 		if e.mentions(id) && id != "" {
 			v.Events = append(v.Events, e)
-			from, to = min(from, e.At), max(to, e.At)
+			if e.Note != Final && e.Proc != "settle" {
+				from, to = min(from, e.At), max(to, e.At)
+			}
 		}
 	}
 	for _, e := range c.faults {
@@ -302,7 +306,7 @@ func (c *checker) input(s *story, asked, answer Event, ret int64) call {
 	}
 	if l := s.leases[asked.Receipt]; l != nil && asked.Receipt != "" {
 		in.Try = l.given.Try
-		in.late = answer.At >= l.shortest || c.clock.stepped(l.call, answer.At)
+		in.late = answer.At >= l.shortest || c.clock.stepped(l.call-leap, answer.At)
 		for _, o := range s.ops {
 			before := o.Input.(call)
 			in.repeat = in.repeat || before.Receipt == asked.Receipt && before.What == asked.What
@@ -382,6 +386,9 @@ func (c *checker) pushed(e Event) {
 	since := s.first
 	for _, a := range s.attempts {
 		since = max(since, a.at)
+	}
+	if len(c.clock.steps) == 0 { // it was not claimed before its due
+		since = min(max(since, e.Due*int64(time.Millisecond)), e.At)
 	}
 	said := e.Answer
 	if e.Lease*int64(time.Millisecond) > int64(c.opts.Timeout/2) && said == OK {
@@ -473,7 +480,7 @@ func (c *checker) leased(s *story) {
 	for _, l := range s.leases {
 		for _, a := range s.attempts {
 			if a.push || a.given.Receipt == l.given.Receipt || a.at > l.released ||
-				c.clock.stepped(l.call, a.at) || c.between(l.call, a.at, Lost, Takeover) {
+				c.clock.stepped(l.call-leap, a.at) || c.between(l.call, a.at, Lost, Takeover) {
 				continue
 			}
 			for _, h := range l.holds {
@@ -508,12 +515,51 @@ func (c *checker) order(s *story) {
 	}
 	switch porcupine.CheckOperationsTimeout(lifeOf(c.disk), s.ops, linearizeWithin) {
 	case porcupine.Illegal:
-		c.violate("order", s.id, "no message could have lived like this")
+		c.violate("order", s.id, "no message could have lived like this: %s", stuck(c.disk, s.ops))
 	case porcupine.Unknown:
 		c.Counts["undecided"]++
 	default:
 		c.Counts["linearized"]++
 	}
+}
+
+// stuck tells how far an order could be found, and which calls do not follow.
+func stuck(disk bool, ops []porcupine.Operation) string {
+	_, info := porcupine.CheckOperationsVerbose(lifeOf(disk), ops, linearizeWithin)
+	var best []porcupine.Operation
+	for _, partition := range info.PartialLinearizationsOperations() {
+		for _, part := range partition {
+			if len(part) > len(best) {
+				best = part
+			}
+		}
+	}
+	return fmt.Sprintf("after %v, none of %v", tell(best), tell(slices.DeleteFunc(slices.Clone(ops),
+		func(o porcupine.Operation) bool {
+			return slices.ContainsFunc(best, func(b porcupine.Operation) bool {
+				return b.Call == o.Call && b.Return == o.Return && b.Input.(call).Op == o.Input.(call).Op
+			})
+		})))
+}
+
+// tell describes calls.
+func tell(ops []porcupine.Operation) []string {
+	var out []string
+	for _, o := range ops {
+		c := o.Input.(call)
+		text := c.What
+		if c.Try > 0 {
+			text += fmt.Sprint(" ", c.Try)
+		}
+		if c.answer.Answer != "" {
+			text += ": " + c.answer.Answer
+		}
+		if c.answer.State != "" {
+			text += " " + c.answer.State
+		}
+		out = append(out, text)
+	}
+	return out
 }
 
 // unsure fills in what a crash or a lost answer leaves open at this call.
@@ -532,6 +578,7 @@ func (c *checker) unsure(s *story, in *call, o porcupine.Operation) {
 				in.horizon = max(in.horizon, c.clock.latest(e.At)+claimAhead.Milliseconds())
 			}
 		case Lost, Takeover:
+			in.lost = true
 			in.horizon = max(in.horizon, c.clock.latest(e.At)+claimAhead.Milliseconds())
 		}
 		switch e.What {
@@ -558,7 +605,7 @@ func (c *checker) finished(s *story) {
 
 // repeated: S6, for receivers that said yes.
 func (c *checker) repeated() {
-	index := map[int64]int{}
+	index := map[incidentKey]int{}
 	for _, e := range c.faults {
 		i := Incident{At: e.At, What: e.What, Bound: c.opts.InFlight + unsynced}
 		switch e.What {
@@ -570,7 +617,7 @@ func (c *checker) repeated() {
 		default:
 			continue
 		}
-		index[e.At] = len(c.Incidents)
+		index[incident(e)] = len(c.Incidents)
 		c.Incidents = append(c.Incidents, i)
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.ids)) {
@@ -596,8 +643,16 @@ func (c *checker) repeated() {
 	c.Incidents = slices.DeleteFunc(c.Incidents, func(i Incident) bool { return i.What == Exit && i.Repeated == 0 })
 }
 
+// incidentKey tells incidents apart: several may happen in one instant.
+type incidentKey struct {
+	at   int64
+	what string
+}
+
+func incident(e Event) incidentKey { return incidentKey{e.At, e.What} }
+
 // repeat charges one repetition to the incident that explains it.
-func (c *checker) repeat(s *story, a, b attempt, index map[int64]int) {
+func (c *checker) repeat(s *story, a, b attempt, index map[incidentKey]int) {
 	drained := false
 	for _, e := range c.faults {
 		if e.At < a.at || e.At > b.at {
@@ -605,11 +660,11 @@ func (c *checker) repeat(s *story, a, b attempt, index map[int64]int) {
 		}
 		switch e.What {
 		case Kill, Freeze, Lost, Takeover:
-			c.Incidents[index[e.At]].Repeated++
+			c.Incidents[index[incident(e)]].Repeated++
 			return
 		case Exit:
 			if !drained {
-				c.Incidents[index[e.At]].Repeated++
+				c.Incidents[index[incident(e)]].Repeated++
 				return
 			}
 			drained = false
@@ -666,7 +721,7 @@ func (c *checker) books() {
 // accepts bounds how many messages were accepted, each generation counted.
 func (c *checker) accepts() (most, least int64) {
 	for _, s := range c.ids {
-		if s.final == absent {
+		if s.final == absent || s.final == "" {
 			continue
 		}
 		least++

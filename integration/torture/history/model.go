@@ -36,7 +36,8 @@ type message struct {
 	given bool // back, by a nack
 	blind bool // called claimed by an answer; no attempt was seen
 	acked int64
-	ends  bool // stopped while it was leased: dead unless its last attempt succeeds
+	then  string // what an attempt at a receiver makes of it once that is recorded
+	ends  bool   // stopped while it was leased: dead unless its last attempt succeeds
 }
 
 // past is what the message was before, back to what a lost disk cannot take.
@@ -59,6 +60,7 @@ type call struct {
 	unseen  bool  // an unanswered pull may have claimed it
 	horizon int64 // what is due until then may have been claimed before a crash; ms
 	crash   bool  // a push was told something before an incident
+	lost    bool  // an earlier disk may have known the lease
 	repeat  bool  // the receipt was used before
 	late    bool  // the lease may have run out
 	now     int64 // the latest instant that the daemon may believe, ms
@@ -91,6 +93,11 @@ func (m *model) step(v version, c call) []any {
 		switch {
 		case !m.disk:
 			n.past = nil
+		case floor && c.What == Send: // what became of it since may still be lost
+			n.past = m.trim(v.past, next)
+			if next != v.message && v.state != absent && v.body == next.body {
+				n.past = m.intern(past{v.message, n.past})
+			}
 		case floor:
 			n.past = nil
 		case next != v.message:
@@ -115,6 +122,18 @@ func (m *model) step(v version, c call) []any {
 	return out
 }
 
+// trim leaves out of a past what was not yet this message.
+func (m *model) trim(p *past, now message) *past {
+	if p == nil {
+		return nil
+	}
+	before := m.trim(p.before, now)
+	if p.was.state == absent || p.was.body != now.body || p.was.gen != now.gen {
+		return before
+	}
+	return m.intern(past{p.was, before})
+}
+
 func (m *model) intern(p past) *past {
 	if m.pasts[p] == nil {
 		m.pasts[p] = &p
@@ -129,6 +148,11 @@ func aged(v message, c call) []message {
 	if open && v.ttl > 0 && (v.due == anyDue || c.now >= v.due+v.ttl) {
 		next := v
 		next.state = expired
+		out = append(out, next)
+	}
+	if open && v.then != "" {
+		next := v
+		next.state, next.then = v.then, ""
 		out = append(out, next)
 	}
 	if open && v.ends {
@@ -332,7 +356,7 @@ func seen(v message, name string) message {
 func got(v message, c call) []message {
 	switch c.answer.Answer {
 	case OK:
-		if fits(v, c, c.answer.State) && c.answer.Gen == v.gen {
+		if fits(v, c, c.answer.State) && (c.answer.Gen == 0 || c.answer.Gen == v.gen) {
 			return []message{seen(v, c.answer.State)}
 		}
 		return nil
@@ -377,22 +401,15 @@ func attempted(v message, c call) []message {
 	}
 	next := v
 	next.state, next.due, next.try, next.given, next.blind = claimed, c.Due, c.Try, false, false
+	next.then = ""
 	if c.push && v.state == delivered {
 		return []message{v} // once yes, nothing takes it back
 	}
 	switch c.answer.Answer {
-	case OK: // its outcome is recorded a little later
-		done := next
-		done.state = delivered
-		return []message{next, done}
+	case OK, Unknown:
+		next.then = delivered
 	case Refused:
-		done := next
-		done.state = dead
-		return []message{next, done}
-	case Unknown:
-		done := next
-		done.state = delivered
-		return []message{next, done}
+		next.then = dead
 	}
 	return []message{next}
 }
@@ -415,7 +432,7 @@ func settled(v message, c call) []message {
 		}
 		return []message{v}
 	case "ACKED":
-		if !mine && (v.state == delivered && v.acked == c.Try || c.repeat) {
+		if !mine && (v.state == delivered && (v.acked == c.Try || c.lost) || c.repeat) {
 			return []message{v}
 		}
 		return maybe(mine, done)
