@@ -4,6 +4,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -340,5 +341,38 @@ func TestDeliveredBeforeCrashIsMarked(t *testing.T) {
 		out, err := w.Pull(w.t.Context(), "other", 10, time.Second, time.Minute)
 		require.NoError(t, err)
 		require.Equal(t, parked, idsOf(out))
+	})
+}
+
+// A paused target is paused because its receiver must get nothing now: the loss of the disk must not
+// resume it. What an operator resumed stays so.
+func TestPauseSurvivesDiskLoss(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		pause := func(target delay.Target, paused bool) {
+			require.NoError(t, w.SetPaused(w.t.Context(), target, paused))
+		}
+		for _, target := range []delay.Target{"log:", "pull:q", "http://a/"} {
+			pause(target, true)
+		}
+		near, far := w.sendAll(10, "log:", 5*time.Second), w.sendAll(10, "log:", time.Minute)
+		other := w.sendAll(10, "http://a/", 5*time.Second)
+		w.pass(2 * time.Second)
+		pause("http://a/", false)
+		w.pass(2 * time.Second)
+		for range 2 { // what was restored is in the next manifest too
+			w.crash()
+			w.loseDisk()
+			w.open()
+			w.pass(30 * time.Second)
+		}
+		exactly(t, w.sink, other)
+		require.Equal(t, Cancelled, w.change(far[0], Cancel, 0).Verdict)
+		pause("log:", false)
+		w.pass(time.Minute)
+		exactly(t, w.sink, slices.Concat(near, far[1:], other))
+		w.sendAll(1, "pull:q", 0)
+		require.Empty(t, w.pull(1, time.Minute))
+		pause("pull:q", false)
+		require.Len(t, w.pull(1, time.Minute), 1)
 	})
 }

@@ -113,7 +113,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	})
 	part := commit.Part{
 		Last: first, Outbox: meta.OutboxNext, Mark: meta.Watermark, Books: own.Books,
-		Kept: f.Kept, Bulk: f.Bulk,
+		Kept: f.Kept, Bulk: f.Bulk, Paused: commit.PausedOf(f.Targets),
 	}
 	if own.Behind {
 		part.Behind, part.Since, s.tier.missed = first, s.clock.Now(), own.Restore == nil

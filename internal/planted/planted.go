@@ -131,6 +131,7 @@ const (
 	LaneForgotten       // a lane is let go while the table still counts on it (C9)
 	ClusterUnread       // a receipt of another cluster is believed (R9)
 	DoneLost            // what was delivered before a crash gets no mark after it (S6)
+	PausesForgotten     // a restore does not know which targets are paused
 	Bugs                // how many there are, None included
 )
 
@@ -258,4 +259,5 @@ var words = [...]string{
 	"lets go of a lane in use",
 	"receipts of any cluster",
 	"forgets deliveries before a crash",
+	"restore forgets pauses",
 }

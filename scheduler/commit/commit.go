@@ -122,6 +122,7 @@ type Committer struct {
 	horizon delay.Due                               // H as recovered (rule R8)
 	first   delay.Seq                               // seqs above it are of this process
 	targets map[delay.Target]localstore.TargetState // as written last
+	paused  []delay.Target                          // never changed, but replaced
 	cursors map[delay.Target]delay.Key              // claim cursors as recovered after a crash
 	failed  error
 
@@ -152,6 +153,7 @@ func New(cfg Config) *Committer {
 
 		bulk:     newBulk(cfg.IDs, cfg.Shard, cfg.Bulk),
 		unpassed: make(map[delay.Seq]struct{}),
+		paused:   PausedOf(cfg.Targets),
 	}
 	for i := range cfg.Bulk {
 		if p := &cfg.Bulk[i]; p.Swept.Less(p.Upper()) {
@@ -230,6 +232,7 @@ type flushed struct {
 	books   delay.Books
 	bulk    []delay.Predicate
 	uncold  int64
+	paused  []delay.Target
 	at      time.Time // when it was applied
 }
 
@@ -293,7 +296,7 @@ func (c *Committer) flush() {
 	c.batch = c.store.NewBatch()
 	f := c.next
 	f.ops, f.pending, f.books, f.uncold = c.staged, pending, c.books, c.uncold
-	f.bulk = c.bulk.All()
+	f.bulk, f.paused = c.bulk.All(), c.paused
 	f.last, f.outbox, f.mark = c.lastSeq(), c.meta.OutboxNext, c.meta.Watermark
 	if len(f.refs) > 0 {
 		c.recent = append(c.recent, accepted{last: f.last, low: c.lowest})

@@ -3,6 +3,8 @@
 package commit
 
 import (
+	"slices"
+
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
@@ -34,8 +36,20 @@ func PauseTarget(target delay.Target, lane uint32, paused bool, done chan error)
 		st.Paused = paused
 		c.targets[target] = st
 		c.batch.PutTarget(target, st)
+		c.paused = PausedOf(c.targets) // those who have the last list may still read it
 		c.then(core.EvPause{Lane: lane, Paused: paused})
 	}}
+}
+
+// PausedOf lists the paused ones of targets, ascending.
+func PausedOf(targets map[delay.Target]localstore.TargetState) (paused []delay.Target) {
+	for t, st := range targets {
+		if st.Paused {
+			paused = append(paused, t)
+		}
+	}
+	slices.Sort(paused)
+	return paused
 }
 
 // RaiseCursor writes the durable claim cursor of a lane ahead (rule R8).

@@ -58,6 +58,7 @@ type Part struct {
 	Mark   delay.Key         // the watermark
 	Books  delay.Books       // as of Last
 	Bulk   []delay.Predicate // as of Last, all there are
+	Paused []delay.Target    // all there are, ascending
 	Uncold int64             // pending rows that no segment holds (rule R15)
 	Resume delay.Key         // where the backlog is read on; of what is left after a cut
 	Behind delay.Seq         // rows overflowed: read those up to here from the store; 0 is none
@@ -94,7 +95,7 @@ func (u *Buffer) add(f *flushed) {
 		p.Since = now
 	}
 	p.Last, p.Outbox, p.Mark = f.last, f.outbox, f.mark
-	p.Books, p.Bulk, p.Uncold = f.books, f.bulk, f.uncold
+	p.Books, p.Bulk, p.Uncold, p.Paused = f.books, f.bulk, f.uncold, f.paused
 	p.Kept = append(p.Kept, f.kept...)
 	p.Done = append(p.Done, f.done...)
 	p.Rows = append(p.Rows, f.rows...)
@@ -154,7 +155,7 @@ func (p *Part) Merge(next Part) {
 	p.Kept = append(p.Kept, next.Kept...)
 	p.Done = append(p.Done, next.Done...)
 	p.Last, p.Outbox, p.Mark = next.Last, next.Outbox, next.Mark
-	p.Books, p.Bulk, p.Uncold = next.Books, next.Bulk, next.Uncold
+	p.Books, p.Bulk, p.Uncold, p.Paused = next.Books, next.Bulk, next.Uncold, next.Paused
 	p.bound()
 }
 
@@ -162,6 +163,6 @@ func (p *Part) Merge(next Part) {
 func (p *Part) Rest() Part {
 	return Part{
 		Last: p.Last, Outbox: p.Outbox, Mark: p.Mark, Books: p.Books, Bulk: p.Bulk,
-		Uncold: p.Uncold,
+		Uncold: p.Uncold, Paused: p.Paused,
 	}
 }

@@ -60,6 +60,7 @@ func (m *Maker) Make(part *commit.Part) (tiered.Cut, commit.Part, error) {
 	cut := tiered.Cut{
 		Watermark: part.Mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.Last,
 		Books: part.Books, Predicates: part.Bulk, NotUploaded: part.Uncold,
+		Paused: part.Paused,
 	}
 	if planted.Is(planted.MarkTooNew) {
 		cut.Watermark = meta.Watermark

@@ -81,6 +81,11 @@ func (r *restorer) fill(ctx context.Context, st *tiered.State) error {
 		p.Swept = p.Begin() // slots and ids of this store do not know of it yet
 		r.b.PutPredicate(&p)
 	}
+	for _, t := range st.Paused {
+		if !planted.Is(planted.PausesForgotten) {
+			r.b.PutTarget(t, localstore.TargetState{Paused: true})
+		}
+	}
 	if planted.Is(planted.KeptUnrestored) {
 		return r.marks(ctx, st)
 	}
