@@ -35,7 +35,7 @@ func (s *Shard) SetPaused(_ context.Context, target delay.Target, paused bool) e
 	return s.do(commit.PauseTarget(target, lane, paused, done), 0, done)
 }
 
-// Targets describes every lane that has been used since the start, by name.
+// Targets describes every lane by name. One that has had nothing to do for minutes is none.
 func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
 	ev := core.EvTargets{Done: make(chan []core.LaneStatus, 1)}
 	s.post(ev)

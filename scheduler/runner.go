@@ -217,6 +217,10 @@ func (s *Shard) execute(actions []core.Action) {
 			s.commit.Enqueue(commit.RaiseHorizon(a.Horizon))
 		case core.ActClaimCursor:
 			s.commit.Enqueue(commit.RaiseCursor(a))
+		case core.ActFence:
+			s.commit.Enqueue(commit.FenceCore())
+		case core.ActForget:
+			s.commit.Enqueue(commit.ForgetTarget(a))
 		case core.ActExpire:
 			s.commit.Enqueue(&commit.ExpireOp{ActExpire: a, Report: func() {
 				s.reportEnded(s.lanes.Target(a.Ref.Lane), delay.Expired, "expired", 1)

@@ -5,52 +5,101 @@ package commit
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/core"
 )
 
-// Lanes numbers targets for the references. It is safe for concurrent use.
+// Lanes numbers targets for the references. A number that nobody has given out for a while is
+// released when the core has nothing of its lane, and never given out again (C9 of the core). It is
+// safe for concurrent use.
 type Lanes struct {
 	mu struct {
 		sync.RWMutex
-		numbers map[delay.Target]uint32
-		targets []delay.Target
+		numbers map[delay.Target]*numbered
+		targets core.Sparse[numbered]
+		next    uint32
 	}
+	round atomic.Int64
+}
+
+// numbered is a target with its number, and the round in which that was given out last.
+type numbered struct {
+	target delay.Target
+	no     uint32
+	given  atomic.Int64
 }
 
 // NewLanes makes an empty table.
 func NewLanes() *Lanes {
 	n := &Lanes{}
-	n.mu.numbers = make(map[delay.Target]uint32)
+	n.mu.numbers = make(map[delay.Target]*numbered)
 	return n
 }
 
 // Number is the number of target, a new one if it has none. It keeps a copy of a new target.
 func (n *Lanes) Number(target delay.Target) uint32 {
 	n.mu.RLock()
-	no, ok := n.mu.numbers[target]
-	n.mu.RUnlock()
-	if ok {
-		return no
+	l := n.mu.numbers[target]
+	if l != nil {
+		n.give(l)
+		n.mu.RUnlock()
+		return l.no
 	}
+	n.mu.RUnlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if no, ok := n.mu.numbers[target]; ok {
-		return no
+	if l = n.mu.numbers[target]; l == nil {
+		l = &numbered{target: delay.Target(strings.Clone(string(target))), no: n.mu.next}
+		n.mu.next++
+		n.mu.targets.Put(l.no, l)
+		n.mu.numbers[l.target] = l
 	}
-	target = delay.Target(strings.Clone(string(target)))
-	no = uint32(len(n.mu.targets))
-	n.mu.targets = append(n.mu.targets, target)
-	n.mu.numbers[target] = no
-	return no
+	n.give(l)
+	return l.no
+}
+
+// give notes that l is given out. The lock is held, so that it is not released meanwhile.
+func (n *Lanes) give(l *numbered) {
+	if round := n.round.Load(); l.given.Load() != round {
+		l.given.Store(round)
+	}
 }
 
 // Target is the target with a number that Number has given.
 func (n *Lanes) Target(no uint32) delay.Target {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.mu.targets[no]
+	l := n.mu.targets.Get(no)
+	if l == nil {
+		panic("BUG: the number of a lane is used after its release")
+	}
+	return l.target
+}
+
+// Round begins a round.
+func (n *Lanes) Round() { n.round.Add(1) }
+
+// Release forgets a number unless it was given out since the round before this one began, and
+// reports whether it did.
+func (n *Lanes) Release(no uint32) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := n.mu.targets.Get(no)
+	if l.given.Load() > n.round.Load()-2 {
+		return false
+	}
+	n.mu.targets.Delete(no)
+	delete(n.mu.numbers, l.target)
+	return true
+}
+
+// Len is how many targets have a number.
+func (n *Lanes) Len() int {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return len(n.mu.numbers)
 }
 
 // RefOf is the reference of a stored message whose record has size bytes.

@@ -64,6 +64,24 @@ func RaiseCursor(a core.ActClaimCursor) Op {
 	}}
 }
 
+// ForgetTarget deletes what is durable of an idle lane, unless it is paused: nothing is parked in
+// it, so nothing is below its claim cursor either.
+func ForgetTarget(a core.ActForget) Op {
+	return &metaOp{change: func(c *Committer) {
+		if c.targets[a.Target].Paused {
+			return
+		}
+		delete(c.targets, a.Target)
+		delete(c.cursors, a.Target)
+		c.batch.DeleteTarget(a.Target)
+	}}
+}
+
+// FenceCore tells the core when everything that was put before is synced.
+func FenceCore() Op {
+	return &metaOp{change: func(c *Committer) { c.then(core.EvFenced{}) }}
+}
+
 // NoteUpload notes what a committed manifest holds: the rows up to uploaded and the marks below
 // outbox (C7). Only then may rows be dropped and marks be forgotten.
 func NoteUpload(uploaded delay.Seq, version, outbox uint64, done chan error) Op {

@@ -20,10 +20,9 @@ type LaneStatus struct {
 
 func (e EvTargets) apply(c *Core) {
 	var out []LaneStatus
-	for _, l := range c.live {
-		if l == nil {
-			continue
-		}
+	at := make(map[uint32]int)
+	for no, l := range c.live.From(0, c.live.End()) {
+		at[no] = len(out)
 		out = append(out, LaneStatus{
 			Target: l.target, InFlight: l.inflight, Paused: l.paused, LastError: l.lastError,
 			Backlog: int64(l.ready.len()) + l.backlog, Open: c.now < l.openUntil,
@@ -34,13 +33,7 @@ func (e EvTargets) apply(c *Core) {
 		if f.state != flightLeased && f.state != flightRetrying {
 			continue
 		}
-		t := c.lanes.Target(f.ref.Lane)
-		for i := range out {
-			if out[i].Target == t {
-				out[i].InFlight++
-				break
-			}
-		}
+		out[at[f.ref.Lane]].InFlight++
 	}
 	e.Done <- out
 }

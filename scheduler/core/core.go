@@ -105,8 +105,8 @@ type Core struct {
 	moving    map[delay.Key]struct{} // unclaimed, being parked: a read may see them there already
 	loads     int                    // loads and parked loads under way
 
-	live    []*lane // by lane number; nil for a lane that is idle
-	ready   int     // references in ready queues, all lanes
+	live    Sparse[lane] // by lane number; idle ones are let go (C9)
+	ready   int          // references in ready queues, all lanes
 	flights map[delay.Key]flight
 	leases  map[uint64]*leaseState
 	leaseNo uint64
@@ -127,6 +127,10 @@ type Core struct {
 	busy     int          // push lanes that have something out
 	retrying int          // messages between attempts, all push lanes
 	hungry   queue[*lane] // lanes that wait for room, in turn
+
+	roundAt delay.Due // when to look for idle lanes again
+	handAt  uint32    // the number to look at next
+	handOn  bool      // a round is under way
 
 	watermark   delay.Key // as proposed last
 	watermarkAt delay.Due // when to look again
@@ -187,6 +191,7 @@ func (c *Core) Step(now delay.Due, ev Event) []Action {
 	c.wantHorizon()
 	c.wantFinish()
 	c.wantWatermark()
+	c.wantRound()
 	return c.actions
 }
 
@@ -203,7 +208,7 @@ func (c *Core) touch(l *lane) {
 // NextWake is the instant at which a step without an event is due. The runner looks at the wall
 // clock at least every 100 ms anyway.
 func (c *Core) NextWake() delay.Due {
-	if c.moreDue {
+	if c.moreDue || c.handOn {
 		return c.now
 	}
 	wake := c.watermarkAt
@@ -232,10 +237,11 @@ func (c *Core) fire() {
 	c.due = c.wheel.Advance(int64(c.now), c.due[:0], fireChunk)
 	c.moreDue = len(c.due) == fireChunk
 	for _, r := range c.due {
+		l := c.lane(r.Lane)
+		l.hot--
 		if c.skip(r.Key) {
 			continue
 		}
-		l := c.lane(r.Lane)
 		l.ready.push(waiting{ref: r, pos: c.open.add(r, c.now)})
 		c.ready++
 		c.touch(l)
@@ -325,10 +331,7 @@ type EvDrain struct{}
 
 func (EvDrain) apply(c *Core) {
 	c.draining = true
-	for _, l := range c.live {
-		if l == nil {
-			continue
-		}
+	for _, l := range c.live.From(0, c.live.End()) {
 		for l.waiters.len() > 0 {
 			c.do(ActGrant{Waiter: l.waiters.pop()})
 		}

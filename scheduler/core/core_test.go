@@ -25,6 +25,9 @@ func (n targets) Target(no uint32) delay.Target {
 	return delay.Target(fmt.Sprint("http://sink/", no))
 }
 
+func (targets) Round()              {}
+func (targets) Release(uint32) bool { return true }
+
 const (
 	lanes = targets(4)
 	epoch = delay.Epoch(3)
@@ -115,6 +118,17 @@ func (w *world) step(ev Event) {
 			})
 		case ActWatermark:
 			w.watermark(a)
+		case ActFence:
+			w.commits = append(w.commits, func() Event { return EvFenced{} })
+		case ActForget:
+			w.commits = append(w.commits, func() Event {
+				for no := range lanes {
+					if lanes.Target(uint32(no)) == a.Target {
+						delete(w.cursors, uint32(no))
+					}
+				}
+				return EvNothing{}
+			})
 		default:
 			require.Fail(w.t, "unknown action", "%T", a)
 		}
@@ -402,7 +416,7 @@ func TestModel(t *testing.T) {
 			kinds[kind] += n
 		}
 	}
-	require.Len(t, kinds, 9, "the model saw too little: %v", kinds)
+	require.Len(t, kinds, 11, "the model saw too little: %v", kinds)
 	require.Greater(t, removed, 100)
 }
 

@@ -28,6 +28,7 @@
 //	    for all of them, and no lane can take the share of the others.
 //	C8  Of what a lane claims at least every second message is one that has just come due, if
 //	    there is one, and every second one of its backlog.
+//	C9  A lane is let go when nothing refers to it any more, and only then.
 //
 // # Concurrency
 //

@@ -16,6 +16,32 @@ import (
 	"github.com/cicadamq/cicada/delay"
 )
 
+// table numbers as the real one does: what is given out counts, and what was released is an error.
+type table struct {
+	t     *testing.T
+	round int
+	given map[uint32]int
+	gone  map[uint32]bool
+}
+
+func (n *table) Target(no uint32) delay.Target {
+	require.False(n.t, n.gone[no], "lane %d was released", no)
+	return targets(0).Target(no)
+}
+
+func (n *table) Round() { n.round++ }
+
+func (n *table) Release(no uint32) bool {
+	if n.given[no] > n.round-2 {
+		return false
+	}
+	n.gone[no] = true
+	return true
+}
+
+// give gives a number out.
+func (n *table) give(no uint32) { n.given[no] = n.round }
+
 // crowd is a core among many receivers in virtual time. Its store is immediate; what a receiver is
 // given comes back after that receiver's latency. It checks C1 and C7 at each step.
 type crowd struct {
@@ -36,6 +62,8 @@ type crowd struct {
 	with    map[uint32]int
 	claims  []Ref
 	mostOut int
+	table   *table
+	forgot  int // targets
 }
 
 // coming is an event at an instant.
@@ -66,10 +94,12 @@ func newCrowd(t *testing.T) *crowd {
 		waited: map[uint32][]time.Duration{}, batches: map[uint32][]int{}, with: map[uint32]int{},
 		latency: func(uint32) time.Duration { return time.Millisecond },
 		answer:  func(Ref) broker.Outcome { return broker.Delivered },
+		table:   &table{t: t, given: map[uint32]int{}, gone: map[uint32]bool{}},
 	}
 	w.core = New(Options{
-		HotWindow: time.Minute, Backoff: time.Second, MaxBackoff: 10 * time.Minute, Window: 1000,
-	}, targets(4), rand.New(rand.NewPCG(1, 1)), w.now, Start{
+		HotWindow: 10 * time.Minute, Backoff: time.Second, MaxBackoff: 10 * time.Minute,
+		Window: 1000,
+	}, w.table, rand.New(rand.NewPCG(1, 1)), w.now, Start{
 		Epoch: epoch, Boundary: delay.MaxKey, Watermark: delay.Key{Due: w.now},
 	})
 	w.step(nil)
@@ -77,15 +107,18 @@ func newCrowd(t *testing.T) *crowd {
 }
 
 // accept makes n messages of size bytes for lane, due now.
-func (w *crowd) accept(lane uint32, n, size int) {
+func (w *crowd) accept(lane uint32, n, size int) { w.acceptAt(w.now, lane, n, size) }
+
+func (w *crowd) acceptAt(due delay.Due, lane uint32, n, size int) {
+	w.table.give(lane)
 	ev := EvAccepted{}
 	for range n {
 		w.seq++
 		r := Ref{
-			Key:  delay.Key{Due: w.now, Seq: delay.MakeSeq(epoch, w.seq)},
+			Key:  delay.Key{Due: due, Seq: delay.MakeSeq(epoch, w.seq)},
 			Lane: lane, Meta: uint32(size),
 		}
-		w.sent[r.Key] = w.now
+		w.sent[r.Key] = due
 		ev.Refs, ev.Last = append(ev.Refs, r), r.Key.Seq
 	}
 	w.step(ev)
@@ -152,6 +185,10 @@ func (w *crowd) do(a Action) Event {
 		return EvHorizon(a)
 	case ActClaimCursor:
 		return EvClaimCursor(a)
+	case ActFence:
+		return EvFenced{}
+	case ActForget:
+		w.forgot++
 	}
 	return nil
 }
@@ -360,6 +397,7 @@ func TestBacklogInTurn(t *testing.T) {
 
 // take pulls and acks up to n messages.
 func (w *crowd) take(lane uint32, n int) {
+	w.table.give(lane)
 	x := &Waiter{Lane: lane, Max: n, Lease: time.Minute, Grant: make(chan Grant, 1)}
 	w.step(EvPull{Waiter: x})
 	w.step(EvPullGone{Waiter: x})
@@ -406,4 +444,72 @@ func TestPoisonedLane(t *testing.T) {
 	}
 	require.Less(t, l.retrying, maxRetrying+1000)
 	require.Equal(t, l.retrying, w.core.retrying)
+}
+
+// A lane that has nothing to do must be let go, however many there were (C9), and one that anything
+// refers to must not: its number would name nobody.
+func TestIdleLanes(t *testing.T) {
+	w := newCrowd(t)
+	const n = 5000
+	busy := map[string]uint32{"due later": n, "between attempts": n + 2, "paused": n + 4,
+		"parked": n + 6, "with its receiver": n + 8, "leased": n + 1, "waiting consumer": n + 3}
+	w.latency = func(lane uint32) time.Duration {
+		if lane == busy["with its receiver"] {
+			return 7 * time.Minute
+		}
+		return time.Millisecond
+	}
+	w.answer = func(r Ref) broker.Outcome {
+		if r.Lane == busy["between attempts"] {
+			return broker.Retry
+		}
+		return broker.Delivered
+	}
+	for i := range uint32(n / 2) {
+		w.accept(2*i, 1, 100)
+	}
+	w.acceptAt(w.now.Add(8*time.Minute), busy["due later"], 1, 100)
+	w.accept(busy["between attempts"], 1, 100)
+	w.step(EvPause{Lane: busy["paused"], Paused: true})
+	w.accept(busy["with its receiver"], 1, 100)
+	w.accept(busy["leased"], 1, 100)
+	x := &Waiter{Lane: busy["leased"], Max: 1, Lease: 7 * time.Minute, Grant: make(chan Grant, 1)}
+	w.step(EvPull{Waiter: x})
+	require.Len(t, (<-x.Grant).Claims, 1)
+	x = &Waiter{Lane: busy["waiting consumer"], Max: 1, Grant: make(chan Grant, 1)}
+	w.step(EvPull{Waiter: x})
+	w.step(EvPause{Lane: busy["parked"], Paused: true})
+	w.accept(busy["parked"], 3, 100)
+	for range 6 { // a number that is given out again and again stays, even without a message
+		w.pass(time.Minute, nil)
+		w.table.give(0)
+	}
+	for name, no := range busy {
+		require.NotNil(t, w.core.live.Get(no), name)
+	}
+	require.NotNil(t, w.core.live.Get(0))
+	live := 0
+	for range w.core.live.From(0, w.core.live.End()) {
+		live++
+	}
+	require.Equal(t, len(busy)+1, live)
+	require.Len(t, w.table.gone, n/2-1)
+
+	w.step(EvPause{Lane: busy["parked"]})
+	w.step(EvPause{Lane: busy["paused"]})
+	w.step(EvPullGone{Waiter: x})
+	w.answer = func(Ref) broker.Outcome { return broker.Delivered }
+	w.pass(20*time.Minute, nil)
+	w.take(busy["leased"], 1) // its lease is over
+	w.pass(5*time.Minute, nil)
+	require.Len(t, w.table.gone, n/2+len(busy), "in the end none is left")
+	require.Equal(t, 1, w.forgot, "what was durable of the one that was parked")
+	require.Empty(t, slices.Collect(func(yield func(int) bool) {
+		for at, p := range w.core.live.pages {
+			if p != nil && !yield(at) {
+				return
+			}
+		}
+	}), "pages")
+	require.Zero(t, w.core.busy+w.core.out+w.core.retrying)
 }

@@ -89,6 +89,7 @@ func (e EvFinished) apply(c *Core) {
 func (c *Core) landed(key delay.Key) {
 	if f, ok := c.flights[key]; ok {
 		c.open.finish(f.pos)
+		c.lane(f.ref.Lane).flying--
 		delete(c.flights, key)
 		if c.loads > 0 {
 			c.gone[key] = struct{}{}
@@ -375,6 +376,7 @@ func (e EvReleased) apply(c *Core) {
 			continue
 		}
 		delete(c.flights, key) // never claimed after all
+		l.flying--
 		l.ready.push(waiting{ref: f.ref, pos: f.pos})
 		c.ready++
 		c.touch(l)

@@ -11,8 +11,13 @@ import (
 
 // laneTable numbers targets. Numbers are never reused while the process lives.
 type laneTable interface {
-	// Target is the target with the number no, which the table has given out.
+	// Target is the target with the number no, which the table has given out and not released.
 	Target(no uint32) delay.Target
+	// Round begins a round.
+	Round()
+	// Release forgets a number unless it was given out since the round before this one began, and
+	// reports whether it did. The target gets another one when it is used again.
+	Release(no uint32) bool
 }
 
 // lane is the queue of one target (S9): its due messages, its window, its breaker, its consumers.
@@ -25,6 +30,9 @@ type lane struct {
 
 	touched bool
 	ready   queue[waiting] // due, unclaimed, in memory
+	hot     int            // references in the wheel
+	flying  int            // flights
+	moving  int            // unclaimed, being parked
 	waiters queue[*Waiter] // pulls waiting for messages
 
 	parked   queue[Ref] // read ahead from the parked rows
@@ -83,14 +91,11 @@ type Claim struct {
 
 // lane finds or makes the lane of a number.
 func (c *Core) lane(no uint32) *lane {
-	for int(no) >= len(c.live) {
-		c.live = append(c.live, nil)
-	}
-	l := c.live[no]
+	l := c.live.Get(no)
 	if l == nil {
 		t := c.lanes.Target(no)
 		l = &lane{no: no, target: t, pull: t.IsPull()}
-		c.live[no] = l
+		c.live.Put(no, l)
 	}
 	return l
 }
@@ -210,20 +215,20 @@ func (c *Core) claim(l *lane, n, most int) []Claim {
 			l.backlog--
 			l.drain = false
 			bytes += r.Size()
-			claims = c.claimOne(claims, waiting{ref: r})
+			claims = c.claimOne(l, claims, waiting{ref: r})
 			continue
 		}
 		w := l.ready.pop()
 		c.ready--
 		l.drain = true
 		bytes += w.ref.Size()
-		claims = c.claimOne(claims, w)
+		claims = c.claimOne(l, claims, w)
 	}
 	c.readAhead(l)
 	return claims
 }
 
-func (c *Core) claimOne(claims []Claim, w waiting) []Claim {
+func (c *Core) claimOne(l *lane, claims []Claim, w waiting) []Claim {
 	key := w.ref.Key
 	f, flying := c.flights[key]
 	switch {
@@ -234,6 +239,7 @@ func (c *Core) claimOne(claims []Claim, w waiting) []Claim {
 		return claims
 	case !flying:
 		f = flight{ref: w.ref, pos: w.pos, parked: w.pos == 0}
+		l.flying++
 	}
 	f.attempt++
 	f.state = flightDelivering

@@ -77,6 +77,7 @@ func (c *Core) enter(r Ref) {
 			return
 		}
 	}
+	c.lane(r.Lane).hot++
 	c.wheel.Add(int64(r.Key.Due), int64(r.Size()), r)
 }
 

@@ -25,7 +25,10 @@ func (e EvParked) apply(c *Core) {
 	for _, it := range e.Items {
 		key := it.Ref.Key
 		l := c.lane(it.Ref.Lane)
-		delete(c.moving, key)
+		if _, moving := c.moving[key]; moving {
+			delete(c.moving, key)
+			l.moving--
+		}
 		c.open.finish(it.pos)
 		if f, ok := c.flights[key]; ok {
 			f.parked, f.parking, f.pos = true, false, 0
@@ -117,6 +120,7 @@ func (c *Core) parkOld(crowded bool) {
 			}
 			taken[key] = struct{}{}
 			c.moving[key] = struct{}{}
+			c.lane(it.ref.Lane).moving++
 		}
 		if claimed {
 			f.parking = true

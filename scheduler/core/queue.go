@@ -4,6 +4,9 @@ package core
 
 import "github.com/cicadamq/cicada/delay"
 
+// idleCap is what an empty queue keeps: there are as many queues as lanes.
+const idleCap = 64
+
 // queue is a first-in first-out slice; its space is given back when it runs empty.
 type queue[T any] struct {
 	items []T
@@ -22,7 +25,7 @@ func (q *queue[T]) pop() T {
 	switch {
 	case q.head == len(q.items):
 		q.items, q.head = q.items[:0], 0
-		if cap(q.items) > 4096 {
+		if cap(q.items) > idleCap {
 			q.items = nil
 		}
 	case q.head >= 1024 && q.head*2 >= len(q.items):

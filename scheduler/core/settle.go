@@ -272,6 +272,7 @@ func (e EvRecovered) apply(c *Core) {
 			c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: r.Ref.Key})
 		}
 		c.flights[r.Ref.Key] = f
+		c.lane(r.Ref.Lane).flying++
 	}
 	for _, no := range slices.Sorted(maps.Keys(e.Leases)) { // one history, one order
 		r := e.Leases[no]
