@@ -62,17 +62,17 @@ func (c *call) memory() *work {
 
 // claim counts n more bytes in flight, or refuses (W5).
 func (c *call) claim(n int64) error {
-	if c.server.inflight.Add(n) > c.server.opts.MaxInflightBytes {
-		c.server.inflight.Add(-n)
-		return fmt.Errorf("%w: too many bytes of requests in flight", delay.ErrOverloaded)
+	err := c.server.inflight.Claim(n)
+	if err == nil {
+		c.reserved += n
 	}
-	c.reserved += n
-	return nil
+	return err
 }
 
 // release gives back what the call holds. Nothing may alias its memory any more.
 func (c *call) release() {
-	c.server.inflight.Add(-c.reserved)
+	c.server.inflight.Release(c.reserved)
+	c.reserved = 0
 	m := c.mem
 	if m == nil {
 		return

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log"
 	"net/http"
+	"strconv"
 
 	"connectrpc.com/connect"
 	"go.uber.org/zap"
@@ -94,15 +95,21 @@ func (s *Server) faultOf(err error) fault {
 	return f
 }
 
-// retryAfter is the pause in seconds that an overloaded server asks for.
-const retryAfter = "1"
+// retryAfter is the pause in seconds that the server asks for: in overload until what it holds has
+// gone, otherwise a second.
+func (s *Server) retryAfter(f fault) string {
+	if f.status != http.StatusTooManyRequests {
+		return "1"
+	}
+	return strconv.Itoa(int(s.inflight.Pause().Seconds()))
+}
 
 // writeError answers with err.
 func (s *Server) writeError(w http.ResponseWriter, err error) {
 	f := s.faultOf(err)
 	switch f.status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", retryAfter)
+		w.Header().Set("Retry-After", s.retryAfter(f))
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}

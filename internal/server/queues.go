@@ -45,9 +45,9 @@ func (s *Server) pull(c *call) error {
 // begins (W7).
 func (s *Server) lease(ctx context.Context, shard access.Shard, queue string, req wire.Pull) (
 	[]scheduler.Lease, error) {
-	ctx, end, ok := s.polls.begin(ctx)
-	if !ok {
-		return nil, errDraining
+	ctx, end, err := s.polls.Begin(ctx)
+	if err != nil {
+		return nil, err
 	}
 	defer end()
 	leases, err := shard.Pull(ctx, queue, req.Max, req.Wait, req.Lease)

@@ -18,6 +18,8 @@ import (
 	"github.com/cicadamq/cicada/api/cicada/v1/cicadav1connect"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/server/access"
+	"github.com/cicadamq/cicada/internal/server/limit"
+	"github.com/cicadamq/cicada/internal/server/wire"
 )
 
 // procedure is what guards one method of the service.
@@ -55,13 +57,12 @@ func procedures() map[string]procedure {
 	}
 }
 
-// unsizedBytes is what a procedure's request without a length counts in flight.
-const unsizedBytes = maxSmallBytes
-
 // mountRPC serves Connect, gRPC and gRPC-Web.
 func (s *Server) mountRPC(mux *http.ServeMux) {
 	opts := []connect.HandlerOption{
 		connect.WithReadMaxBytes(maxRequestBytes),
+		connect.WithCompression("gzip", nil, nil), // a small request stays a small one
+		connect.WithCodec(boundedProto{}),
 		connect.WithCodec(strictJSON{"json"}),
 		connect.WithCodec(strictJSON{"json; charset=utf-8"}),
 		connect.WithInterceptors(connect.UnaryInterceptorFunc(s.intercept)),
@@ -83,13 +84,11 @@ func (s *Server) mountRPC(mux *http.ServeMux) {
 		c := &call{Request: r, w: w, server: s}
 		defer c.release()
 		err := c.admit(p.rule, p.action, p.intake)
-		if err == nil {
-			size := r.ContentLength
-			if size < 0 {
-				size = unsizedBytes
-			}
-			err = c.claim(min(size, maxRequestBytes))
+		most := int64(maxSmallBytes)
+		if r.URL.Path == cicadav1connect.SchedulerSendProcedure {
+			most = maxRequestBytes
 		}
+		r.Body = &rpcBody{ReadCloser: r.Body, call: c, most: most}
 		switch {
 		case err == nil:
 			handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
@@ -133,7 +132,7 @@ func (s *Server) connectError(err error) error {
 	f := s.faultOf(err)
 	out := connect.NewError(f.code, errors.New(f.message))
 	if f.status == http.StatusTooManyRequests || f.status == http.StatusServiceUnavailable {
-		out.Meta().Set("Retry-After", retryAfter)
+		out.Meta().Set("Retry-After", s.retryAfter(f))
 	}
 	if f.field != "" {
 		out.Meta().Set("Cicada-Field", strings.Trim(fmt.Sprintf("%+q", f.field), `"`))
@@ -188,6 +187,9 @@ func (c strictJSON) Unmarshal(b []byte, v any) error {
 	}
 	if len(b) == 0 {
 		return nil
+	}
+	if err := limit.JSON(b, wire.MaxBatch); err != nil {
+		return err
 	}
 	return protojson.Unmarshal(b, m)
 }

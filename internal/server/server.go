@@ -3,11 +3,10 @@
 package server
 
 import (
-	"context"
+	"cmp"
 	"math/rand/v2"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +14,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/audit"
+	"github.com/cicadamq/cicada/internal/server/limit"
 	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/internal/server/wire"
 )
@@ -32,6 +32,7 @@ const (
 	maxSmallBytes   = 1 << 20  // every other request
 
 	defaultInflightBytes = 256 << 20
+	defaultPolls         = 10_000
 )
 
 // Options are what the front end needs besides the shard. The zero value serves, without auth.
@@ -53,6 +54,8 @@ type Options struct {
 	Audit func(audit.Entry)
 	// MaxInflightBytes bounds the bytes of requests being served; beyond it 429. Default 256 MiB.
 	MaxInflightBytes int64
+	// MaxPolls bounds the pulls that wait and the streams; beyond it 429. Default 10,000.
+	MaxPolls int
 	// Tier tells of the cold tier. nil: there is none.
 	Tier func() tierjson.Info
 	// Metrics serves GET /metrics. nil: 404.
@@ -72,16 +75,15 @@ type Server struct {
 	log   *zap.Logger
 	root  http.Handler
 
-	inflight atomic.Int64 // bytes of requests
+	inflight *limit.Bytes // of requests
 	works    sync.Pool    // of *work
-	polls    polls
+	polls    *limit.Polls
 }
 
 // New is the front end of shard.
 func New(shard access.Shard, opts Options) *Server {
-	if opts.MaxInflightBytes == 0 {
-		opts.MaxInflightBytes = defaultInflightBytes
-	}
+	opts.MaxInflightBytes = cmp.Or(opts.MaxInflightBytes, defaultInflightBytes)
+	opts.MaxPolls = cmp.Or(opts.MaxPolls, defaultPolls)
 	if opts.Logger == nil {
 		opts.Logger = zap.NewNop()
 	}
@@ -101,7 +103,8 @@ func New(shard access.Shard, opts Options) *Server {
 		shard: shard, opts: opts, log: opts.Logger,
 		rules: wire.Rules{Durability: opts.Durability, NoTier: opts.NoTier,
 			HasBroker: opts.HasBroker, CheckTarget: opts.CheckTarget, Salt: rand.Uint64},
-		polls: polls{waiting: map[*poll]struct{}{}},
+		inflight: limit.NewBytes(opts.MaxInflightBytes, opts.Now),
+		polls:    limit.NewPolls(opts.MaxPolls),
 	}
 	s.works.New = func() any { return &work{dec: wire.Decoder{Rules: &s.rules}} }
 	s.root = s.guard(s.mux())
@@ -133,52 +136,7 @@ func (s *Server) HTTPServer() *http.Server {
 // Drain stops intake: from now on sends are answered 503, long polls at once with what they have,
 // and nothing new is leased. Acks, nacks, extends and reads go on until the caller shuts the server
 // down. It may be called more than once.
-func (s *Server) Drain() { s.polls.close() }
+func (s *Server) Drain() { s.polls.Close() }
 
 // Draining reports whether Drain was called.
-func (s *Server) Draining() bool { return s.polls.closed() }
-
-// polls are the long polls that wait, so that Drain can answer them.
-type polls struct {
-	mu      sync.Mutex
-	waiting map[*poll]struct{}
-	done    bool
-}
-
-type poll struct{ cancel context.CancelFunc }
-
-// begin registers a poll and returns its end; false when there may be none any more.
-func (p *polls) begin(ctx context.Context) (_ context.Context, end func(), ok bool) {
-	ctx, cancel := context.WithCancel(ctx)
-	one := &poll{cancel}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.done {
-		cancel()
-		return nil, nil, false
-	}
-	p.waiting[one] = struct{}{}
-	return ctx, func() {
-		cancel()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.waiting, one)
-	}, true
-}
-
-func (p *polls) close() {
-	p.mu.Lock()
-	p.done = true
-	waiting := p.waiting
-	p.waiting = map[*poll]struct{}{}
-	p.mu.Unlock()
-	for one := range waiting {
-		one.cancel()
-	}
-}
-
-func (p *polls) closed() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.done
-}
+func (s *Server) Draining() bool { return s.polls.Closed() }

@@ -352,7 +352,7 @@ func TestPanic(t *testing.T) {
 	require.Equal(t, 200, code)
 	ask(t, s, "POST", "/v1/messages", `{`)
 	require.Equal(t, map[string]int{"api panic": 1, "api invalid_argument": 3}, counted)
-	require.Zero(t, s.inflight.Load())
+	require.Zero(t, s.inflight.Used())
 }
 
 // Requests beyond the limits must be refused before they take memory (W5).
@@ -364,7 +364,7 @@ func TestLimits(t *testing.T) {
 	require.Equal(t, 429, code)
 	require.Equal(t, "resource_exhausted", out["code"])
 	require.Equal(t, "1", h.Get("Retry-After"))
-	require.Zero(t, s.inflight.Load())
+	require.Zero(t, s.inflight.Used())
 	code, _, _ = ask(t, s, "POST", "/v1/messages", body[:1000]+`"}`)
 	require.Equal(t, 200, code)
 
@@ -374,7 +374,7 @@ func TestLimits(t *testing.T) {
 	rec := httptest.NewRecorder()
 	s.Handler().ServeHTTP(rec, req)
 	require.Equal(t, 429, rec.Code)
-	require.Zero(t, s.inflight.Load())
+	require.Zero(t, s.inflight.Used())
 
 	s = New(f, Options{})
 	req = httptest.NewRequest(http.MethodPost, "/v1/messages", io.MultiReader(strings.NewReader(body)))
@@ -395,7 +395,7 @@ func TestLimits(t *testing.T) {
 	rec = httptest.NewRecorder()
 	s.Handler().ServeHTTP(rec, req)
 	require.Equal(t, 400, rec.Code)
-	require.Zero(t, s.inflight.Load())
+	require.Zero(t, s.inflight.Used())
 }
 
 // Once a drain begins nothing new may come in, waiting pulls are answered, and what consumers hold
@@ -471,6 +471,6 @@ func FuzzRoutes(f *testing.F) {
 		s.Handler().ServeHTTP(rec, req)
 		require.True(t, rec.Code < 500 || rec.Code == 501, "%s %s?%s %q: %d %s", rt.method, rt.path,
 			query, body, rec.Code, rec.Body)
-		require.Zero(t, s.inflight.Load())
+		require.Zero(t, s.inflight.Used())
 	})
 }

@@ -46,9 +46,9 @@ func (s *Server) stream(c *call) error {
 	h := c.w.Header()
 	h["Content-Type"], h["X-Content-Type-Options"] = ndjsonType, noSniff
 	// A client that vanishes does not end the stream: what it had sent is still to be read (W4).
-	drained, end, ok := s.polls.begin(c.lasting())
-	if !ok {
-		return errDraining
+	drained, end, err := s.polls.Begin(c.lasting())
+	if err != nil {
+		return err
 	}
 	defer end()
 	// A drain ends the stream where it stands, which is in a read.
@@ -243,7 +243,7 @@ func (s *spool) put(b []byte) {
 func (s *spool) full() bool {
 	n := len(s.pending)
 	return n >= maxSpool ||
-		n >= streamBuffer && s.server.inflight.Load() >= s.server.opts.MaxInflightBytes
+		n >= streamBuffer && s.server.inflight.Full()
 }
 
 // finish ends run once everything is written.
@@ -270,10 +270,10 @@ func (s *spool) run() {
 			return
 		}
 		ok := s.write(batch)
-		s.server.inflight.Add(-int64(len(batch)))
+		s.server.inflight.Release(int64(len(batch)))
 		if !ok {
 			s.mu.Lock()
-			s.server.inflight.Add(-int64(len(s.pending)))
+			s.server.inflight.Release(int64(len(s.pending)))
 			s.failed, s.pending = true, nil
 			s.changed.Broadcast()
 			s.mu.Unlock()

@@ -130,7 +130,7 @@ func TestStreamCut(t *testing.T) {
 		for stored := 0; stored < 2; {
 			stored += <-f.acceptOf
 		}
-		require.Eventually(t, func() bool { return s.inflight.Load() == 0 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return s.inflight.Used() == 0 }, 10*time.Second, time.Millisecond)
 		require.Len(t, f.messages(), 2, name)
 	}
 }
@@ -183,7 +183,7 @@ func TestStreamLongLines(t *testing.T) {
 	require.Contains(t, rec[3], `"field":"body"`)
 	require.Contains(t, rec[4], `"id":"srv-3"`)
 	require.Len(t, f.messages()[0].Body, 3*streamBuffer)
-	require.Eventually(t, func() bool { return s.inflight.Load() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.inflight.Used() == 0 }, 10*time.Second, time.Millisecond)
 }
 
 // A drain must end a stream that waits for its client, and what came before must be answered (W7).
