@@ -4,7 +4,6 @@ package supervisor
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -42,7 +41,6 @@ type daemon struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 	meant  bool // to end
-	frozen bool
 }
 
 func freeAddr() (string, error) {
@@ -79,7 +77,7 @@ func (d *daemon) launch() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	d.cmd, d.exited, d.meant, d.frozen = cmd, exited, false, false
+	d.cmd, d.exited, d.meant = cmd, exited, false
 	go func() { // ends with the process, which kill waits for
 		_ = cmd.Wait()
 		d.mu.Lock()
@@ -233,16 +231,4 @@ func (d *daemon) tool(args ...string) (string, error) {
 		return out.String(), fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, tail(out.String()))
 	}
 	return out.String(), nil
-}
-
-// lines counts the lines of the log with this level.
-func (d *daemon) lines(level string) map[string]int {
-	found := map[string]int{}
-	for line := range strings.Lines(d.logFrom(0)) {
-		var entry struct{ Level, Msg string }
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Level == level {
-			found[entry.Msg]++
-		}
-	}
-	return found
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/cicadamq/cicada/integration/torture/history"
@@ -291,10 +290,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
-}
-
-// setAside counts data directories that a start did not trust.
-func (r *run) setAside() int {
-	names, _ := filepath.Glob(filepath.Join(filepath.Dir(r.daemon().data), "data-*", "store.set-aside-*"))
-	return len(names)
 }

@@ -107,7 +107,7 @@ func Run(ctx context.Context, opts Options) (Result, error) {
 	if err := r.trouble(ctx); err != nil {
 		return Result{}, err
 	}
-	r.settle()
+	r.settle(ctx)
 	r.dismiss()
 	events, err := history.Read(r.logs)
 	if err != nil {

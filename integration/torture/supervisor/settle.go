@@ -3,6 +3,7 @@
 package supervisor
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -24,9 +25,12 @@ const (
 
 // settle repairs everything, consumes what is left, looks at every message, the books and the
 // files.
-func (r *run) settle() {
+func (r *run) settle(ctx context.Context) {
 	r.heal()
 	r.dismiss()
+	if err := r.wait(context.WithoutCancel(ctx), time.Second); err != nil { // one may just end
+		r.fail("%v", err)
+	}
 	r.hooks.calm.Store(true)
 	d := r.daemon()
 	if r.has("clock") { // what was accepted by a clock that was days ahead is due then
@@ -211,4 +215,4 @@ func (r *run) miscounts(checked string) bool {
 	return true
 }
 
-var miscount = regexp.MustCompile(`^problem: (slot \S+: cold is |books: 0 pending, )`)
+var miscount = regexp.MustCompile(`^problem: (slot \S+: cold is |books: \d+ pending, )`)
