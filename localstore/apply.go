@@ -141,6 +141,7 @@ type failure struct{ err error }
 func (s *Store) fail(err error) error {
 	err = fmt.Errorf("localstore %s: %w", s.dir, err)
 	if s.failed.CompareAndSwap(nil, &failure{err}) {
+		s.guard.Stop()
 		close(s.dead)
 		s.opts.Fatal(err)
 	}

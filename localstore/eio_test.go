@@ -47,9 +47,6 @@ func TestDiskErrors(t *testing.T) {
 				fatal[name]++
 			}
 		}
-	}
-	for _, kind := range diskErrors {
-		name := strings.TrimSpace(kind.op + " " + kind.suffix)
 		t.Logf("%-14s %3d errors, %3d of them fatal", name, met[name], fatal[name])
 		require.Positive(t, met[name], name)
 	}
@@ -59,8 +56,8 @@ func TestDiskErrors(t *testing.T) {
 }
 
 const (
-	rowsOfNth = 8
-	bodyBytes = 400
+	rowsOfNth = 3
+	bodyBytes = 100
 )
 
 // nthRow is one row of the nth batch.
@@ -162,7 +159,7 @@ func (l *errorLife) end(mem *vfs.MemFS) {
 // live is one opening; done says that the process would have ended.
 func (l *errorLife) live(t *testing.T, mem *vfs.MemFS, what string) (done bool) {
 	s, err := Open(l.fs, testDir, Options{
-		Simulated: true, MemTableBytes: 64 << 10, Fatal: func(error) { l.end(mem) },
+		Simulated: true, MemTableBytes: 16 << 10, Fatal: func(error) { l.end(mem) },
 	})
 	if err != nil {
 		return true // refused: the process ends, and the next start sees the disk

@@ -69,11 +69,12 @@ func (s *Store) open() error {
 		return err
 	}
 	s.disk = newDisk(s)
-	s.fs = diskfs.New(s.fs, diskfs.Options{
+	s.guard = diskfs.New(s.fs, diskfs.Options{
 		MaxStall: s.opts.MaxStall, BeforeTable: s.pauseFlush, DiskFull: s.disk.onFull(),
 		// fail tells the one who can act; here nobody waits for the error.
 		Fatal: func(err error) { _ = s.fail(err) },
 	})
+	s.fs = s.guard
 	if !s.opts.ReadOnly {
 		if err := s.disk.room(); err != nil {
 			return err
@@ -254,14 +255,21 @@ func (s *Store) openDB(exists bool) error {
 	}
 }
 
-// asDamage names errors of opening that mean damage: a missing or short file, or a checksum.
+// asDamage names errors of opening that mean damage, a missing or short file or a checksum, and
+// those of a newer format.
 func asDamage(err error) error {
 	if pebble.IsCorruptionError(err) || errors.Is(err, iofs.ErrNotExist) ||
 		errors.Is(err, pebble.ErrDBDoesNotExist) {
 		return fmt.Errorf("%w: %w", delay.ErrCorrupt, err)
 	}
+	if err != nil && strings.Contains(err.Error(), newerPebble) {
+		return fmt.Errorf("%w: %w", ErrVersion, err)
+	}
 	return err
 }
+
+// newerPebble is in what Pebble says of formats that it does not know; the error has no name there.
+const newerPebble = "unknown format major version"
 
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{

@@ -24,11 +24,11 @@ var (
 	// ErrLocked: another process, or another Store of this one, has the directory open.
 	ErrLocked = errors.New("locked by another process")
 	// ErrVersion: the directory was written in a format that this program does not know.
-	ErrVersion = errors.New("other format version")
+	ErrVersion = witness.ErrVersion
 )
 
 // formatVersion is the version of everything in docs/format/localstore.md.
-const formatVersion = 1
+const formatVersion = witness.Version
 
 // formatMajorVersion pins Pebble's formats: columnar blocks, sync chunks in the log, which tell
 // damage from its end, and checksums in the footers of tables. It is raised by a change of its
@@ -38,7 +38,7 @@ const formatMajorVersion = pebble.FormatTableFormatV6
 // Store is the warm tier of one shard.
 type Store struct {
 	opts Options
-	fs   vfs.FS // guarded by diskfs from open on
+	fs   vfs.FS // guarded from open on
 	dir  string
 	log  *zap.Logger
 
@@ -50,6 +50,7 @@ type Store struct {
 	filter  *idFilter
 	timers  *timerFloor
 	disk    *disk
+	guard   *diskfs.FS
 	late    *lateCompactions // of db
 	stats   *stats
 

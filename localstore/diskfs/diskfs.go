@@ -15,9 +15,11 @@
 //	    manifest, then the marker that names it, removes the marker before, and syncs once after
 //	    all: where a crash may keep a later change and lose an earlier one, the store would not
 //	    open.
-//	D2  After the first error of a log, or of the sync of a directory, nothing reaches a log any
-//	    more, and Fatal is told. Pebble hears of success: it would panic, and the process could
-//	    not end in order. Whoever acknowledges asks after the sync whether Fatal was told.
+//	D2  The first error of a log, of a manifest, or of the sync of a directory is told to Fatal,
+//	    and nothing reaches the disk after it, as in a crash: a later sync that succeeds proves
+//	    nothing, and what follows may build on what is lost. Pebble hears of success: it would
+//	    panic, and the process could not end in order. Whoever acknowledges asks after the sync
+//	    whether Fatal was told.
 //	D3  Fatal is told when a change does not return within MaxStall. What hangs goes on hanging:
 //	    only the end of the process, and another owner, help.
 //
@@ -58,24 +60,24 @@ type Options struct {
 }
 
 // New wraps fs.
-func New(fs vfs.FS, opts Options) vfs.FS {
+func New(fs vfs.FS, opts Options) *FS {
 	fs = ordered{fs, opts.BeforeTable}
 	if opts.DiskFull != nil {
 		fs = vfs.OnDiskFull(fs, opts.DiskFull)
 	}
-	return &guard{FS: fs, opts: opts}
+	return &FS{FS: fs, opts: opts}
 }
 
-// guard keeps D2 and D3.
-type guard struct {
+// FS is the guarded file system: it keeps D2 and D3.
+type FS struct {
 	vfs.FS
 	opts Options
-	dead atomic.Bool // by D2
+	dead atomic.Bool // nothing reaches the disk any more
 }
 
 // watch begins a change that must end within MaxStall; done must be called on the result, which may
 // be nil.
-func (g *guard) watch(op, name string) *stall {
+func (g *FS) watch(op, name string) *stall {
 	if g.opts.MaxStall <= 0 {
 		return nil
 	}
@@ -93,34 +95,47 @@ func (s *stall) done() {
 	}
 }
 
-func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
+func isVital(name string) bool {
+	return strings.HasSuffix(name, ".log") || strings.Contains(name, "/MANIFEST-")
+}
 
 // die keeps D2.
-func (g *guard) die(op, name string, err error) {
+func (g *FS) die(op, name string, err error) {
 	g.dead.Store(true)
 	g.opts.Fatal(fmt.Errorf("%s %s: %w", op, name, err))
 }
 
-func (g *guard) wrap(name string, f vfs.File, err error) (vfs.File, error) {
-	if err != nil && isLog(name) {
+func (g *FS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
+	if err != nil && strings.HasSuffix(name, ".log") {
 		g.die("create", name, err)
-		f, err = vfs.NewMemFile(nil), nil // is never touched
+		return g.stopped(name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &file{File: f, g: g, name: name, vital: isLog(name)}, nil
+	return &file{File: f, g: g, name: name, vital: isVital(name)}, nil
+}
+
+// Stop keeps every change from the disk from now on, whatever the cause (D2).
+func (g *FS) Stop() { g.dead.Store(true) }
+
+// stopped stands for a file that is made after the end.
+func (g *FS) stopped(name string) (vfs.File, error) {
+	return &file{File: vfs.NewMemFile(nil), g: g, name: name}, nil
 }
 
 // Create implements vfs.FS.
-func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+func (g *FS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if g.dead.Load() {
+		return g.stopped(name)
+	}
 	defer g.watch("create", name).done()
 	f, err := g.FS.Create(name, c)
 	return g.wrap(name, f, err)
 }
 
 // OpenReadWrite implements vfs.FS.
-func (g *guard) OpenReadWrite(
+func (g *FS) OpenReadWrite(
 	name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption,
 ) (vfs.File, error) {
 	defer g.watch("open", name).done()
@@ -129,16 +144,19 @@ func (g *guard) OpenReadWrite(
 }
 
 // ReuseForWrite implements vfs.FS.
-func (g *guard) ReuseForWrite(
+func (g *FS) ReuseForWrite(
 	oldname, newname string, c vfs.DiskWriteCategory,
 ) (vfs.File, error) {
+	if g.dead.Load() {
+		return g.stopped(newname)
+	}
 	defer g.watch("reuse", newname).done()
 	f, err := g.FS.ReuseForWrite(oldname, newname, c)
 	return g.wrap(newname, f, err)
 }
 
 // OpenDir implements vfs.FS.
-func (g *guard) OpenDir(name string) (vfs.File, error) {
+func (g *FS) OpenDir(name string) (vfs.File, error) {
 	f, err := g.FS.OpenDir(name)
 	if err != nil {
 		return nil, err
@@ -147,31 +165,37 @@ func (g *guard) OpenDir(name string) (vfs.File, error) {
 }
 
 // Rename implements vfs.FS.
-func (g *guard) Rename(oldname, newname string) error {
+func (g *FS) Rename(oldname, newname string) error {
+	if g.dead.Load() {
+		return nil
+	}
 	defer g.watch("rename", newname).done()
 	return g.FS.Rename(oldname, newname)
 }
 
 // Remove implements vfs.FS.
-func (g *guard) Remove(name string) error {
+func (g *FS) Remove(name string) error {
+	if g.dead.Load() {
+		return nil
+	}
 	defer g.watch("remove", name).done()
 	return g.FS.Remove(name)
 }
 
 // Unwrap lets Pebble find what is below.
-func (g *guard) Unwrap() vfs.FS { return g.FS }
+func (g *FS) Unwrap() vfs.FS { return g.FS }
 
-// file is an open file of a guard.
+// file is an open file of a FS.
 type file struct {
 	vfs.File
-	g     *guard
+	g     *FS
 	name  string
-	vital bool // a log, or a directory: D2 is of these
+	vital bool // D2 begins with an error of this one
 }
 
 // change does one change of the file under D2 and D3.
 func (f *file) change(op string, do func() error) error {
-	if f.vital && f.g.dead.Load() {
+	if f.g.dead.Load() {
 		return nil
 	}
 	defer f.g.watch(op, f.name).done()
@@ -215,7 +239,7 @@ func (f *file) Sync() error { return f.change("sync", f.File.Sync) }
 // SyncData implements vfs.File.
 func (f *file) SyncData() error { return f.change("sync", f.File.SyncData) }
 
-// SyncTo implements vfs.File. A log that is dead says that all of it is synced.
+// SyncTo implements vfs.File. After the end it says that all of it is synced.
 func (f *file) SyncTo(length int64) (fullSync bool, err error) {
 	fullSync = true
 	err = f.change("sync", func() (err error) {

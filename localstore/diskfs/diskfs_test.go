@@ -3,6 +3,7 @@
 package diskfs
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,7 +104,7 @@ func (f *slowFile) SyncTo(int64) (bool, error) { return true, f.Sync() }
 
 // world is a guarded disk that can be slow, with what Fatal was told.
 type world struct {
-	fs   vfs.FS
+	fs   *FS
 	slow *slowFS
 	told []error
 }
@@ -190,10 +191,13 @@ func TestStalls(t *testing.T) {
 	})
 }
 
-// After the first error of a log nothing may reach it, even when the disk is well again: the record
-// after a hole would be replayed, or taken for damage (D2). Other files tell their callers.
-func TestDeadLog(t *testing.T) {
-	for _, op := range []string{"write", "writeat", "sync", "syncdata", "syncto", "create", "dir"} {
+// After the first error of a log nothing may reach the disk, even when it is well again: the record
+// after a hole would be replayed, or a manifest name a table whose directory was never synced (D2).
+// Before it the errors of other files are their callers'.
+func TestNothingAfterTheEnd(t *testing.T) {
+	for _, op := range []string{
+		"write", "writeat", "sync", "syncdata", "syncto", "create", "dir", "manifest", "stop",
+	} {
 		t.Run(op, func(t *testing.T) {
 			w := newWorld(0)
 			log := w.create(t, "7.log")
@@ -202,6 +206,8 @@ func TestDeadLog(t *testing.T) {
 			table := w.create(t, "8.sst")
 			dir, err := w.fs.OpenDir("")
 			require.NoError(t, err)
+			require.NoError(t, w.fs.MkdirAll("db", 0o755))
+			manifest := w.create(t, "db/MANIFEST-000001")
 
 			w.slow.fail = syscall.EIO
 			_, err = table.Write([]byte("x"))
@@ -211,7 +217,7 @@ func TestDeadLog(t *testing.T) {
 			require.ErrorIs(t, err, syscall.EIO)
 			require.Empty(t, w.told)
 
-			n := 3
+			n, err := 3, error(nil)
 			switch op {
 			case "write":
 				n, err = log.Write([]byte("two"))
@@ -229,6 +235,11 @@ func TestDeadLog(t *testing.T) {
 				_, err = w.fs.Create("9.log", vfs.WriteCategoryUnspecified)
 			case "dir":
 				err = dir.Sync()
+			case "manifest":
+				err = manifest.Sync()
+			case "stop":
+				w.fs.Stop()
+				w.told = []error{syscall.EIO}
 			}
 			require.NoError(t, err, "Pebble would panic")
 			require.Equal(t, 3, n)
@@ -243,12 +254,25 @@ func TestDeadLog(t *testing.T) {
 			require.NoError(t, err)
 			_, err = next.Write([]byte("four"))
 			require.NoError(t, err)
-			info, err := w.fs.Stat("10.log")
-			require.NoError(t, err)
-			require.EqualValues(t, len("one"), info.Size())
-			require.Len(t, w.told, 1)
 			_, err = table.Write([]byte("x"))
 			require.NoError(t, err)
+			made := w.create(t, "11.sst")
+			_, err = made.Write([]byte("x"))
+			require.NoError(t, err)
+			require.NoError(t, made.Sync())
+			require.NoError(t, dir.Sync())
+			require.NoError(t, w.fs.Rename("7.log", "12.log"))
+			require.NoError(t, w.fs.Remove("7.log"))
+			names, err := w.fs.List("")
+			require.NoError(t, err)
+			slices.Sort(names)
+			require.Equal(t, []string{"7.log", "8.sst", "db"}, names)
+			for name, size := range map[string]int{"7.log": 3, "8.sst": 0} {
+				info, err := w.fs.Stat(name)
+				require.NoError(t, err)
+				require.EqualValues(t, size, info.Size(), name)
+			}
+			require.Len(t, w.told, 1)
 		})
 	}
 }

@@ -22,13 +22,16 @@ import (
 
 const (
 	magic      = "CICADAWT"
-	version    = 1
 	slotSize   = 4096
 	recordSize = 8 + 1 + 1 + 16 + 8 + 8 + 8 + 4
 	fileSize   = 2 * slotSize
 )
 
-// ErrVersion says that the witness was written by a program with another format.
+// Version is the format of the whole directory of the store, not only of this file: the witness is
+// read before anything is changed, so a program that does not know the format leaves all as it is.
+const Version = 1
+
+// ErrVersion says that the store was written by a program with another format.
 var ErrVersion = errors.New("other format version")
 
 // Phase is where the store is in its life.
@@ -58,7 +61,7 @@ type State struct {
 func Append(dst []byte, w State) []byte {
 	start := len(dst)
 	dst = append(dst, magic...)
-	dst = append(dst, version, byte(w.Phase))
+	dst = append(dst, Version, byte(w.Phase))
 	dst = append(dst, w.ID[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, w.Generation)
 	dst = binary.BigEndian.AppendUint64(dst, w.Batch)
@@ -82,8 +85,8 @@ func Decode(b []byte) (State, error) {
 	if m := string(r.Bytes(len(magic))); m != magic {
 		r.Fail(fmt.Sprintf("magic %q", m))
 	}
-	if v := r.Byte(); v != version && !r.Bad() {
-		return State{}, fmt.Errorf("%w: witness %d, this program knows %d", ErrVersion, v, version)
+	if v := r.Byte(); v != Version && !r.Bad() {
+		return State{}, fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, Version)
 	}
 	w := State{Phase: Phase(r.Byte())}
 	if w.Phase < Creating || w.Phase > Clean {
@@ -94,7 +97,8 @@ func Decode(b []byte) (State, error) {
 	return w, r.End()
 }
 
-// Newest is the newer of the readable slots of a file.
+// Newest is the newer of the readable slots of a file. A slot of another version is an ErrVersion,
+// whatever the other slot says.
 func Newest(file []byte) (State, error) {
 	if len(file) != fileSize {
 		return State{}, fmt.Errorf("%w: witness of %d bytes, want %d", delay.ErrCorrupt, len(file),
@@ -103,6 +107,9 @@ func Newest(file []byte) (State, error) {
 	a, errA := Decode(file[:slotSize])
 	b, errB := Decode(file[slotSize:])
 	switch {
+	case errors.Is(errA, ErrVersion), errors.Is(errB, ErrVersion):
+		// The other slot is what this program left before a newer one took over.
+		return State{}, errors.Join(errA, errB)
 	case errA != nil && errB != nil:
 		return State{}, errors.Join(errA, errB)
 	case errA != nil:
