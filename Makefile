@@ -4,6 +4,9 @@ GO            ?= go
 BIN           ?= bin
 SEEDS         ?= 50
 FUZZTIME      ?= 200000x
+TORTURE       ?= 1h
+SEED          ?= 1
+STORE         ?= versity
 # Packages with goroutines: what the race detector is for.
 RACE          ?= ./scheduler/... ./tiered/... ./broker/... ./localstore/... ./internal/server/... ./internal/daemon/...
 GOLANGCI_LINT ?= $(BIN)/golangci-lint
@@ -33,9 +36,17 @@ race: ## run the packages with goroutines under the race detector
 sim: ## run SEEDS simulated histories with faults; PROFILE=owners or gc likes a part
 	$(GO) run ./internal/sim/cmd -seeds $(SEEDS) -profile "$(PROFILE)"
 
+.PHONY: torture
+torture: ## trouble real processes for TORTURE (1h), from SEED on; STORE=minio FAULTS=kill,stop
+	cd integration && $(GO) run ./torture -for $(TORTURE) -seed $(SEED) -store "$(STORE)" -faults "$(FAULTS)"
+
 .PHONY: exam
-exam: ## plant known mistakes and see the simulation find each of them
-	$(GO) test -tags exam -run TestExam -timeout 30m -v ./internal/sim
+exam: ## plant known mistakes and see what guards find each of them; EXAM=quick a dozen
+	$(GO) run ./internal/exam/cmd $(if $(filter quick,$(EXAM)),-quick,-write) -only "$(MISTAKE)"
+
+.PHONY: guarantees
+guarantees: ## write docs/guarantees.md from the findings of the last exam
+	$(GO) run ./internal/exam/cmd -document
 
 .PHONY: fuzz
 fuzz: ## run every fuzz function FUZZTIME times

@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/core"
 )
 
 // A cancel of a message that the bucket holds is not durable before the bucket knows of it: without
@@ -87,5 +89,26 @@ func TestAckOfAnEarlierAttempt(t *testing.T) {
 		w.pass(time.Second)
 		require.Equal(t, []SettleResult{Superseded}, w.ack(first...))
 		require.Equal(t, []SettleResult{Acked}, w.ack(second...))
+	})
+}
+
+// While rows are read back from the store one of them is parked: it is no row any more, and must be
+// among what is kept, or the cut would say of a message that it is uploaded and hold it nowhere
+// (rule R5).
+func TestParkedWhileReadingBack(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		w.takeFlush()
+		defer w.giveFlush()
+		id := w.send(w.draft("pull:q", time.Hour, "x")).ID
+		part := w.upload.Take()
+		require.Len(t, part.Rows, 1)
+		key := part.Rows[0].Key
+		ref, err := w.lanes.RefOfRecord(key, part.Rows[0].Rec)
+		require.NoError(t, err)
+		w.commit.Enqueue(&commit.ParkOp{Items: []core.ParkItem{{Ref: ref}}})
+		part.Behind = key.Seq
+		require.NoError(t, w.readBack(&part))
+		require.Len(t, part.Kept, 1, id)
+		require.Equal(t, key, part.Kept[0].Key)
 	})
 }

@@ -72,6 +72,7 @@ func house() tables {
 			{"cmd", "a command lives in real time"},
 			{"internal/daemon", "the composition root hands the wall clock to everything"},
 			{"internal/sim/cmd", "a command lives in real time: it tells the speed"},
+			{"internal/exam/cmd", "a command lives in real time: it tells the speed"},
 			{"integration", "tests against real programs wait in real time"},
 		},
 		panics: []panicForm{
@@ -89,7 +90,7 @@ func houseFloors() []floor {
 		{"delay", 0, "the vocabulary: imported by all, imports nothing"},
 		{"api", 0, "the wire contract: generated code, knows nothing of us"},
 		{"internal/tidy", 0, "looks at source text only"},
-		{"internal/planted", 0, "mistakes for the exam of the simulation: constants, false outside it"},
+		{"internal/planted", -1, "mistakes for the exam: constants, false outside it, for every package"},
 		{"timewheel", 1, "pure and generic"},
 		{"tiered/objstore", 1, "the seam to buckets: an interface"},
 		{"tiered/codec", 1, "what the formats of the tier share"},
@@ -139,6 +140,8 @@ func houseFloors() []floor {
 		{"internal/sim/trace", 9, "what happened, in words"},
 		{"internal/sim", 10, "the other composition root: the world is simulated"},
 		{"internal/sim/cmd", 11, "runs the simulation"},
+		{"internal/exam", 10, "which test guards what: plants mistakes and runs the tests"},
+		{"internal/exam/cmd", 11, "runs the exam"},
 		{"cmd", 11, "parse, call, exit"},
 	}
 }
