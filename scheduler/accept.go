@@ -23,7 +23,7 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 	var replaced []delay.ID
 	for i := range drafts {
 		d := &drafts[i]
-		weight += int64(len(d.Body)) + 256
+		weight += commit.Weight(d)
 		if d.Replace && d.ID != "" {
 			replaced = append(replaced, d.ID)
 		}

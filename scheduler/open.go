@@ -126,7 +126,8 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		OnCommit: s.parts.Events.Commit, OnSync: s.parts.Events.Sync,
 		Options: commit.Options{
 			MinWait: s.opts.MinWait, DedupeWindow: s.opts.DedupeWindow,
-			DeadRetention: s.opts.DeadRetention, MaxPending: s.opts.MaxPending, Syncs: syncs,
+			DeadRetention: s.opts.DeadRetention, MaxPending: s.opts.MaxPending,
+			MaxPendingMessages: s.opts.MaxPendingMessages, Syncs: syncs,
 		},
 		Meta: meta, First: first, Books: own.Books, Bulk: f.Bulk, Uncold: f.Uncold,
 		Horizon: own.Horizon, Targets: f.Targets, Crashed: !own.Clean,

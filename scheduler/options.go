@@ -3,6 +3,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,8 +29,10 @@ type Options struct {
 	Window        int           // in flight per push lane. Default 1,000
 	MaxPending    int64         // intake requests' bytes in the queue. Default 64 MiB
 	IsolatedStop  bool          // tier.isolated: stop
-	ClockMaxHold  time.Duration // a held clock step is followed after this. Default 5 min
-	ClusterID     string        // of a new cluster without a bucket. Default: made
+
+	MaxPendingMessages int           // intake requests' messages in the queue. Default 200,000
+	ClockMaxHold       time.Duration // a held clock step is followed after this. Default 5 min
+	ClusterID          string        // of a new cluster without a bucket. Default: made
 
 	CollectInterval time.Duration        // look for what the bucket need not hold. Default 10 min
 	CompactRate     int64                // bytes a second; 0 is no limit
@@ -64,6 +67,7 @@ func (o Options) withDefaults() Options {
 	if o.MaxPending == 0 {
 		o.MaxPending = 64 << 20
 	}
+	o.MaxPendingMessages = cmp.Or(o.MaxPendingMessages, 200_000)
 	return o
 }
 

@@ -32,7 +32,9 @@ type Config struct {
 	Clients     []Client
 	AuditFile   string // "" is the ordinary log
 	OpenAPI     bool   // --insecure-open: listen on a public address without TLS and tokens
-	MaxInflight int64
+	MaxInflight int64  // bytes of requests
+	// MaxConnections and MaxPolls bound the connections, and the pulls that wait and the streams.
+	MaxConnections, MaxPolls int
 
 	Webhooks Webhooks
 	Brokers  []Broker

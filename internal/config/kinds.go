@@ -80,6 +80,21 @@ func size(key, def, help string, low, high int64, field func(*Config) *int64) Se
 	}
 }
 
+func count(key, def, help string, low, high int, field func(*Config) *int) Setting {
+	return Setting{
+		Key: key, Default: def, Help: help,
+		set: func(c *Config, v string) error {
+			n, err := strconv.Atoi(v)
+			if err != nil || n < low || n > high {
+				return fmt.Errorf("want a whole number from %d to %d", low, high)
+			}
+			*field(c) = n
+			return nil
+		},
+		get: func(c *Config) string { return strconv.Itoa(*field(c)) },
+	}
+}
+
 func choice(key, def, help string, words []string, set func(*Config, string),
 	get func(*Config) string,
 ) Setting {

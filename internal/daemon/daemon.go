@@ -24,6 +24,7 @@ import (
 	"github.com/cicadamq/cicada/internal/server"
 	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/audit"
+	"github.com/cicadamq/cicada/internal/server/limit"
 	"github.com/cicadamq/cicada/internal/server/tierjson"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler"
@@ -109,6 +110,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.listen, err = lc.Listen(ctx, "tcp", d.cfg.Listen); err != nil {
 		return fmt.Errorf("listen on %s: %w", d.cfg.Listen, err)
 	}
+	d.listen = limit.Listener(d.listen, d.cfg.MaxConnections)
 	if err := private(d.cfg, d.listen.Addr()); err != nil {
 		return err
 	}

@@ -52,8 +52,9 @@ func (d *Daemon) openServer() error {
 	d.server = server.New(d.shard, server.Options{
 		Version: d.opts.Version, Durability: d.cfg.Durability,
 		NoTier: d.cfg.Bucket.Kind == config.NoBucket, CheckTarget: d.checkTarget, Gate: d.gate,
-		Audit: d.audit.Write, MaxInflightBytes: d.cfg.MaxInflight, Logger: d.log.Named("server"),
-		Now: d.opts.Now, Metrics: d.counts.Handler(), Rejected: d.counts.Rejected, Tier: tier,
+		Audit: d.audit.Write, MaxInflightBytes: d.cfg.MaxInflight, MaxPolls: d.cfg.MaxPolls,
+		Logger: d.log.Named("server"),
+		Now:    d.opts.Now, Metrics: d.counts.Handler(), Rejected: d.counts.Rejected, Tier: tier,
 	})
 	d.http = d.server.HTTPServer()
 	if d.certs != nil {

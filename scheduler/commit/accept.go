@@ -54,6 +54,8 @@ type AcceptOp struct {
 	made []byte // the server-made ids, 26 bytes each, in the order of the receipts
 }
 
+func (a *AcceptOp) messages() int { return len(a.Drafts) }
+
 func (a *AcceptOp) stage(c *Committer) {
 	a.made = make([]byte, 0, 26*len(a.Drafts))
 	for i := range a.Drafts {
@@ -203,6 +205,8 @@ type ReserveOp struct {
 	IDs  []delay.ID // filled
 	Done chan error // capacity 1
 }
+
+func (o *ReserveOp) messages() int { return o.N }
 
 func (o *ReserveOp) stage(c *Committer) {
 	now := c.now()

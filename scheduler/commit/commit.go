@@ -38,7 +38,9 @@ type Options struct {
 	DedupeWindow  time.Duration // how long ids are remembered after the end
 	DeadRetention time.Duration // how long dead letters are kept
 	MaxPending    int64         // bytes of intake in the queue
-	Syncs         int           // batches applied and not yet synced; 0 is 8
+	// MaxPendingMessages bounds the same in messages.
+	MaxPendingMessages int
+	Syncs              int // batches applied and not yet synced; 0 is 8
 }
 
 // Config is what a committer works with and where it begins. Of the functions only OnCommit
@@ -141,7 +143,7 @@ func New(cfg Config) *Committer {
 		store: cfg.Store, ids: cfg.IDs, opts: cfg.Options, log: cfg.Log, lanes: cfg.Lanes,
 		tiered: cfg.Tiered, shard: cfg.Shard, now: cfg.Now, post: cfg.Post, ask: cfg.Ask,
 		broken: cfg.Broken, wall: cfg.Wall, onWrite: cfg.OnCommit, onSync: cfg.OnSync,
-		upload: cfg.Upload, inbox: newInbox(cfg.Options.MaxPending),
+		upload: cfg.Upload, inbox: newInbox(cfg.Options.MaxPending, cfg.Options.MaxPendingMessages),
 		synced:  make(chan flushed, syncs),
 		batch:   cfg.Store.NewBatch(),
 		touched: make(map[string]struct{}),
@@ -180,7 +182,7 @@ func (c *Committer) Finder() *Finder { return c.find }
 func (c *Committer) HandedOut() delay.Seq { return delay.Seq(c.handed.Load()) }
 
 // Put hands o to the committer, which calls it back as the op says. weight counts against
-// MaxPending; 0 is always taken. ErrOverloaded or ErrClosed: the op is not taken. It is safe for
+// MaxPending, and the messages of o against MaxPendingMessages; weight 0 is always taken. ErrOverloaded or ErrClosed: the op is not taken. It is safe for
 // concurrent use.
 func (c *Committer) Put(o Op, weight int64) error { return c.inbox.put(o, weight) }
 

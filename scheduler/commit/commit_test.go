@@ -44,7 +44,7 @@ func newBench(t *testing.T) *bench {
 		},
 		Options: Options{
 			MinWait: time.Minute, DedupeWindow: time.Hour, DeadRetention: time.Hour,
-			MaxPending: 1 << 20, Syncs: 4,
+			MaxPending: 1 << 20, MaxPendingMessages: 100, Syncs: 4,
 		},
 		Meta: localstore.Meta{Epoch: 1, IDsComplete: true, Boundary: delay.MaxKey},
 	})
