@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +36,7 @@ type world struct {
 	opts   Options
 	log    *zap.Logger
 	grace  time.Duration // of deletes in the bucket
+	skew   *atomic.Int64 // of the wall clock
 
 	*Shard
 	store *localstore.Store
@@ -50,6 +52,7 @@ func inWorld(t *testing.T, opts Options, f func(w *world)) {
 		w := &world{
 			t: t, fs: vfs.NewCrashableMem(), bucket: memory.New(memory.Options{Now: time.Now}), opts: opts,
 			sink: sink.New(sink.Options{Now: time.Now}),
+			skew: new(atomic.Int64),
 			log:  zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
 		}
 		w.open()
@@ -88,7 +91,7 @@ func (w *world) tryOpen() error {
 		}
 	}
 	s, err := Open(ctx, Parts{
-		Store: store, Tier: tier, Logger: w.log, Now: time.Now,
+		Store: store, Tier: tier, Logger: w.log, Now: w.wall, Boot: boot,
 		Sinks: func(delay.Target) broker.Sink { return w.sink },
 	}, w.opts)
 	if err != nil {
@@ -100,6 +103,11 @@ func (w *world) tryOpen() error {
 	go func() { w.ran <- s.Run(run) }()
 	return nil
 }
+
+// wall is the wall clock of the shard, which a test may step; boot is the other one.
+func (w *world) wall() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }
+
+func boot() time.Duration { return time.Duration(time.Now().UnixNano()) }
 
 // drain ends the shard in order.
 func (w *world) drain() {

@@ -132,6 +132,9 @@ const (
 	ClusterUnread       // a receipt of another cluster is believed (R9)
 	DoneLost            // what was delivered before a crash gets no mark after it (S6)
 	PausesForgotten     // a restore does not know which targets are paused
+	IDStoredLater       // an id is stored in a commit after its message's (S4)
+	WindowByTimer       // an id stays taken until its timer comes (S4)
+	ReservedUnissued    // a reserved id is believed that nobody handed out (S4)
 	Bugs                // how many there are, None included
 )
 
@@ -260,4 +263,7 @@ var words = [...]string{
 	"receipts of any cluster",
 	"forgets deliveries before a crash",
 	"restore forgets pauses",
+	"id stored after its message",
+	"window ends with its timer",
+	"reserved ids unissued",
 }

@@ -110,7 +110,8 @@ func (c *Committer) acceptNamed(
 	}
 	if delay.LooksServerMade(d.ID) {
 		kind, _, key := c.ids.Parse(d.ID)
-		if kind != delay.ReservedID || !c.issued(key.Seq) {
+		issued := c.issued(key.Seq) || planted.Is(planted.ReservedUnissued)
+		if kind != delay.ReservedID || !issued {
 			r.Err = delay.Invalid("id", "looks like an id of the server but was not reserved")
 			return 0
 		}
@@ -120,6 +121,10 @@ func (c *Committer) acceptNamed(
 	if err != nil {
 		r.Err = fmt.Errorf("look up id: %w", err)
 		return 0
+	}
+	over := old.State.Finished() && old.FinishedAt.Add(c.opts.DedupeWindow) <= c.now()
+	if found && over && !planted.Is(planted.WindowByTimer) {
+		found = false // its timer has not come yet, or a dead letter is found by it
 	}
 	d.Generation = 1
 	if found && !planted.Is(planted.IDsUnchecked) {
@@ -132,6 +137,9 @@ func (c *Committer) acceptNamed(
 	}
 	rf := c.insert(&d.Message)
 	ident := delay.IdentityOf(rf.Key, &d.Message)
+	if planted.Is(planted.IDStoredLater) {
+		c.flush()
+	}
 	c.batch.PutID(id, localstore.IDRecord{Identity: ident, State: delay.Scheduled})
 	if !found || old.State.Finished() {
 		c.books.Accepted++
