@@ -117,7 +117,8 @@ func serve(ctx context.Context, file string, given map[string]string) error {
 }
 
 // clientVariables are the variables with our prefix that are not settings of the daemon.
-const clientVariables = " CICADA_CONFIG CICADA_SERVER CICADA_TOKEN CICADA_CONTEXT "
+const clientVariables = " CICADA_CONFIG CICADA_SERVER CICADA_TOKEN CICADA_CONTEXT " +
+	"CICADA_CACERT CICADA_CERT CICADA_KEY_FILE "
 
 // unknownVariables are variables that look like settings. They are not refused, because systems
 // such as Kubernetes invent variables from the names of services.

@@ -56,6 +56,7 @@ type app struct {
 	Parts
 	flags struct {
 		server, token, context string
+		tls                    client.TLS
 		output                 string
 		json                   bool
 	}
@@ -99,6 +100,9 @@ func (a *app) root() *cobra.Command {
 	f := root.PersistentFlags()
 	f.StringVar(&a.flags.server, "server", "", "daemon's address (CICADA_SERVER)")
 	f.StringVar(&a.flags.token, "token", "", "bearer token (CICADA_TOKEN)")
+	f.StringVar(&a.flags.tls.CACert, "cacert", "", "authorities of the daemon (CICADA_CACERT)")
+	f.StringVar(&a.flags.tls.Cert, "cert", "", "certificate to show, a PEM file (CICADA_CERT)")
+	f.StringVar(&a.flags.tls.Key, "key-file", "", "its private key (CICADA_KEY_FILE)")
 	f.StringVar(&a.flags.context, "context", "", "saved context to use (CICADA_CONTEXT)")
 	f.StringVarP(&a.flags.output, "output", "o", "table", "table, json, jsonl or id")
 	f.BoolVar(&a.flags.json, "json", false, "same as -o json")
@@ -140,20 +144,22 @@ func args(least, most int, names string) cobra.PositionalArgs {
 const defaultServer = "127.0.0.1:7170"
 
 // endpoint is the daemon to talk to: flag, variable, context, default.
-func (a *app) endpoint() (server, token string, err error) {
-	server, token = a.flags.server, a.flags.token
-	if server == "" {
-		server, _ = a.Env("CICADA_SERVER")
-	}
-	if token == "" {
-		token, _ = a.Env("CICADA_TOKEN")
+func (a *app) endpoint() (server string, opts client.Options, err error) {
+	server, opts = a.flags.server, client.Options{Token: a.flags.token, TLS: a.flags.tls}
+	for variable, into := range map[string]*string{
+		"CICADA_SERVER": &server, "CICADA_TOKEN": &opts.Token, "CICADA_CACERT": &opts.TLS.CACert,
+		"CICADA_CERT": &opts.TLS.Cert, "CICADA_KEY_FILE": &opts.TLS.Key,
+	} {
+		if *into == "" {
+			*into, _ = a.Env(variable)
+		}
 	}
 	if server != "" {
-		return server, token, nil
+		return server, opts, nil
 	}
 	saved, err := a.readContexts()
 	if err != nil {
-		return "", "", err
+		return "", opts, err
 	}
 	name := a.flags.context
 	if name == "" {
@@ -163,25 +169,28 @@ func (a *app) endpoint() (server, token string, err error) {
 		name = saved.Current
 	}
 	if name == "" {
-		return defaultServer, token, nil
+		return defaultServer, opts, nil
 	}
 	c, ok := saved.Contexts[name]
 	if !ok {
-		return "", "", usagef("there is no context %q; see `cicada context ls`", name)
+		return "", opts, usagef("there is no context %q; see `cicada context ls`", name)
 	}
-	if token == "" {
-		token = c.Token
+	if opts.Token == "" {
+		opts.Token = c.Token
 	}
-	return c.Server, token, nil
+	if opts.TLS == (client.TLS{}) {
+		opts.TLS = client.TLS{CACert: c.CACert, Cert: c.Cert, Key: c.Key}
+	}
+	return c.Server, opts, nil
 }
 
 // dial is the client of the daemon to talk to.
 func (a *app) dial() (*client.Client, error) {
-	server, token, err := a.endpoint()
+	server, opts, err := a.endpoint()
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.New(server, client.Options{Token: token})
+	c, err := client.New(server, opts)
 	if err != nil {
 		return nil, usagef("%v", err)
 	}

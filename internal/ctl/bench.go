@@ -196,7 +196,9 @@ func (a *app) runBench(ctx context.Context, plan benchPlan, daemonArgs []string)
 	if plan.ingest != nil {
 		connections = plan.ingest.Connections
 	}
-	c, err := client.New(server, client.Options{Token: token, Connections: connections + 8})
+	c, err := client.New(server, client.Options{
+		Token: token, Connections: connections + 8, TLS: a.flags.tls,
+	})
 	if err != nil {
 		return usagef("%v", err)
 	}

@@ -33,6 +33,9 @@ type savedContexts struct {
 type savedContext struct {
 	Server string `json:"server"`
 	Token  string `json:"token,omitempty"`
+	CACert string `json:"cacert,omitempty"`
+	Cert   string `json:"cert,omitempty"`
+	Key    string `json:"key_file,omitempty"`
 }
 
 func (a *app) contextsFile() (string, error) {
@@ -127,10 +130,11 @@ func (a *app) contextAdd(s *savedContexts, name string) error {
 	if a.flags.server == "" {
 		return usagef("context add wants --server")
 	}
-	if _, err := client.New(a.flags.server, client.Options{}); err != nil {
+	if _, err := client.New(a.flags.server, client.Options{TLS: a.flags.tls}); err != nil {
 		return usagef("%v", err)
 	}
-	s.Contexts[name] = savedContext{Server: a.flags.server, Token: a.flags.token}
+	s.Contexts[name] = savedContext{Server: a.flags.server, Token: a.flags.token,
+		CACert: a.flags.tls.CACert, Cert: a.flags.tls.Cert, Key: a.flags.tls.Key}
 	if s.Current == "" {
 		s.Current = name
 	}

@@ -3,6 +3,10 @@
 package ctl
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,16 +86,21 @@ func (a *app) serve() *cobra.Command {
 	return cmd
 }
 
-const configHelp = `Check a configuration file, or print the effective configuration.
+const configHelp = `Check a configuration file, print the effective one, or make a token.
 
   cicada config check cicada.yaml
-  cicada config print --config cicada.yaml --tier-flush-interval 5s`
+  cicada config print --config cicada.yaml --tier-flush-interval 5s
+  cicada config token
+
+A token is printed once, with the hash that api.tokens wants as sha256.`
 
 func (a *app) config() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "config", Short: "Check or print the configuration", Long: configHelp,
-		Args: args(0, 0, "check or print"),
-		RunE: func(*cobra.Command, []string) error { return usagef("config wants check or print") },
+		Args: args(0, 0, "check, print or token"),
+		RunE: func(*cobra.Command, []string) error {
+			return usagef("config wants check, print or token")
+		},
 	}
 	check := &cobra.Command{
 		Use: "check FILE", Short: "Name file, line and key of every mistake",
@@ -113,8 +122,27 @@ func (a *app) config() *cobra.Command {
 	show.RunE = func(*cobra.Command, []string) error {
 		return a.Daemon.Print(a.Stdout, flags.config, flags.given())
 	}
-	cmd.AddCommand(check, show)
+	cmd.AddCommand(check, show, a.configToken())
 	return cmd
+}
+
+// tokenBytes is the entropy of a token that we make.
+const tokenBytes = 24
+
+func (a *app) configToken() *cobra.Command {
+	return &cobra.Command{
+		Use: "token", Short: "Make a token and its hash", Args: args(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			var secret [tokenBytes]byte
+			_, _ = rand.Read(secret[:]) // never fails
+			token := base64.RawURLEncoding.EncodeToString(secret[:])
+			sum := sha256.Sum256([]byte(token))
+			hash := hex.EncodeToString(sum[:])
+			t := &table{columns: []string{"TOKEN", "SHA256"}}
+			t.add(token, map[string]string{"token": token, "sha256": hash}, token, hash)
+			return a.print(t, false)
+		},
+	}
 }
 
 func (a *app) version() *cobra.Command {

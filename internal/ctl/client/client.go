@@ -33,6 +33,7 @@ type Options struct {
 	Token       string
 	Connections int           // kept open; default 2
 	Timeout     time.Duration // of connecting; default 5 s
+	TLS         TLS
 }
 
 // Client talks to one daemon.
@@ -51,6 +52,10 @@ func New(server string, opts Options) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("server %q: want host:port or http(s)://host:port", server)
 	}
+	conf, err := opts.TLS.config()
+	if err != nil {
+		return nil, err
+	}
 	conns, timeout := max(opts.Connections, 2), opts.Timeout
 	if timeout == 0 {
 		timeout = 5 * time.Second
@@ -61,6 +66,7 @@ func New(server string, opts Options) (*Client, error) {
 		MaxIdleConns:        conns,
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
+		TLSClientConfig:     conf,
 		WriteBufferSize:     64 << 10,
 		ReadBufferSize:      64 << 10,
 	}
