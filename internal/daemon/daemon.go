@@ -146,7 +146,23 @@ func private(cfg *config.Config, addr net.Addr) error {
 		delay.ErrInvalid, cfg.Listen, addr)
 }
 
+// ownDir makes the directory of the store the owner's alone, and refuses a link in place of its
+// lock: opening it would make or cut a file elsewhere.
+func ownDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	lock := filepath.Join(dir, "LOCK")
+	if info, err := os.Lstat(lock); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s is no ordinary file", delay.ErrInvalid, lock)
+	}
+	return nil
+}
+
 func (d *Daemon) openStore() (*localstore.Store, error) {
+	if err := ownDir(StoreDir(d.cfg.DataDir)); err != nil {
+		return nil, err
+	}
 	reserve := d.cfg.ReserveBytes
 	if reserve == 0 {
 		reserve = -1 // the store's word for none

@@ -235,3 +235,19 @@ func TestPrivate(t *testing.T) {
 	cfg.OpenAPI = true
 	require.NoError(t, private(cfg, &net.TCPAddr{IP: net.ParseIP("0.0.0.0")}))
 }
+
+// What waits for its time is nobody's business but the owner's, and a link that somebody put there
+// must not have us cut another file.
+func TestOwnDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data", "store")
+	require.NoError(t, ownDir(dir))
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		info, err := os.Stat(d)
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+	}
+	precious := filepath.Join(t.TempDir(), "precious")
+	require.NoError(t, os.WriteFile(precious, []byte("x"), 0o600))
+	require.NoError(t, os.Symlink(precious, filepath.Join(dir, "LOCK")))
+	require.ErrorIs(t, ownDir(dir), delay.ErrInvalid)
+}
