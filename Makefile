@@ -12,6 +12,7 @@ RACE          ?= ./scheduler/... ./tiered/... ./broker/... ./localstore/... ./in
 GOLANGCI_LINT ?= $(BIN)/golangci-lint
 # The same version as in .ci/run.
 LINT_VERSION  ?= v2.15.0
+VULN_VERSION  ?= v1.9.0
 
 .DEFAULT_GOAL := help
 
@@ -70,6 +71,10 @@ verify: ## check that formats, modules and generated files are as committed
 	$(GO) mod verify
 	$(GO) generate ./...
 	git diff --exit-code
+
+.PHONY: vulncheck
+vulncheck: ## look for known vulnerabilities; needs the network for their database
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@$(VULN_VERSION) ./...
 
 .PHONY: bench
 bench: ## run the benchmarks of the hot paths, short
