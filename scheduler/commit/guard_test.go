@@ -195,11 +195,14 @@ func TestCancelAsksTheCursor(t *testing.T) {
 	require.Equal(t, Cancelled, b.change(ChangeRequest{ID: after, Change: Cancel}).Verdict)
 }
 
-// After a crash a push up to the claim horizon may have been handed over (rule R8).
+// After a crash a push up to the claim horizon may have been handed over, unless it was accepted
+// since (rule R8).
 func TestCancelAsksTheHorizon(t *testing.T) {
 	b := newBench(t)
 	before, after := b.send(b.now.Add(time.Minute)), b.send(b.now.Add(time.Hour))
-	b.horizon = b.now.Add(time.Minute)
+	b.first, b.horizon = b.lastSeq(), b.now.Add(time.Minute) // a start
+	since := b.send(b.now.Add(time.Minute))
+	require.Equal(t, Cancelled, b.change(ChangeRequest{ID: since, Change: Cancel}).Verdict)
 	require.Equal(t, TooLate, b.change(ChangeRequest{ID: before, Change: Cancel}).Verdict)
 	require.Equal(t, Cancelled, b.change(ChangeRequest{ID: after, Change: Cancel}).Verdict)
 }
