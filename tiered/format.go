@@ -20,7 +20,13 @@ import (
 //	format 1
 //	cluster 01jcz...
 //	crc32c 0a1b2c3d
-const formatHead = "cicada tier\nformat 1\ncluster "
+const (
+	formatStart = "cicada tier\nformat "
+	formatHead  = formatStart + "1\ncluster "
+)
+
+// ErrVersion is an object in the bucket that a newer program wrote. It comes with delay.ErrCorrupt.
+var ErrVersion = codec.ErrVersion
 
 func encodeFormat(clusterID string) []byte {
 	text := formatHead + clusterID + "\n"
@@ -30,6 +36,11 @@ func encodeFormat(clusterID string) []byte {
 func decodeFormat(body []byte) (clusterID string, err error) {
 	rest, ok := strings.CutPrefix(string(body), formatHead)
 	id, _, _ := strings.Cut(rest, "\n")
+	if other, is := strings.CutPrefix(string(body), formatStart); is && !ok {
+		other, _, _ = strings.Cut(other, "\n")
+		return "", fmt.Errorf("%w: %w: %s: the bucket is of format %.20q, this program knows 1",
+			delay.ErrCorrupt, ErrVersion, formatKey, other)
+	}
 	if !ok || checkClusterID(id) != nil || string(encodeFormat(id)) != string(body) {
 		return "", fmt.Errorf("%w: %s: not the format object of this version: %.80q",
 			delay.ErrCorrupt, formatKey, body)

@@ -52,6 +52,8 @@ func hintFor(err error, cfg *config.Config) string {
 		return "nothing was changed, and nothing is made anew. Is " + cfg.Bucket.String() + " the " +
 			"bucket, and is it mounted? What it held has to come back (from a copy or an older " +
 			"version); what was not uploaded is still in " + StoreDir(cfg.DataDir)
+	case errors.Is(err, tiered.ErrVersion):
+		return "nothing was changed. A newer version of cicada wrote to the bucket; run that one"
 	case errors.Is(err, delay.ErrCorrupt):
 		return "nothing was changed. Look with `cicada store check` and `cicada tier verify`. " +
 			"To go on with what the bucket holds, move " + StoreDir(cfg.DataDir) + " away"

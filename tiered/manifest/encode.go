@@ -31,7 +31,7 @@ const (
 
 // Encode is the object of s.
 func Encode(z *codec.Zstd, s *State) []byte {
-	body := appendState(nil, s)
+	body := appendState(s)
 	out := append(make([]byte, 0, len(body)/2+64), magic...)
 	// Without paused targets the bytes are those of version 1, for the sake of its readers.
 	needs := byte(basic)
@@ -56,8 +56,9 @@ func Decode(z *codec.Zstd, b []byte) (State, error) {
 			delay.ErrCorrupt, got, want)
 	}
 	if b[8] == 0 || b[9] > version || b[10] != 0 || b[11] != 0 {
-		return State{}, fmt.Errorf("%w: manifest: version %d needs a reader of version %d, flags %x",
-			delay.ErrCorrupt, b[8], b[9], b[10:12])
+		return State{}, fmt.Errorf("%w: %w: manifest: version %d needs a reader of version %d, "+
+			"this is one of version %d; flags %x",
+			delay.ErrCorrupt, codec.ErrVersion, b[8], b[9], version, b[10:12])
 	}
 	raw := binary.BigEndian.Uint32(b[12:])
 	if raw > maxBody {
@@ -70,7 +71,7 @@ func Decode(z *codec.Zstd, b []byte) (State, error) {
 	return readState(body, b[8])
 }
 
-func appendState(b []byte, s *State) []byte {
+func appendState(s *State) (b []byte) {
 	flags := byte(0)
 	if s.Released {
 		flags |= flagReleased

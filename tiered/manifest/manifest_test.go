@@ -136,22 +136,22 @@ func TestPausedInOrder(t *testing.T) {
 		require.ErrorIs(t, err, delay.ErrCorrupt, "%q", bad)
 	}
 	s.Paused = nil
-	_, err := readState(append(appendState(nil, &s), 0), version)
+	_, err := readState(append(appendState(&s), 0), version)
 	require.ErrorIs(t, err, delay.ErrCorrupt)
-	_, err = readState(append(appendState(nil, &s), 1, 1, 'a'), basic)
+	_, err = readState(append(appendState(&s), 1, 1, 'a'), basic)
 	require.ErrorIs(t, err, delay.ErrCorrupt)
 }
 
 func FuzzDecode(f *testing.F) {
 	s := sample(3)
 	f.Add(Encode(zstd, &s)[headSize:])
-	f.Add(appendState(nil, &s))
+	f.Add(appendState(&s))
 	s.Paused = []delay.Target{"log:", "pull:a"}
-	f.Add(appendState(nil, &s))
+	f.Add(appendState(&s))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for writer := byte(basic); writer <= version; writer++ {
 			if got, err := readState(b, writer); err == nil {
-				again, err := readState(appendState(nil, &got), writer)
+				again, err := readState(appendState(&got), writer)
 				require.NoError(t, err)
 				require.Equal(t, got, again)
 			}

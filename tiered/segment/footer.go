@@ -123,8 +123,9 @@ func parseFooter(b []byte, size int64) (Footer, error) {
 	r := codec.Reader{B: b[:at]}
 	version, least, flags := r.Byte(), r.Byte(), r.Uint16()
 	if version == 0 || least > Version || flags&^knownFlags != 0 {
-		return Footer{}, fmt.Errorf("%w: segment: version %d needs a reader of version %d, flags %#x",
-			delay.ErrCorrupt, version, least, flags)
+		return Footer{}, fmt.Errorf("%w: %w: segment: version %d needs a reader of version %d, "+
+			"this is one of version %d; flags %#x",
+			delay.ErrCorrupt, codec.ErrVersion, version, least, Version, flags)
 	}
 	f := Footer{Meta: Meta{Kept: flags&flagKept != 0, Shard: delay.Shard(r.Byte())}}
 	r.Bytes(3)

@@ -135,8 +135,9 @@ func DecodeMarks(z *codec.Zstd, body []byte, fn func(delay.Mark) bool) (MarksInf
 	r := codec.Reader{B: body[len(markMagic):end]}
 	version, least, flags := r.Byte(), r.Byte(), r.Uint16()
 	if version == 0 || least > Version || flags != 0 {
-		return MarksInfo{}, fmt.Errorf("%w: marks: version %d needs a reader of version %d, flags %#x",
-			delay.ErrCorrupt, version, least, flags)
+		return MarksInfo{}, fmt.Errorf("%w: %w: marks: version %d needs a reader of version %d, "+
+			"this is one of version %d; flags %#x",
+			delay.ErrCorrupt, codec.ErrVersion, version, least, Version, flags)
 	}
 	info := MarksInfo{Meta: Meta{Shard: delay.Shard(r.Byte())}}
 	r.Bytes(3)

@@ -141,3 +141,64 @@ func TestRefused(t *testing.T) {
 	require.ErrorContains(t, err, "SignatureDoesNotMatch")
 	require.LessOrEqual(t, len(s.Requests()), 2)
 }
+
+// The stores that are sold as S3, by their weaknesses: each is accepted or refused with the reason,
+// before anything of the cluster is written there.
+func TestPersonalities(t *testing.T) {
+	refuse := func(status int, code string, when func(r s3test.Request) bool) s3test.Options {
+		return s3test.Options{Before: func(w http.ResponseWriter, r s3test.Request) bool {
+			if !when(r) {
+				return false
+			}
+			s3test.Fail(w, status, code, "")
+			return true
+		}}
+	}
+	without := func(header string) s3test.Options {
+		return s3test.Options{Strip: []string{header}}
+	}
+	for _, c := range []struct {
+		name   string
+		opts   s3test.Options
+		is     error // nil: accepted
+		reason string
+	}{
+		{"as AWS", s3test.Options{}, nil, ""},
+		{"compares no checksums", s3test.Options{IgnoreChecksums: true}, nil, ""},
+		{"ignores all conditions", s3test.Options{IgnoreConditions: true}, ErrUnfit,
+			"a create overwrote an object: conditional writes are ignored"},
+		{"ignores If-None-Match", without("If-None-Match"), ErrUnfit,
+			"a create overwrote an object: conditional writes are ignored"},
+		{"ignores If-Match", without("If-Match"), ErrUnfit,
+			"a replace with an old tag was done: conditional writes are ignored"},
+		{"knows no conditions", refuse(http.StatusNotImplemented, "NotImplemented",
+			func(r s3test.Request) bool {
+				return r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Match") != ""
+			}), objstore.ErrRefused, "probe conditions: put probe/"},
+		{"rejects checksum headers", refuse(http.StatusBadRequest, "InvalidArgument",
+			func(r s3test.Request) bool { return r.Header.Get("X-Amz-Checksum-Crc32c") != "" }),
+			objstore.ErrRefused, "InvalidArgument"},
+		{"ignores ranges", s3test.Options{IgnoreRanges: true}, objstore.ErrRefused, "ignores ranges"},
+		{"knows no lists", refuse(http.StatusNotImplemented, "NotImplemented",
+			func(r s3test.Request) bool { return r.Query.Has("list-type") }),
+			objstore.ErrRefused, "probe lists"},
+		{"lists late", s3test.Options{EmptyLists: true}, ErrUnfit, "a list does not show"},
+		{"takes no deletes", refuse(http.StatusForbidden, "AccessDenied",
+			func(r s3test.Request) bool {
+				return r.Query.Has("delete") || r.Method == http.MethodDelete
+			}), objstore.ErrRefused, "AccessDenied"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, b := remote(t, c.opts)
+			v, err := Probe(t.Context(), b)
+			if c.is == nil {
+				require.NoError(t, err)
+				require.True(t, v.Conditions && v.Races && v.Ranges && v.Lists)
+				return
+			}
+			require.ErrorIs(t, err, c.is)
+			require.ErrorContains(t, err, c.reason)
+			require.NotErrorIs(t, err, delay.ErrUnavailable)
+		})
+	}
+}

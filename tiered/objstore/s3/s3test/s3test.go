@@ -54,6 +54,8 @@ type Options struct {
 	IgnoreConditions bool   // as some gateways do
 	IgnoreChecksums  bool
 	IgnoreRanges     bool
+	EmptyLists       bool     // nothing is listed, as while a store catches up
+	Strip            []string // headers of requests that are ignored
 	// Gap, if set, runs between the check of a condition and the write, as in a store that does
 	// not do both in one step.
 	Gap func(r Request)
@@ -128,6 +130,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	if s.opts.Before != nil && s.opts.Before(w, req) {
 		return
+	}
+	for _, h := range s.opts.Strip {
+		req.Header.Del(h)
 	}
 	auth := r.Header.Get("Authorization")
 	if err != nil {
@@ -333,7 +338,7 @@ func (s *Server) list(objects map[string]object, req Request) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, key := range slices.Sorted(maps.Keys(objects)) {
-		if !strings.HasPrefix(key, req.Query.Get("prefix")) || key <= after {
+		if s.opts.EmptyLists || !strings.HasPrefix(key, req.Query.Get("prefix")) || key <= after {
 			continue
 		}
 		if len(result.Contents) == min(most, 1000) {
