@@ -46,6 +46,6 @@ func (q *Reader) endedOtherwise(r core.SettleKey) bool {
 	if err != nil || !ok {
 		return false
 	}
-	return (rec.State != delay.Delivered || rec.Attempts != r.Attempt) &&
-		!planted.Is(planted.LateAckBelieved)
+	this := rec.State == delay.Delivered && rec.Key == r.Key && rec.Attempts == r.Attempt
+	return !this && !planted.Is(planted.LateAckBelieved)
 }
