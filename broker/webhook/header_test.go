@@ -212,3 +212,33 @@ func TestSecretPrints(t *testing.T) {
 		require.Contains(t, text, "***")
 	}
 }
+
+// While a key is replaced each call must verify with a key that the receiver has; a bad set of keys
+// must change nothing.
+func TestRotation(t *testing.T) {
+	one, two := []byte("first-key-0123456789"), []byte("second-key-0123456789")
+	s := newSink(t, Options{Secrets: []Secret{{ID: "1", Key: one}}})
+	d := sample("http://x.example/")
+	verifies := func(key []byte) bool {
+		h, reason := s.headers(&d)
+		require.Empty(t, reason)
+		return Verify(h["cicada-signature"][0], h["cicada-id"][0], d.Body, key, time.Now(),
+			5*time.Minute) == nil
+	}
+	require.True(t, verifies(one) && !verifies(two))
+	require.NoError(t, s.Use([]Secret{{ID: "1", Key: one}, {ID: "2", Key: two}}))
+	require.True(t, verifies(one) && verifies(two))
+	require.ErrorIs(t, s.Use([]Secret{{ID: "3", Key: []byte("short")}}), delay.ErrInvalid)
+	require.True(t, verifies(one) && verifies(two))
+	require.NoError(t, s.Use([]Secret{{ID: "2", Key: two}}))
+	require.True(t, !verifies(one) && verifies(two))
+	require.NoError(t, s.Use(nil))
+	h, _ := s.headers(&d)
+	require.Empty(t, h["cicada-signature"])
+	secret := Secret{ID: "1", Key: one}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
+		require.NotContains(t, fmt.Sprintf(verb, secret), "102", verb) // the f of first
+		require.NotContains(t, fmt.Sprintf(verb, secret), "first-key", verb)
+		require.NotContains(t, fmt.Sprintf(verb, secret), "66697273742d", verb)
+	}
+}

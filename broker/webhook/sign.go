@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,9 @@ func (s Secret) String() string { return "secret " + s.ID + " ***" }
 
 // GoString hides the key from %#v.
 func (s Secret) GoString() string { return s.String() }
+
+// Format hides the key from every other verb: %d of a struct prints its bytes.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // MarshalText hides the key from JSON, YAML and logs.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

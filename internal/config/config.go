@@ -3,6 +3,8 @@
 package config
 
 import (
+	"fmt"
+	"io"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -130,6 +132,9 @@ func (s Secret) String() string {
 
 // GoString hides the value from %#v.
 func (s Secret) GoString() string { return s.String() }
+
+// Format hides the value from every other verb: %d of a string prints the string.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // MarshalText hides the value from every encoder.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -141,7 +141,7 @@ func scalar(v string) *yaml.Node {
 func NeedRestart(old, fresh *Config) []string {
 	var keys []string
 	for _, row := range Settings() {
-		if row.get(old) != row.get(fresh) {
+		if !row.Secret && row.get(old) != row.get(fresh) {
 			keys = append(keys, row.Key)
 		}
 	}
