@@ -41,6 +41,11 @@ sim: ## run SEEDS simulated histories with faults; PROFILE=owners or gc likes a 
 torture: ## trouble real processes for TORTURE (1h), from SEED on; STORE=minio FAULTS=kill,stop
 	cd integration && $(GO) run ./torture -for $(TORTURE) -seed $(SEED) -store "$(STORE)" -faults "$(FAULTS)"
 
+.PHONY: crash
+crash: ## crash, cut, damage and fail the local store in every way; minutes
+	CICADA_DAMAGE=full $(GO) test -count=1 -timeout 60m -v \
+		-run 'TestCrashClones|TestTornLog|TestDamage$$|TestDiskErrors' ./localstore
+
 .PHONY: exam
 exam: ## plant known mistakes and see what guards find each of them; EXAM=quick a dozen
 	$(GO) run ./internal/exam/cmd $(if $(filter quick,$(EXAM)),-quick,-write) -only "$(MISTAKE)"
