@@ -19,6 +19,7 @@ func Document(findings []Finding) string {
 		{"R", "The rules", "What keeps the parts of the product together."},
 		{"S", "The promises", "What the outside may rely on."},
 		{"D", "The causes of duplicates", "What makes other systems deliver twice."},
+		{"V", "Who may do what", "What a token with target patterns can see and change."},
 	} {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", part.title, part.words)
 		b.WriteString("| | what it says | taken out | guarded by | what happened then |\n")
@@ -38,9 +39,9 @@ const preface = `<!-- Generated from internal/exam by make guarantees. Do not ed
 Which test guards which guarantee, and what that test did when the protection was taken out.
 
 ` + "`make exam`" + ` plants the mistakes below in the product, one at a time, and runs what guards
-the rule. With the mistake it must fail, and without it succeed. *sim* is the simulation with the profile
-named: one of 2,000 seeds must break a promise; the number is that of the first which did. Other
-entries are a test and the directory of its package. A file in the third column says that the
+the rule. With the mistake it must fail, and without it succeed. *sim* is the simulation with the
+profile named: one of 2,000 seeds must break a promise; the number is that of the first which did.
+Other entries are a test and the directory of its package. A file in the third column says that the
 mistake was made by hand. What nobody took out is a guard in addition.
 
 A change of the product changes which history a seed plays: the numbers are good for the commit that

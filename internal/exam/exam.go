@@ -32,7 +32,7 @@ func (g Guard) Test() (dir, name string) {
 
 // Rule is one rule, promise or cause of duplicates.
 type Rule struct {
-	ID    string // R1 to R22, S1 to S10, D1 to D13
+	ID    string // R1 to R22, S1 to S10, D1 to D13, V for access
 	Words string // what it says, in a few
 	// Also lists guards that no planted mistake has tried.
 	Also []Guard

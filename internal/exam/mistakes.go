@@ -210,7 +210,7 @@ func formatMistakes() []Mistake {
 			"tiered TestModel",
 		),
 		mistake(planted.IdleOwnerBlind, "R11", "tiered TestCommitEdges"),
-		mistake(planted.FilterTrustedEarly, "R14 S4", "localstore TestCloseWhileRebuilding"),
+		mistake(planted.FilterTrustedEarly, "R14 S4", "localstore TestUnknownFilterDoubts"),
 		mistake(planted.WitnessUnwritten, "S2", "localstore TestWitnessFollows"),
 		mistake(planted.DueRoundedDown, "S8 S1", "delay TestDueRounding"),
 	}
@@ -228,5 +228,8 @@ func lateMistakes() []Mistake {
 		mistake(planted.ClusterUnread, "R9", "scheduler TestReceiptOfAnotherCluster"),
 		mistake(planted.DoneLost, "S6 R12", "scheduler TestDeliveredBeforeCrashIsMarked"),
 		mistake(planted.PausesForgotten, "S5 S9", "scheduler TestPauseSurvivesDiskLoss"),
+		mistake(planted.IDStoredLater, "S4 R14", "scheduler TestAcceptCrashesAtEachStep"),
+		mistake(planted.WindowByTimer, "S4", "scheduler TestDedupeWindowToTheMillisecond"),
+		mistake(planted.ReservedUnissued, "S4", "scheduler TestReservedIDsAreReal"),
 	}
 }

@@ -11,7 +11,8 @@ func Rules() []Rule {
 	all = append(all, truth()...)
 	all = append(all, ownership()...)
 	all = append(all, promises()...)
-	return append(all, causes()...)
+	all = append(all, causes()...)
+	return append(all, access()...)
 }
 
 // truth is the rules of what is true where, and of loading and firing.
@@ -91,5 +92,14 @@ func causes() []Rule {
 		{ID: "D11", Words: "two deliverers"},
 		{ID: "D12", Words: "a commit with unknown outcome"},
 		{ID: "D13", Words: "a client hides a failed ack"},
+	}
+}
+
+// access is the invariants of internal/server/access, and of the server that asks it.
+func access() []Rule {
+	return []Rule{
+		{ID: "V1", Words: "nobody reaches a foreign target"},
+		{ID: "V2", Words: "a foreign message is answered like one that does not exist"},
+		{ID: "V6", Words: "every route and procedure has a rule and goes through it"},
 	}
 }

@@ -66,11 +66,11 @@ func (r *Run) All(ctx context.Context, before []Finding) ([]Finding, error) {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			f := r.try(ctx, j)
+			f, why := r.try(ctx, j)
 			mu.Lock()
 			defer mu.Unlock()
 			findings[i] = f
-			fmt.Fprintln(r.Out, Line(&f))
+			fmt.Fprintln(r.Out, Line(&f)+why)
 		})
 	}
 	wg.Wait()
@@ -88,7 +88,7 @@ func Line(f *Finding) string {
 	what := f.Said
 	switch {
 	case f.Said == "":
-		what = "NOT FOUND"
+		what = "NOT FOUND: "
 	case f.Seed > 0:
 		what = fmt.Sprintf("seed %d: %s", f.Seed, f.Said)
 	}
@@ -178,20 +178,21 @@ func (r *Run) test(ctx context.Context, g Guard, bug planted.Bug) (string, error
 	return string(out), err
 }
 
-// try plants a mistake and says what its guard did.
-func (r *Run) try(ctx context.Context, j job) Finding {
-	f := Finding{Mistake: j.mistake.Bug.String(), Guard: j.guard}
+// try plants a mistake and says what its guard did, and why it found nothing.
+func (r *Run) try(ctx context.Context, j job) (f Finding, why string) {
+	f = Finding{Mistake: j.mistake.Bug.String(), Guard: j.guard}
 	start := r.Now()
 	out, err := r.test(ctx, j.guard, j.mistake.Bug)
 	f.Seconds = float64(r.Now().Sub(start)/(100*time.Millisecond)) / 10
 	if _, sim := j.guard.Profile(); sim {
 		f.Seed, f.Said = seedOf(out)
-		return f
-	}
-	if err != nil && r.proved[j.guard] == nil && ctx.Err() == nil {
+	} else if err != nil && r.proved[j.guard] == nil && ctx.Err() == nil {
 		f.Said = reason(out)
 	}
-	return f
+	if f.Said == "" {
+		return f, fmt.Sprintf("%v: %s", err, reason(out))
+	}
+	return f, ""
 }
 
 // seedOf reads what the exam of the simulation printed.
