@@ -36,12 +36,29 @@ func (m *Maker) Missed(
 		}
 		return failed == nil
 	})
-	slices.SortFunc(part.Done, delay.Key.Compare)
-	part.Done = slices.Compact(part.Done)
-	if err = errors.Join(err, failed); err != nil {
+	if err = errors.Join(err, failed, m.unmarked(part)); err != nil {
 		return fmt.Errorf("find deliveries before the crash: %w", err)
 	}
+	slices.SortFunc(part.Done, delay.Key.Compare)
+	part.Done = slices.Compact(part.Done)
 	return nil
+}
+
+// unmarked leaves out of part what was cancelled or moved, which also takes its row away: its own
+// mark waits in the outbox, and may have to wait for the row that it points to. Called delivered
+// meanwhile, the message would be lost with the disk (rule R3). The outbox is read last, so that it
+// knows of everything whose row was gone.
+func (m *Maker) unmarked(part *commit.Part) error {
+	ended := make(map[delay.Key]struct{})
+	err := m.store.ScanOutbox(m.store.Meta().OutboxDone, func(_ uint64, mark delay.Mark) bool {
+		ended[mark.Key] = struct{}{}
+		return true
+	})
+	part.Done = slices.DeleteFunc(part.Done, func(k delay.Key) bool {
+		_, has := ended[k]
+		return has
+	})
+	return err
 }
 
 // there reports whether the store still holds the message of k: to be delivered, or as a dead
