@@ -466,6 +466,7 @@ func TestDamagedBlock(t *testing.T) {
 		require.Equal(t, len(keys), found+missing)
 		require.NotZero(t, logs.FilterMessage("row not readable").Len())
 		require.Positive(t, s.Metrics().Corruptions)
+		require.Equal(t, 1, logs.FilterMessage("damaged file").Len(), "told for each read")
 		err = s.ScanRows(delay.Key{}, delay.MaxKey, func(delay.Key, []byte) bool { return true })
 		require.ErrorIs(t, err, delay.ErrCorrupt)
 		require.NoError(t, s.Close())

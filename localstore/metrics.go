@@ -4,6 +4,7 @@ package localstore
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -44,6 +45,7 @@ type stats struct {
 	background  atomic.Int64
 	corruptions atomic.Int64
 	idReads     atomic.Int64
+	damaged     sync.Map // paths that were told
 }
 
 // Metrics reads the numbers; it takes a few of Pebble's locks and is meant for a scrape.
@@ -112,6 +114,9 @@ func (s *Store) listener() *pebble.EventListener {
 		// Damage is met by a read, which reports it to its caller; it must not end the process.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			s.stats.corruptions.Add(1)
+			if _, told := s.stats.damaged.LoadOrStore(info.Path, true); told {
+				return // a range that cannot be read is tried again and again
+			}
 			s.log.Error("damaged file", zap.String("path", info.Path), errField(info.Details))
 		},
 		DiskSlow: func(info pebble.DiskSlowInfo) {

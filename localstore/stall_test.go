@@ -144,3 +144,27 @@ func TestFlushFailsAtOpen(t *testing.T) {
 		time.Sleep(time.Minute)
 	})
 }
+
+// A start on a disk that hangs must end as well: nobody listens to Fatal before the store is open.
+func TestStalledDiskAtOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfs.NewCrashableMem()
+		s := open(t, mem)
+		commit(t, s, func(b *Batch) { b.PutRow(key(1, 1), record("log:", 1, "x")) })
+		clone := mem.CrashClone(vfs.CrashCloneCfg{})
+		require.NoError(t, s.Close())
+		fs := &hookFS{FS: clone}
+		fail := func(op, file string) error {
+			if op == "sync" && strings.HasSuffix(file, ".sst") {
+				time.Sleep(time.Hour)
+			}
+			return nil
+		}
+		fs.fail.Store(&fail)
+		begun := time.Now()
+		_, err := Open(fs, testDir, Options{Fatal: func(error) {}})
+		require.ErrorIs(t, err, diskfs.ErrStalled)
+		require.Equal(t, defaultMaxStall, time.Since(begun))
+		time.Sleep(2 * time.Hour)
+	})
+}

@@ -42,7 +42,8 @@ func open(
 	}
 	s := &Shard{
 		parts: parts, opts: opts, log: parts.Logger, lanes: commit.NewLanes(), drive: drive,
-		reads: make(chan core.Action, loadsInFlight), closed: make(chan struct{}),
+		loading: trouble{log: parts.Logger, what: "load"},
+		reads:   make(chan core.Action, loadsInFlight), closed: make(chan struct{}),
 	}
 	s.clock = clock.New(parts.Now, parts.Boot, opts.ClockMaxHold, parts.Events.ClockStep)
 	s.events.wake = make(chan struct{}, 1)

@@ -59,6 +59,7 @@ type Shard struct {
 
 	events   eventQueue
 	reads    chan core.Action // ActLoad, ActReadParked
+	loading  trouble          // of whoever takes the reads
 	flying   sync.WaitGroup
 	draining atomic.Bool
 	closed   chan struct{} // the core's loop has ended
@@ -292,8 +293,8 @@ func (s *Shard) loadRows(a core.ActLoad) core.Event {
 		}
 		return true
 	})
+	s.loading.note(err)
 	if err != nil {
-		s.log.Error("load failed", zap.Error(err))
 		return core.EvLoadFailed{}
 	}
 	return done
