@@ -36,7 +36,7 @@ func (m *Maker) Missed(
 		}
 		return failed == nil
 	})
-	if err = errors.Join(err, failed, m.unmarked(part)); err != nil {
+	if err = errors.Join(err, failed, m.unmarked(ctx, tier, part)); err != nil {
 		return fmt.Errorf("find deliveries before the crash: %w", err)
 	}
 	slices.SortFunc(part.Done, delay.Key.Compare)
@@ -44,20 +44,28 @@ func (m *Maker) Missed(
 	return nil
 }
 
-// unmarked leaves out of part what was cancelled or moved, which also takes its row away: its own
-// mark waits in the outbox, and may have to wait for the row that it points to. Called delivered
-// meanwhile, the message would be lost with the disk (rule R3). The outbox is read last, so that it
-// knows of everything whose row was gone.
-func (m *Maker) unmarked(part *commit.Part) error {
-	ended := make(map[delay.Key]struct{})
-	err := m.store.ScanOutbox(m.store.Meta().OutboxDone, func(_ uint64, mark delay.Mark) bool {
-		ended[mark.Key] = struct{}{}
+// unmarked leaves out of part what has a mark of its own, uploaded or still in the outbox: being
+// cancelled or moved takes a row away, too. Called delivered, a message whose mark waits for the row
+// that it points to would be lost with the disk (rule R3), and one that has moved could not be found
+// by its old key. The outbox is read after the rows, so that it knows of whatever took them.
+func (m *Maker) unmarked(ctx context.Context, tier *tiered.Tier, part *commit.Part) error {
+	ended := make(map[delay.Key]bool, len(part.Done)) // and whether by a mark
+	for _, k := range part.Done {
+		ended[k] = false
+	}
+	note := func(mark delay.Mark) bool {
+		if _, is := ended[mark.Key]; is {
+			ended[mark.Key] = true
+		}
 		return true
+	}
+	err := m.store.ScanOutbox(m.store.Meta().OutboxDone, func(_ uint64, mark delay.Mark) bool {
+		return note(mark)
 	})
-	part.Done = slices.DeleteFunc(part.Done, func(k delay.Key) bool {
-		_, has := ended[k]
-		return has
-	})
+	if err == nil && len(ended) > 0 {
+		err = tier.ScanMarks(ctx, note)
+	}
+	part.Done = slices.DeleteFunc(part.Done, func(k delay.Key) bool { return ended[k] })
 	return err
 }
 

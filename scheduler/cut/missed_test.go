@@ -22,6 +22,7 @@ func TestMovedIsNotMissed(t *testing.T) {
 	ctx := t.Context()
 	gone, moved, cancelled := key(began+1000, 1), key(began+1000, 2), key(began+1000, 3)
 	there, next := key(began+1000, 4), key(began+9000, 5)
+	known := key(began+1000, 6) // moved, and its mark is uploaded
 	record := delay.AppendRecord(nil, &delay.Message{Target: "pull:q", Cold: true})
 	store := newStore(t, func(b *localstore.Batch) {
 		b.SetMeta(localstore.Meta{Boundary: delay.Key{Due: began + 20_000}})
@@ -36,8 +37,11 @@ func TestMovedIsNotMissed(t *testing.T) {
 	_, err = tier.Take(ctx, [16]byte{1}, true)
 	require.NoError(t, err)
 	rows := []tiered.Row{{Key: gone, Record: record}, {Key: moved, Record: record},
-		{Key: cancelled, Record: record}, {Key: there, Record: record}}
-	_, err = tier.Commit(ctx, tiered.Cut{Rows: rows, Uploaded: there.Seq})
+		{Key: cancelled, Record: record}, {Key: there, Record: record}, {Key: known, Record: record}}
+	_, err = tier.Commit(ctx, tiered.Cut{
+		Rows: rows, Uploaded: known.Seq,
+		Marks: []delay.Mark{{Key: known, State: delay.Scheduled, At: began, Forward: next}},
+	})
 	require.NoError(t, err)
 	var part commit.Part
 	require.NoError(t, New(store, func() delay.Due { return began }).
