@@ -217,13 +217,13 @@ func TestSecretPrints(t *testing.T) {
 // must change nothing.
 func TestRotation(t *testing.T) {
 	one, two := []byte("first-key-0123456789"), []byte("second-key-0123456789")
+	signed := strings.ToLower("Cicada-Signature") // as it is kept, see headers
 	s := newSink(t, Options{Secrets: []Secret{{ID: "1", Key: one}}})
 	d := sample("http://x.example/")
 	verifies := func(key []byte) bool {
 		h, reason := s.headers(&d)
 		require.Empty(t, reason)
-		return Verify(h["cicada-signature"][0], h["cicada-id"][0], d.Body, key, time.Now(),
-			5*time.Minute) == nil
+		return Verify(h[signed][0], string(d.ID), d.Body, key, time.Now(), 5*time.Minute) == nil
 	}
 	require.True(t, verifies(one) && !verifies(two))
 	require.NoError(t, s.Use([]Secret{{ID: "1", Key: one}, {ID: "2", Key: two}}))
@@ -234,7 +234,7 @@ func TestRotation(t *testing.T) {
 	require.True(t, !verifies(one) && verifies(two))
 	require.NoError(t, s.Use(nil))
 	h, _ := s.headers(&d)
-	require.Empty(t, h["cicada-signature"])
+	require.Empty(t, h[signed])
 	secret := Secret{ID: "1", Key: one}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
 		require.NotContains(t, fmt.Sprintf(verb, secret), "102", verb) // the f of first

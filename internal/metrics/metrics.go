@@ -97,7 +97,8 @@ func (s *Set) counters() {
 		return c
 	}
 	s.accepted = vec("accepted_total", "Messages accepted.", "source")
-	s.rejected = vec("rejected_total", "Messages refused.", "source", "code")
+	s.rejected = vec("rejected_total",
+		"Messages refused, and requests without the right credentials.", "source", "code")
 	s.duplicates = vec("duplicates_suppressed_total",
 		"Messages answered as repeated and not stored again.", "source")
 	s.delivered = vec("delivered_total", "Messages delivered.", "lane")
@@ -162,7 +163,7 @@ func (s *Set) Handler() http.Handler {
 func (s *Set) Events() scheduler.Events {
 	return scheduler.Events{
 		Accepted: s.Accepted, Rejected: s.Rejected, Duplicate: s.Duplicate, Attempts: s.Attempts,
-		Settled: s.Settled,
+		Settled:  s.Settled,
 		Finished: s.Finished, Lateness: s.Lateness, Commit: s.Commit, Sync: s.Sync,
 		Offload: s.Offload, Hydrate: s.Hydrate, Fallback: s.Fallback, ClockStep: s.ClockStep,
 		Maintain: maintain.Events{Compact: s.Compact, Collect: s.Collect, Sweep: s.Sweep},
