@@ -54,7 +54,7 @@ func TestEveryMistakeIsPlanted(t *testing.T) {
 		require.True(t, planting[name], "%s is planted nowhere", name)
 	}
 	seen := map[string]bool{}
-	for bug := planted.None; bug < planted.Bugs; bug++ {
+	for bug := range planted.Bugs {
 		require.NotEmpty(t, bug.String())
 		require.False(t, seen[bug.String()], "two mistakes are called %q", bug)
 		seen[bug.String()] = true

@@ -51,7 +51,7 @@ func Save(path string, list []Finding) error {
 		b.Write(line)
 	}
 	b.WriteString("\n]\n")
-	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil { //nolint:gosec // a document
+	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write findings: %w", err)
 	}
 	return nil

@@ -69,5 +69,5 @@ func sit(ctx context.Context, run *exam.Run, write, document bool) error {
 }
 
 func writeDocument(findings []exam.Finding) error {
-	return os.WriteFile(documentPath, []byte(exam.Document(findings)), 0o644) //nolint:gosec // public
+	return os.WriteFile(documentPath, []byte(exam.Document(findings)), 0o644)
 }
