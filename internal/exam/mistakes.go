@@ -231,5 +231,6 @@ func lateMistakes() []Mistake {
 		mistake(planted.IDStoredLater, "S4 R14", "scheduler TestAcceptCrashesAtEachStep"),
 		mistake(planted.WindowByTimer, "S4", "scheduler TestDedupeWindowToTheMillisecond"),
 		mistake(planted.ReservedUnissued, "S4", "scheduler TestReservedIDsAreReal"),
+		mistake(planted.WindowFromNow, "R7 S2", "scheduler/core TestStartReadsFromTheWatermark"),
 	}
 }

@@ -135,6 +135,7 @@ const (
 	IDStoredLater       // an id is stored in a commit after its message's (S4)
 	WindowByTimer       // an id stays taken until its timer comes (S4)
 	ReservedUnissued    // a reserved id is believed that nobody handed out (S4)
+	WindowFromNow       // a load begins at the clock, not where the last one ended (R7)
 	Bugs                // how many there are, None included
 )
 
@@ -266,4 +267,5 @@ var words = [...]string{
 	"id stored after its message",
 	"window ends with its timer",
 	"reserved ids unissued",
+	"load window from the clock",
 }

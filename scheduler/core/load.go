@@ -95,9 +95,13 @@ func (c *Core) wantLoad() {
 	if !c.loadedTo.Less(want) || slack.Less(c.loadedTo) && want != c.boundary {
 		return
 	}
-	c.load = &loadState{lower: c.loadedTo, upper: want, cut: c.lastSeq}
+	lower := c.loadedTo
+	if planted.Is(planted.WindowFromNow) {
+		lower = delay.Key{Due: c.now}
+	}
+	c.load = &loadState{lower: lower, upper: want, cut: c.lastSeq}
 	c.loads++
-	c.do(ActLoad{Lower: c.loadedTo, Upper: want, Cut: c.lastSeq})
+	c.do(ActLoad{Lower: lower, Upper: want, Cut: c.lastSeq})
 }
 
 // EvAccepted announces committed and synced rows, in the order of their seqs. Rows that are due
