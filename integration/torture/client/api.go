@@ -320,6 +320,7 @@ func (a *API) Pull(target string, most int64, wait, lease time.Duration) ([]hist
 			e.Got = append(e.Got, history.Given{
 				ID: text(o, "id"), Receipt: text(o, "receipt"), Try: number(o, "attempt"),
 				Due: number(o, "due_ms"), Body: text(o, "body"),
+				Fired: number(o, "fired_at_ms"),
 			})
 		}
 	}

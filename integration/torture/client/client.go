@@ -29,6 +29,9 @@ const (
 	fightOver   = 6
 )
 
+// nearDue is how close to its due a change of a message is most interesting.
+const nearDue = 300 * time.Millisecond
+
 // remembered bounds what a client knows of its own messages and leases.
 const remembered = 64
 
@@ -225,7 +228,14 @@ func (w *worker) change() error {
 	if len(w.known) == 0 {
 		return nil
 	}
-	return w.act(w.known[w.rng.IntN(len(w.known))].ID)
+	m := w.known[w.rng.IntN(len(w.known))]
+	for range len(w.known) / 2 { // most that goes wrong does so around the due
+		if near := time.Until(time.UnixMilli(m.Due)); near.Abs() < nearDue {
+			break
+		}
+		m = w.known[w.rng.IntN(len(w.known))]
+	}
+	return w.act(m.ID)
 }
 
 func (w *worker) act(id string) error {

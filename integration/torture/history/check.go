@@ -365,9 +365,8 @@ func (c *checker) released(asked, answer Event) {
 		}
 		end := asked.At + asked.Lease*int64(time.Millisecond)
 		l.shortest = min(l.shortest, end)
-		last := &l.holds[len(l.holds)-1]
-		if end < last.to {
-			last.to = min(last.to, max(end, asked.At))
+		for i := range l.holds {
+			l.holds[i].to = min(l.holds[i].to, max(end, asked.At))
 		}
 		if answer.Answer == "EXTENDED" {
 			l.holds = append(l.holds, hold{answer.At, end})
@@ -396,7 +395,7 @@ func (c *checker) pushed(e Event) {
 	}
 	s.attempts = append(s.attempts, attempt{
 		at: e.At, since: since, push: true, said: said, until: e.At + e.Lease*int64(time.Millisecond),
-		given: Given{ID: e.ID, Body: e.Body, Due: e.Due, Try: e.Try},
+		given: Given{ID: e.ID, Body: e.Body, Due: e.Due, Try: e.Try, Fired: e.Fired},
 	})
 	in := call{Event: e, push: true, now: c.clock.latest(e.At)}
 	in.answer.Answer = said
@@ -415,6 +414,11 @@ func (c *checker) early(s *story) {
 			continue
 		}
 		seen[first{a.given.Body, a.given.Due}] = true
+		if g := a.given; g.Fired != 0 && g.Fired < g.Due {
+			c.violate("early", s.id, "attempt %d began %d ms before its due, says the daemon", g.Try,
+				g.Due-g.Fired)
+			return
+		}
 		if latest := c.clock.latest(a.at); a.given.Due > latest {
 			c.violate("early", s.id, "attempt %d came %d ms before its due", a.given.Try,
 				a.given.Due-latest)
@@ -451,7 +455,7 @@ func (c *checker) acked(s *story) {
 		body := s.leases[in.Receipt].given.Body
 		for _, a := range s.attempts {
 			if !a.push && a.since > in.answer.At && a.given.Body == body &&
-				!c.taken(in.answer.At, a.since) {
+				!c.taken(o.Call, a.since) {
 				c.violate("acked", s.id, "came back %s after its ack",
 					time.Duration(a.at-in.answer.At))
 				return
@@ -460,7 +464,8 @@ func (c *checker) acked(s *story) {
 	}
 }
 
-// taken reports whether the loss of a disk may have taken what was answered then.
+// taken reports whether the loss of a disk may have taken what was asked for then: its answer may
+// have been on the way when the disk was lost.
 func (c *checker) taken(from, to int64) bool {
 	cut := int64(0)
 	began := int64(-1)

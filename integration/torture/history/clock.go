@@ -11,6 +11,9 @@ import (
 // followed is the forward step that a daemon may follow at once (R21).
 const followed = 2 * time.Second
 
+// readApart is how far apart a daemon may read its two clocks.
+const readApart = 5 * time.Millisecond
+
 // clock bounds what a daemon may take for the time, given the steps of its clocks.
 type clock struct {
 	hold  int64 // ns: how long a step is held
@@ -92,7 +95,7 @@ func (c *clock) latest(t int64) int64 {
 	if best == math.MinInt64 {
 		best = t + c.at(t).wall
 	}
-	return best / int64(time.Millisecond)
+	return (best + int64(readApart)) / int64(time.Millisecond)
 }
 
 // believed is the latest instant that a process which began at start may believe at t: its wall

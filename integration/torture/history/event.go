@@ -74,6 +74,7 @@ type Event struct {
 	Receipt string `json:"receipt,omitempty"`
 	Try     int64  `json:"try,omitempty"`   // number of the attempt
 	Lease   int64  `json:"lease,omitempty"` // ms
+	Fired   int64  `json:"fired,omitempty"` // by the daemon; ms
 
 	Answer    string  `json:"answer,omitempty"`
 	Duplicate bool    `json:"duplicate,omitempty"`
@@ -92,6 +93,7 @@ type Given struct {
 	Receipt string `json:"receipt"`
 	Try     int64  `json:"try"`
 	Due     int64  `json:"due"`
+	Fired   int64  `json:"fired,omitempty"` // when the daemon says that it began; ms
 	Body    string `json:"body"`
 }
 

@@ -33,6 +33,7 @@ type message struct {
 	try   int64 // attempts that were seen
 	ttl   int64
 	max   int64
+	moved bool // its due is no longer that of the send
 	given bool // back, by a nack
 	blind bool // called claimed by an answer; no attempt was seen
 	acked int64
@@ -244,7 +245,10 @@ func sent(v message, c call) []message {
 			out = append(out, again)
 		}
 	case "ALREADY_EXISTS":
-		if v.state != absent && !same && !c.Replace {
+		// A bucket knows the due that a message has, not the one that it was sent with: after the
+		// loss of a disk the first request of one that was moved looks like another.
+		forgotten := c.lost && v.moved
+		if v.state != absent && (!same || forgotten) && !c.Replace {
 			out = append(out, v)
 		}
 	case "TOO_LATE":
@@ -298,6 +302,7 @@ func cancels(v message, c call) []message {
 
 func moves(v message, c call) []message {
 	moved := v
+	moved.moved = true
 	switch {
 	case c.answer.Answer == "RESCHEDULED" || c.answer.Answer == "FIRED":
 		moved.due = c.answer.Due
@@ -335,8 +340,8 @@ func fits(v message, c call, name string) bool {
 	switch name {
 	case v.state:
 		return true
-	case claimed:
-		return hidden(v, c)
+	case claimed: // or it expires just now
+		return hidden(v, c) || v.state == scheduled && v.ttl > 0 && c.now >= v.due+v.ttl
 	case dead:
 		return v.ends
 	case scheduled: // nobody knows whether it is claimed
@@ -432,7 +437,9 @@ func settled(v message, c call) []message {
 		}
 		return []message{v}
 	case "ACKED":
-		if !mine && (v.state == delivered && (v.acked == c.Try || c.lost) || c.repeat) {
+		// What a lost disk knew of is taken for delivered when its receipt comes back.
+		if !mine && (v.state == delivered && (v.acked == c.Try || c.lost) || c.repeat ||
+			v.state == absent && c.lost) {
 			return []message{v}
 		}
 		return maybe(mine, done)

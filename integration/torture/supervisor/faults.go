@@ -17,8 +17,8 @@ func Faults() []string {
 	return []string{"kill", "stop", "disk", "bucket", "clock", "restore", "term", "client"}
 }
 
-// isolatedWithin is how soon a daemon that was paused for too long, and may not go on without an
-// answer from the bucket, ends itself.
+// isolatedWithin is how soon a daemon that was paused or cut off for too long, and may not go on
+// without an answer from the bucket, ends itself.
 const isolatedWithin = 5 * time.Second
 
 // startsAtMost bounds the attempts at a start while the store is in trouble.
@@ -29,7 +29,7 @@ func (r *run) trouble(ctx context.Context) error {
 	deadline := time.Now().Add(r.opts.For)
 	told := time.Now()
 	for n := 0; time.Now().Before(deadline) && ctx.Err() == nil; n++ {
-		if err := r.wait(ctx, time.Duration(300+r.rng.IntN(1500))*time.Millisecond); err != nil {
+		if err := r.wait(ctx, time.Duration(100+r.rng.IntN(1200))*time.Millisecond); err != nil {
 			return err
 		}
 		if len(r.opts.Faults) == 0 {
@@ -212,6 +212,7 @@ func (r *run) heal() {
 		r.net.Dead.Store(false)
 		r.net.Calm.Store(true)
 		r.daemon().note(history.Heal, "")
+		r.thawed = time.Now()
 	}
 	if r.full {
 		_ = os.Remove(r.filler)

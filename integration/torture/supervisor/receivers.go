@@ -71,7 +71,7 @@ func (r *receivers) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		At: at.UnixNano(), What: history.Attempt, ID: req.Header.Get("Cicada-Id"),
 		Target: r.server.URL + req.URL.Path, Body: string(body),
 		Due: due(req.Header.Get("Cicada-Due")), Try: integer(req.Header.Get("Cicada-Attempt")),
-		Answer: history.OK,
+		Fired: due(req.Header.Get("Cicada-Fired-At")), Answer: history.OK,
 	}
 	status := http.StatusNoContent
 	n := r.draw(100)

@@ -91,7 +91,7 @@ func (r *run) consume(api *client.API) error {
 		}
 	}
 	left, err := api.Look("GET", "/v1/messages?limit=5", nil)
-	return fmt.Errorf("messages stay pending: %v %w", left, err)
+	return fmt.Errorf("messages stay pending: %v %v", left, err)
 }
 
 // fireFar fires each message that is due later than the clients ever worked.
