@@ -67,7 +67,8 @@ type Policy struct {
 	Attempts int            // at least 1
 	Jitter   func() float64 // in [0, 1); safe for concurrent use
 	// Observe, if set, is told of every attempt: "put", "put_if", "get", "get_range", "delete" or
-	// "list"; "ok", "not_found", "precondition", "throttled", "refused", "skewed", "canceled" or "unknown".
+	// "list"; "ok", "not_found", "precondition", "throttled", "refused", "skewed", "canceled" or
+	// "unknown".
 	Observe func(op, code string, d time.Duration, bytes int64)
 	// Changed, if set, is told when a class is paused and when it goes on (I6).
 	Changed func(Change)
