@@ -59,11 +59,18 @@ func TestDuplicateSendRetry(t *testing.T) {
 }
 
 // SIGTERM while a receiver works: what it has taken is noted before the process ends, so that
-// nothing comes twice, restart after restart (S6).
+// nothing comes twice, restart after restart (S6). Without a bucket the last outcomes have no upload
+// to wait for.
 func TestDuplicateCleanShutdown(t *testing.T) {
 	t.Parallel()
+	t.Run("bucket", func(t *testing.T) { t.Parallel(); cleanShutdown(t) })
+	t.Run("none", func(t *testing.T) { t.Parallel(); cleanShutdown(t, "--bucket", "none") })
+}
+
+func cleanShutdown(t *testing.T, args ...string) {
 	r := receive(t)
-	d := serve(t, append([]string{"--webhook-allow", r.host()}, quick...)...)
+	args = append(args, "--webhook-allow", r.host())
+	d := serve(t, append(args, quick...)...)
 	const each, restarts = 60, 5
 	for n := range restarts {
 		var batch []obj
