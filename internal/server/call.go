@@ -123,7 +123,7 @@ func (c *call) body(limit int) ([]byte, error) {
 		if err := c.sizeOK(limit); err != nil {
 			return nil, err
 		}
-		want = len(m.buf)
+		want = min(len(m.buf), limit+1-len(m.buf))
 		if left := int(c.ContentLength) + 1 - len(m.buf); left > 0 {
 			want = min(want, left)
 		}
