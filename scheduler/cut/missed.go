@@ -14,10 +14,11 @@ import (
 )
 
 // Missed adds to part what was delivered before a crash and is in no cut. A plain delivery leaves
-// nothing on the disk but the absence of its row, and that is what is looked for: below the boundary
-// the local rows are the whole truth (rule R1), so what segments hold between the watermark of the
-// cut and upTo, and the store does not, has ended. Without its mark, the loss of the disk before the
-// watermark passes it would bring it back, however long ago the last commit was (S6).
+// nothing on the disk but the absence of its row, and that is what is looked for: below the
+// boundary the local rows are the whole truth (rule R1), so what segments hold between the
+// watermark of the cut and upTo, and the store does not, has ended. Without its mark, the loss of
+// the disk before the watermark passes it would bring it back, however long ago the last commit
+// was (S6).
 func (m *Maker) Missed(
 	ctx context.Context, tier *tiered.Tier, part *commit.Part, upTo delay.Due,
 ) error {
@@ -45,9 +46,9 @@ func (m *Maker) Missed(
 }
 
 // unmarked leaves out of part what has a mark of its own, uploaded or still in the outbox: being
-// cancelled or moved takes a row away, too. Called delivered, a message whose mark waits for the row
-// that it points to would be lost with the disk (rule R3), and one that has moved could not be found
-// by its old key. The outbox is read after the rows, so that it knows of whatever took them.
+// cancelled or moved takes a row away, too. Called delivered, a message whose mark waits for the
+// row that it points to would be lost with the disk (rule R3), and one that has moved could not be
+// found by its old key. The outbox is read after the rows, so that it knows of whatever took them.
 func (m *Maker) unmarked(ctx context.Context, tier *tiered.Tier, part *commit.Part) error {
 	ended := make(map[delay.Key]bool, len(part.Done)) // and whether by a mark
 	for _, k := range part.Done {
