@@ -15,9 +15,9 @@ import (
 )
 
 // After a crash, what a segment holds and the store does not was delivered; but not what was moved
-// or cancelled, which also takes the row away. Its own mark waits in the outbox, perhaps for the row
-// that it points to: called delivered before that, a message whose reschedule was not even answered
-// is lost with the disk, although it was accepted as durable in the tier (S2, S3, R3).
+// or cancelled, which also takes the row away. Its own mark waits in the outbox, perhaps for the
+// row that it points to: called delivered before that, a message whose reschedule was not even
+// answered is lost with the disk, although it was accepted as durable in the tier (S2, S3, R3).
 func TestMovedIsNotMissed(t *testing.T) {
 	ctx := t.Context()
 	gone, moved, cancelled := key(began+1000, 1), key(began+1000, 2), key(began+1000, 3)

@@ -654,7 +654,9 @@ func (c *checker) repeated() {
 			c.violate("bound", "", "%d repetitions after %s", i.Repeated, i.What)
 		}
 	}
-	c.Incidents = slices.DeleteFunc(c.Incidents, func(i Incident) bool { return i.What == Exit && i.Repeated == 0 })
+	c.Incidents = slices.DeleteFunc(c.Incidents, func(i Incident) bool {
+		return i.What == Exit && i.Repeated == 0
+	})
 }
 
 // incidentKey tells incidents apart: several may happen in one instant.

@@ -365,14 +365,18 @@ func TestBelieved(t *testing.T) {
 		at    int64
 		want  int64 // ms since the begin
 	}{
-		"no step":               {nil, 5000, 5000},
-		"small step":            {[]step{{at(1000), int64(time.Second), 0}}, 5000, 6000},
-		"held":                  {[]step{{at(1000), int64(time.Hour), 0}}, 3999, 3999},
-		"held long enough":      {[]step{{at(1000), int64(time.Hour), 0}}, 4001, 3_604_001},
-		"suspended":             {[]step{{at(1000), int64(time.Hour), int64(time.Hour)}}, 1001, 3_601_001},
-		"back":                  {[]step{{at(1000), -int64(time.Hour), 0}}, 3000, 999},
-		"back and right":        {[]step{{at(1000), -int64(time.Hour), 0}, {at(2000), 0, 0}}, 3000, 3000},
-		"back and far":          {[]step{{at(1000), -int64(time.Hour), 0}, {at(2000), int64(time.Hour), 0}}, 3000, 3000},
+		"no step":          {nil, 5000, 5000},
+		"small step":       {[]step{{at(1000), int64(time.Second), 0}}, 5000, 6000},
+		"held":             {[]step{{at(1000), int64(time.Hour), 0}}, 3999, 3999},
+		"held long enough": {[]step{{at(1000), int64(time.Hour), 0}}, 4001, 3_604_001},
+		"suspended": {
+			[]step{{at(1000), int64(time.Hour), int64(time.Hour)}}, 1001, 3_601_001,
+		},
+		"back":           {[]step{{at(1000), -int64(time.Hour), 0}}, 3000, 999},
+		"back and right": {[]step{{at(1000), -int64(time.Hour), 0}, {at(2000), 0, 0}}, 3000, 3000},
+		"back and far": {
+			[]step{{at(1000), -int64(time.Hour), 0}, {at(2000), int64(time.Hour), 0}}, 3000, 3000,
+		},
 		"far and right in time": {[]step{{at(1000), int64(time.Hour), 0}, {at(2000), 0, 0}}, 9000, 9000},
 	} {
 		t.Run(name, func(t *testing.T) {
