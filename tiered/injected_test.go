@@ -317,3 +317,40 @@ func TestStaleTags(t *testing.T) {
 	s.old = false
 	require.NoError(t, owner.Check(t.Context()))
 }
+
+// An object in the place of another one of the same size and shape, with all checksums right, must
+// be found out by what it says of itself: its messages are not those that the manifest means.
+func TestTwinObject(t *testing.T) {
+	w := newWorld(t, Options{})
+	var s State
+	for i := range 40 {
+		s = w.commit(Cut{Rows: rowsOf(100+i, 101+i)})
+	}
+	swapped := 0
+	for i := range s.Segments {
+		for j := range s.Segments[:i] {
+			a, b := s.Segments[i], s.Segments[j]
+			if a.Stored != b.Stored || a.TailOffset != b.TailOffset || swapped == 5 {
+				continue
+			}
+			swapped++
+			twin, _, err := w.bucket.Get(t.Context(), w.tier.Prefix()+b.Name)
+			require.NoError(t, err)
+			var own []byte
+			w.spoil(a.Name, func(body []byte) []byte {
+				own = body
+				return slices.Clone(twin)
+			})
+			r := w.open(w.bucket, Options{ReadOnly: true})
+			_, err = r.Load(t.Context())
+			require.NoError(t, err)
+			err = r.Scan(t.Context(), delay.Key{}, delay.MaxKey,
+				func(delay.Key, []byte) bool { return true })
+			require.ErrorIs(t, err, delay.ErrCorrupt)
+			require.ErrorContains(t, err, "it is another object")
+			require.ErrorContains(t, err, a.Name)
+			w.spoil(a.Name, func([]byte) []byte { return own })
+		}
+	}
+	require.Equal(t, 5, swapped)
+}
