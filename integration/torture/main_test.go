@@ -118,7 +118,7 @@ func TestTorture(t *testing.T) {
 				t.Errorf("seed %d: %s", tc.seed, v)
 			}
 			require.NotZero(t, r.Counts["linearized"])
-			require.Zero(t, r.Counts["undecided"])
+			require.Less(t, 100*r.Counts["undecided"], r.Counts["linearized"])
 		})
 	}
 }
