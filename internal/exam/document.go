@@ -30,6 +30,17 @@ func Document(findings []Finding) string {
 			}
 		}
 	}
+	b.WriteString("\n## Faults\n\nWhat happens from outside, by its number in the matrix of faults: " +
+		"disks, the bucket, formats.\n\n| | guarded by | tried | without the protection |\n" +
+		"|---|---|---|---|\n")
+	for _, f := range Faults() {
+		guards := make([]string, len(f.Guards))
+		for i, g := range f.Guards {
+			guards[i] = cell(g)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", quoted(f.IDs), strings.Join(guards, ", "),
+			quoted(f.Counts), quoted(f.Said))
+	}
 	return b.String()
 }
 

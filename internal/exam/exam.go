@@ -55,6 +55,14 @@ type Mutation struct {
 	Said  string // the guard
 }
 
+// Fault is something that happens to the product from outside.
+type Fault struct {
+	IDs    string // of the matrix of faults, or what it is
+	Guards []Guard
+	Counts string // how often it was tried in full
+	Said   string // by the guards when the protection was taken out, by hand
+}
+
 // breaks reports whether rules, ids with spaces between them, holds id.
 func breaks(rules, id string) bool {
 	for r := range strings.FieldsSeq(rules) {

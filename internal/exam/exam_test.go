@@ -148,6 +148,12 @@ func TestGuardsExist(t *testing.T) {
 			check(g)
 		}
 	}
+	for _, f := range Faults() {
+		require.NotEmpty(t, f.Guards)
+		for _, g := range f.Guards {
+			check(g)
+		}
+	}
 }
 
 // testsOf are the functions of the test files in dir.

@@ -6,7 +6,13 @@ import "slices"
 
 // Mutations are the mistakes that were made by hand.
 func Mutations() []Mutation {
-	return slices.Concat(mutations1(), mutations2(), mutations3(), mutations4())
+	return slices.Concat(
+		mutations1(),
+		mutations2(),
+		mutations3(),
+		mutations4(),
+		mutations5(),
+	)
 }
 
 func mutations1() []Mutation {
@@ -169,6 +175,32 @@ func mutations4() []Mutation {
 			Guard: "internal/server TestMatrix",
 			Said: `"{\"messages\":[{\"id\":\"own\",\"state\":\"STATE_SCHEDULED\",\"dueMs\":` +
 				`\"1800000000000\",\"tier\":\"TIER_HOT\",\"targ`,
+		},
+	}
+}
+
+func mutations5() []Mutation {
+	return []Mutation{
+		{
+			Rules: "V1", File: "internal/server/access/view.go",
+			What:  `'if !has { results' became 'if !has && false { results'`,
+			Guard: "internal/server TestMatrix",
+			Said: `Should be empty, but was [change pull:foreign] DELETE /v1/messages/{id} ` +
+				`about foreign as "send-limited":`,
+		},
+		{
+			Rules: "V6", File: "internal/server/routes.go",
+			What: `'{"POST", "/v1/pending/purge", mayKeep,' became '{"POST", ` +
+				`"/v1/pending/purge", access.Rule{},'`,
+			Guard: "internal/server TestMatrix",
+			Said:  `Should not be zero, but was public POST /v1/pending/purge has no scope`,
+		},
+		{
+			Rules: "V6", File: "internal/server/queues.go",
+			What:  `'n, err := c.shard.Count(' became 'n, err := s.shard.Count('`,
+			Guard: "internal/server TestMatrix",
+			Said: `Expect "{"count":2} GET /v1/pending/count about own as "read-limited": ` +
+				`200 {"count":2}`,
 		},
 	}
 }

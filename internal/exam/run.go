@@ -37,7 +37,7 @@ type Run struct {
 	Out   io.Writer        // a line for each guard
 	Now   func() time.Time // for measuring
 	Quick bool             // only the mistakes that the simulation finds soonest
-	Only  string           // only the mistakes, or the guards, whose words hold this
+	Only  string           // only mistakes and guards whose words hold one of these, with commas
 
 	built  map[string]string // package: its test binary
 	proved map[Guard]error   // what a test says without a mistake
@@ -99,7 +99,10 @@ func Line(f *Finding) string {
 func (r *Run) jobs(before []Finding) (jobs []job) {
 	for _, m := range Mistakes() {
 		for _, g := range m.Guards {
-			if strings.Contains(m.Bug.String()+"\n"+string(g), r.Only) {
+			words := m.Bug.String() + "\n" + string(g)
+			if slices.ContainsFunc(strings.Split(r.Only, ","), func(part string) bool {
+				return strings.Contains(words, part)
+			}) {
 				jobs = append(jobs, job{m, g})
 			}
 		}

@@ -4,7 +4,7 @@
 // go run ./internal/exam/cmd. It must run at the root of the repository.
 //
 //	-quick     only the dozen that the simulation finds soonest
-//	-only s    only the mistakes, or the guards, whose words hold s
+//	-only a,b  only the mistakes, or the guards, whose words hold a or b
 //	-jobs n    guards at the same time (2)
 //	-write     write the findings and docs/guarantees.md
 //	-document  only write docs/guarantees.md from the findings that there are
