@@ -288,7 +288,7 @@ func cancels(v message, c call) []message {
 			out = append(out, stopped)
 		}
 	case "TOO_LATE":
-		if v.state == claimed && c.What == Cancel || v.state == claimed && c.unseen ||
+		if v.state == claimed && c.What == Cancel || v.state == claimed && (c.unseen || v.blind) ||
 			finished(v) && v.state != cancelled || hidden(v, c) {
 			out = append(out, blindly(v))
 		}
