@@ -233,23 +233,9 @@ func (s *Shard) execute(actions []core.Action) {
 }
 
 func (s *Shard) reportFinished(o commit.FinishOp) {
-	if s.parts.Events.Finished == nil {
-		return
+	if s.parts.Events.Finished != nil {
+		o.Runs(s.lanes, s.parts.Events.Finished)
 	}
-	// Runs of equal outcomes are reported together.
-	for i := 0; i < len(o.Items); {
-		it, n := &o.Items[i], 1
-		for i+n < len(o.Items) && sameEnd(it, &o.Items[i+n]) {
-			n++
-		}
-		s.parts.Events.Finished(s.lanes.Target(it.Ref.Lane), it.State, it.Reason, n)
-		i += n
-	}
-}
-
-// sameEnd reports whether two outcomes count as one.
-func sameEnd(a, b *core.FinishItem) bool {
-	return a.Ref.Lane == b.Ref.Lane && a.State == b.State && a.Reason == b.Reason
 }
 
 // runReads loads ranges and reads parked rows ahead.

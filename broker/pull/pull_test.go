@@ -138,8 +138,8 @@ func TestReceiptLane(t *testing.T) {
 	require.Equal(t, a&laneMask, r.Lane)
 }
 
-// Two clusters hand out equal keys when they begin alike: a receipt brought to the other one must be
-// told apart, or an ack there would end the lease of somebody else.
+// Two clusters hand out equal keys when they begin alike: a receipt brought to the other one must
+// be told apart, or an ack there would end the lease of somebody else.
 func TestReceiptOfAnotherCluster(t *testing.T) {
 	for _, r := range samples() {
 		s := string(maker.Append(nil, r))

@@ -105,8 +105,8 @@ func (m Maker) Parse(s string) (r Receipt, ok bool) {
 	return r, r.Key.Due <= delay.MaxDue
 }
 
-// checksum is crc32.Update of the cluster's with what is before the check. That function would move b to the heap
-// (P3), and on 23 bytes the table alone is no slower.
+// checksum is crc32.Update of the cluster's with what is before the check. That function would move
+// b to the heap (P3), and on 23 bytes the table alone is no slower.
 func (m Maker) checksum(b *[receiptSize]byte) uint32 {
 	sum := ^m.seed
 	for _, c := range b[:checkAt] {

@@ -18,7 +18,9 @@ const pullHelp = `Lease due messages of a queue, and with --ack acknowledge them
 
 A message is printed before it is acknowledged: if this program is ended in between, it
 comes again. What the server refuses to acknowledge is named, counted, and told by the exit
-status: 5 when a lease had ended (SUPERSEDED), 3 when there is no such message. Without --ack it comes again when its lease ends, unless you ack its receipt.`
+status: 5 when a lease had ended (SUPERSEDED), 3 when there is no such message.
+
+Without --ack it comes again when its lease ends, unless you ack its receipt.`
 
 func (a *app) pull() *cobra.Command {
 	var req client.PullRequest

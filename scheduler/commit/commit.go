@@ -182,8 +182,8 @@ func (c *Committer) Finder() *Finder { return c.find }
 func (c *Committer) HandedOut() delay.Seq { return delay.Seq(c.handed.Load()) }
 
 // Put hands o to the committer, which calls it back as the op says. weight counts against
-// MaxPending, and the messages of o against MaxPendingMessages; weight 0 is always taken. ErrOverloaded or ErrClosed: the op is not taken. It is safe for
-// concurrent use.
+// MaxPending, and the messages of o against MaxPendingMessages; weight 0 is always taken.
+// ErrOverloaded or ErrClosed: the op is not taken. It is safe for concurrent use.
 func (c *Committer) Put(o Op, weight int64) error { return c.inbox.put(o, weight) }
 
 // Enqueue is put for what must not be refused. After the committer has closed, the op is answered

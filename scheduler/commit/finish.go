@@ -76,6 +76,25 @@ func (o *FinishOp) finish(_ localstore.Synced, err error) {
 	}
 }
 
+// Runs tells fn of runs of equal outcomes, each run at once.
+func (o *FinishOp) Runs(
+	lanes *Lanes, fn func(target delay.Target, state delay.State, reason string, n int),
+) {
+	for i := 0; i < len(o.Items); {
+		it, n := &o.Items[i], 1
+		for i+n < len(o.Items) && sameEnd(it, &o.Items[i+n]) {
+			n++
+		}
+		fn(lanes.Target(it.Ref.Lane), it.State, it.Reason, n)
+		i += n
+	}
+}
+
+// sameEnd reports whether two outcomes count as one.
+func sameEnd(a, b *core.FinishItem) bool {
+	return a.Ref.Lane == b.Ref.Lane && a.State == b.State && a.Reason == b.Reason
+}
+
 // LeaseOf is the durable record of a grant (rule R8).
 func LeaseOf(g core.Grant, target delay.Target) *localstore.Lease {
 	l := &localstore.Lease{
