@@ -113,13 +113,22 @@ func (s *Shard) runLooks(ctx context.Context) error {
 		if asked-time.Duration(s.tier.answered.Load()) <= s.opts.FlushInterval*5/4 {
 			continue
 		}
-		switch err := s.parts.Tier.Look(ctx); {
-		case errors.Is(err, delay.ErrFenced):
+		if err := s.look(ctx, asked); err != nil {
 			return err
-		case err == nil && !s.tier.isolated.Load():
-			s.noteAnswer(asked)
 		}
 	}
+}
+
+// look reads the manifest. The only error is ErrFenced.
+func (s *Shard) look(ctx context.Context, asked time.Duration) error {
+	err := s.parts.Tier.Look(ctx)
+	if errors.Is(err, delay.ErrFenced) {
+		return err
+	}
+	if err == nil && !s.tier.isolated.Load() {
+		s.noteAnswer(asked)
+	}
+	return nil
 }
 
 // noteAnswer notes that a look begun at asked found this owner.

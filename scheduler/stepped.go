@@ -58,12 +58,13 @@ const (
 	TaskCollect                 // retire and delete what the tier need not hold
 	TaskSweep                   // look for orphans
 	TaskCount                   // complete and count bulk cancels
+	TaskLook                    // read the manifest, and end when that is overdue (rule R11)
 )
 
 // String is the word of a trace.
 func (k TaskKind) String() string {
 	return [...]string{"core", "commit", "sync", "read", "deliver", "timers", "flush", "hydrate",
-		"drop", "ids", "compact", "collect", "sweep", "count"}[k]
+		"drop", "ids", "compact", "collect", "sweep", "count", "look"}[k]
 }
 
 // OpenStepped opens a shard to be driven by tasks. seed makes its choices repeatable.
@@ -84,7 +85,7 @@ func OpenStepped(
 
 // Tasks appends what can be done now, in an order that depends on the history alone. Background
 // work (timers, flush, hydrate, drop, ids, compact, collect, sweep) can always be done unless it is
-// under way.
+// under way. TaskLook is never among them: a look is what happens while time passes.
 func (s *Stepped) Tasks(dst []Task) []Task {
 	add := func(on bool, k TaskKind) {
 		if on {
@@ -179,6 +180,8 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 		return fencedOnly(guard(&s.collecting, func() error { return s.maintainer.Sweep(ctx) }))
 	case TaskCount:
 		return fencedOnly(guard(&s.counting, func() error { return s.bulk.Work(ctx) }))
+	case TaskLook:
+		return errors.Join(s.look(ctx, s.parts.Boot()), s.mayClaim(ctx, 0))
 	default:
 		panic(fmt.Sprintf("BUG: unknown task %d", kind))
 	}

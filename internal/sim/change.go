@@ -4,87 +4,55 @@ package sim
 
 import (
 	"errors"
-	"slices"
-	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/linear"
+	"github.com/cicadamq/cicada/internal/sim/model"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
-// moved is a request that gives a message another due, under way.
-type moving struct {
-	before    []delay.Due
-	cancelled bool // it had been answered before
-}
-
-// beginMove notes that the due may become due from now on.
-func (m *message) beginMove(due delay.Due) moving {
-	mv := moving{before: slices.Clone(m.dues), cancelled: m.cancelled == yes}
-	m.moving++
-	m.mixed = m.mixed || m.moving > 1
-	m.moved = true
-	m.may(due)
-	return mv
-}
-
-// endMove notes the answer: the due that holds now, or none when it was refused for sure.
-func (m *message) endMove(mv moving, due delay.Due, refused bool) {
-	m.moving--
-	switch {
-	case refused && !m.mixed:
-		m.dues = mv.before
-	case refused:
-	case !m.mixed:
-		m.may(due)
-		m.dues, m.loose = []delay.Due{due}, false
-	default:
-		m.may(due)
-		m.loose = true
-	}
-	m.mixed = m.mixed && m.moving > 0
-}
-
 // change asks for one change of m.
 func (w *World) change(m *message, kind scheduler.Change) {
-	q := scheduler.ChangeRequest{ID: m.id, Change: kind}
+	q := scheduler.ChangeRequest{ID: m.ID, Change: kind}
 	if kind == scheduler.Reschedule {
 		q.Due = w.due()
 	}
 	w.trace(m, "%s due %d", changeNames[kind], q.Due)
 	w.spawn(changeNames[kind], swarm.Cancel, func() {
-		m.out++
-		var mv moving
+		m.Out++
+		var mv model.Move
 		switch kind {
 		case scheduler.Cancel:
-			m.cancels++
-			m.cancelled = max(m.cancelled, maybe)
+			m.Cancels++
+			m.Cancelled = max(m.Cancelled, maybe)
 		case scheduler.StopRetrying:
-			m.cancels++
-			m.cancelled, m.stopped = max(m.cancelled, maybe), max(m.stopped, maybe)
+			m.Cancels++
+			m.Cancelled, m.Stopped = max(m.Cancelled, maybe), max(m.Stopped, maybe)
 		case scheduler.Reschedule:
-			mv = m.beginMove(q.Due)
+			mv = m.BeginMove(q.Due)
 		case scheduler.Fire:
-			mv = m.beginMove(w.shard.Now())
+			mv = m.BeginMove(w.shard.Now())
 		}
-		asked := w.now()
+		asked, op := w.now(), w.beginChange(m, &q)
 		var r [1]scheduler.ChangeResult
 		err := w.shard.Change(w.ctx, []scheduler.ChangeRequest{q}, r[:])
-		m.out--
+		m.Out--
 		if err == nil {
 			err = r[0].Err
 		}
+		op.End(linear.Changed(&r[0], err, w.now()))
 		w.trace(m, "%s: %s %s due %d %s", changeNames[kind], r[0].Verdict, r[0].State, r[0].Due,
 			trace.Reason(err))
 		if kind <= scheduler.StopRetrying {
-			m.cancels--
+			m.Cancels--
 			w.cancelAnswered(m, &r[0], err, asked)
 			return
 		}
 		if err != nil {
-			m.moving--
-			m.loose = true
+			m.Moving--
+			m.Loose = true
 			return
 		}
 		w.moveAnswered(m, &q, &r[0], mv)
@@ -94,13 +62,13 @@ func (w *World) change(m *message, kind scheduler.Change) {
 var changeNames = [...]string{"cancel", "stop", "reschedule", "fire"}
 
 func (w *World) moveAnswered(
-	m *message, q *scheduler.ChangeRequest, r *scheduler.ChangeResult, mv moving,
+	m *message, q *scheduler.ChangeRequest, r *scheduler.ChangeResult, mv model.Move,
 ) {
 	done := r.Verdict == scheduler.Rescheduled || r.Verdict == scheduler.Fired
-	if done && mv.cancelled && w.model.losses == 0 {
+	if done && mv.Cancelled && w.model.Losses == 0 {
 		w.fail(m, "%s after CANCELLED", r.Verdict)
 	}
-	m.endMove(mv, r.Due, !done)
+	m.EndMove(mv, r.Due, !done)
 	switch {
 	case done && q.Change == scheduler.Reschedule && r.Due != q.Due:
 		w.fail(m, "rescheduled to %d instead of %d", r.Due, q.Due)
@@ -112,114 +80,84 @@ func (w *World) moveAnswered(
 func (w *World) cancelAnswered(
 	m *message, r *scheduler.ChangeResult, err error, asked delay.Due,
 ) {
-	before := m.cancelled
-	switch {
-	case err != nil:
-	case r.Verdict == scheduler.Cancelled:
-		m.cancelled, m.cancelTier = yes, r.Durability == delay.Tier
-		if m.tier && !m.cancelTier {
-			w.fail(m, "its durability is tier, and that of its cancel local")
-		}
-		if m.attempts > 0 && !m.revived && !m.retried {
-			w.fail(m, "CANCELLED after %d attempts", m.attempts)
-		}
-		if m.stopped == maybe && m.cancels == 0 {
-			m.stopped = no
-		}
-	case r.Verdict == scheduler.Stopped:
-		m.stopped, m.slack = yes, 1
-		if before == maybe && m.cancels == 0 {
-			m.cancelled = no
-		}
-	case r.Verdict == scheduler.TooLate:
-		if before == yes && w.model.losses == 0 && w.cfg.Options.DedupeWindow >= forever {
-			w.fail(m, "TOO_LATE after CANCELLED")
-		}
-		w.checkTooLate(m, r, asked)
-		certain := r.State == delay.Claimed || w.cfg.Options.DedupeWindow >= forever
-		if before == maybe && m.cancels == 0 && certain {
-			m.cancelled = no
-			if m.stopped == maybe && r.State == delay.Claimed {
-				m.stopped = no
-			}
-		}
-	case r.Verdict == scheduler.NotFound:
+	if err != nil {
+		return
+	}
+	if wrong := m.CancelAnswered(&model.Change{
+		ChangeResult: *r, Asked: asked, Now: w.now(), Losses: w.model.Losses > 0,
+		Forgets: w.cfg.Options.DedupeWindow < forever, Margin: w.hist.Margin,
+	}); wrong != "" {
+		w.fail(m, "%s", wrong)
+	}
+	if r.Verdict == scheduler.NotFound {
 		w.checkFound(m)
 	}
 }
 
 // checkFound: what was accepted is known until its dedupe window is over.
 func (w *World) checkFound(m *message) {
-	if m.accepted == yes && !m.forgiven && m.replaced == no && m.deleted == no &&
+	if m.Accepted == yes && !m.Forgiven && m.Replaced == no && m.Deleted == no &&
 		w.cfg.Options.DedupeWindow >= forever {
 		w.fail(m, "accepted, and NOT_FOUND")
 	}
 }
 
-// checkTooLate: a message that nobody can have claimed yet is not too late.
-func (w *World) checkTooLate(m *message, r *scheduler.ChangeResult, asked delay.Due) {
-	margin := 3*w.cfg.Options.FlushInterval + 11*time.Second
-	if r.State != delay.Claimed || m.attempts > 0 || m.loose || m.moving > 0 || m.revived ||
-		m.retried {
-		return
-	}
-	if w.now().Add(margin) < m.earliest() {
-		w.fail(m, "TOO_LATE, asked at %d, and due only at %d", asked, m.earliest())
-	}
-}
-
 // retryDead starts a dead letter over.
 func (w *World) retryDead(m *message) {
-	if m.out > 0 || m.deleted > no || !m.mayDie(w) && !m.expires() {
+	if m.Out > 0 || m.Deleted > no || !m.MayDie(w.cfg.Options.MaxAttempts) && !m.Expires() {
 		return
 	}
 	w.spawn("retry-dead", swarm.RetryDead, func() {
-		m.out++
-		lastBoot, stopped, before := m.lastBoot, m.stopped, m.acked == yes || m.told
-		mv := m.beginMove(w.shard.Now())
-		m.lastBoot, m.stopped, m.retried = -1, min(m.stopped, maybe), true
-		r, err := w.shard.RetryDead(w.ctx, m.id)
-		m.out--
+		m.Out++
+		lastBoot, stopped, before := m.LastBoot, m.Stopped, m.Acked == yes || m.Told
+		mv := m.BeginMove(w.shard.Now())
+		m.LastBoot, m.Stopped, m.Retried = -1, min(m.Stopped, maybe), true
+		op := m.Reg.Begin(linear.Call{Kind: linear.Retry})
+		r, err := w.shard.RetryDead(w.ctx, m.ID)
+		m.Out--
+		op.End(linear.DeadLetter(r.Due, err))
 		w.trace(m, "retry of the dead: due %d %s", r.Due, trace.Reason(err))
 		switch {
 		case err == nil:
-			m.endMove(mv, r.Due, false)
-			m.refusals, m.stopped, m.retried, m.revived = 0, no, true, true
-			m.lastBoot = -1
+			m.EndMove(mv, r.Due, false)
+			m.Refusals, m.Stopped, m.Retried, m.Revived = 0, no, true, true
+			m.LastBoot = -1
 			if before {
 				w.fail(m, "it was delivered, and yet rose from the dead letters")
 			}
-			w.model.retried++
+			w.model.Retried++
 		case errors.Is(err, delay.ErrNotFound):
-			m.endMove(mv, 0, true)
-			m.stopped = stopped
-			if m.lastBoot == -1 {
-				m.lastBoot = lastBoot
+			m.EndMove(mv, 0, true)
+			m.Stopped = stopped
+			if m.LastBoot == -1 {
+				m.LastBoot = lastBoot
 			}
 		default:
-			m.moving--
-			m.loose, m.retried, m.revived = true, true, true
+			m.Moving--
+			m.Loose, m.Retried, m.Revived = true, true, true
 		}
 	})
 }
 
 // deleteDead deletes a dead letter.
 func (w *World) deleteDead(m *message) {
-	if m.out > 0 || !m.mayDie(w) && !m.expires() {
+	if m.Out > 0 || !m.MayDie(w.cfg.Options.MaxAttempts) && !m.Expires() {
 		return
 	}
 	w.spawn("delete-dead", swarm.DeleteDead, func() {
-		m.out++
-		before := m.deleted
-		m.deleted = max(m.deleted, maybe)
-		err := w.shard.DeleteDead(w.ctx, m.id)
-		m.out--
+		m.Out++
+		before := m.Deleted
+		m.Deleted = max(m.Deleted, maybe)
+		op := m.Reg.Begin(linear.Call{Kind: linear.Delete})
+		err := w.shard.DeleteDead(w.ctx, m.ID)
+		m.Out--
+		op.End(linear.DeadLetter(0, err))
 		w.trace(m, "delete of the dead: %s", trace.Reason(err))
 		switch {
 		case err == nil:
-			m.deleted = yes
+			m.Deleted = yes
 		case errors.Is(err, delay.ErrNotFound):
-			m.deleted = before
+			m.Deleted = before
 		}
 	})
 }

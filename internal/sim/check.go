@@ -11,6 +11,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
+	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 )
 
@@ -25,32 +26,13 @@ func (w *World) watch() {
 	if w.cfg.Check {
 		w.checkStore()
 	}
-	if n := w.cfg.Watch; n > 0 && n < len(w.model.all) {
-		if at := w.placeOf(w.model.all[n]); at != w.watched {
+	if n := w.cfg.Watch; n > 0 && n < len(w.model.All) {
+		at := trace.Place(w.store, delay.NewIDMaker("simulated"), w.model.All[n].ID)
+		if at != w.watched {
 			w.watched = at
 			fmt.Fprintf(os.Stderr, "%14v  %4d  is %s\n", w.boot, n, at)
 		}
 	}
-}
-
-// placeOf describes where a message is, for a person who looks for it.
-func (w *World) placeOf(m *message) string {
-	if m.id == "" {
-		return "unnamed"
-	}
-	rec, known, _ := w.store.LookupID(string(m.id))
-	key := rec.Key
-	if !known {
-		_, _, key = delay.NewIDMaker("simulated").Parse(m.id)
-	}
-	_, row := w.store.Row(key)
-	_, parked, _ := w.store.ParkedLane(key)
-	_, _, dead := w.store.Dead(key)
-	_, marked, _ := w.store.Mark(key)
-	meta := w.store.Meta()
-	return fmt.Sprintf("%s known %v %s row %v parked %v dead %v mark %v, above boundary %v, "+
-		"above watermark %v", key, known, rec.State, row == nil, parked, dead == nil, marked,
-		!key.Less(meta.Boundary), !key.Less(meta.Watermark))
 }
 
 // noteSynced remembers how far the disk has come: everything that was applied is durable now.
@@ -70,18 +52,18 @@ func (w *World) checkOpened() {
 			meta.Watermark)
 	}
 	w.checkStore()
-	for _, m := range w.model.all {
-		if !m.final && !m.told || m.id == "" {
+	for _, m := range w.model.All {
+		if !m.Final && !m.Told || m.ID == "" || m.Racing {
 			continue
 		}
 		key, pending := w.pendingKey(m)
 		switch {
-		case pending && m.final:
+		case pending && m.Final:
 			w.fail(m, "its end was durable, and key %s is pending again", key)
 		case pending: // the crash came before the outcome was on the disk: a duplicate may follow
-			m.told = false
+			m.Told = false
 		default:
-			m.final = m.final || w.model.losses == 0
+			m.Final = m.Final || w.model.Losses == 0
 		}
 	}
 }
@@ -94,7 +76,7 @@ func (w *World) checkStore() {
 	}
 	problems := slices.DeleteFunc(report.Problems, func(p string) bool {
 		// After the loss of a disk the cold counts are those of whole days, less every mark.
-		return w.model.losses > 0 &&
+		return w.model.Losses > 0 &&
 			(strings.HasPrefix(p, "slot ") || strings.HasPrefix(p, "books: "))
 	})
 	if len(problems) > 0 {
@@ -104,7 +86,7 @@ func (w *World) checkStore() {
 	err = w.store.ScanRows(delay.Key{}, meta.Watermark, func(k delay.Key, rec []byte) bool {
 		var m *message
 		if msg, err := delay.DecodeRecord(rec); err == nil {
-			m = w.model.find(msg.Body)
+			m = w.model.Find(msg.Body)
 		}
 		w.fail(m, "its row %s lies below the watermark %s", k, meta.Watermark)
 		return false
@@ -116,51 +98,24 @@ func (w *World) checkStore() {
 
 // pendingKey finds the row of m, parked or not.
 func (w *World) pendingKey(m *message) (delay.Key, bool) {
-	rec, known, err := w.store.LookupID(string(m.id))
-	key := rec.Key
-	switch {
-	case err != nil:
+	key, pending, err := w.model.Pending(w.store, m)
+	if err != nil {
 		w.fail(m, "look up: %v", err)
-	case known && rec.State.Finished():
-		return key, false
-	case !known && m.named: // perhaps not restored yet
-		if key = m.key; m.moved || key.IsZero() || !key.Less(w.store.Meta().Boundary) {
-			return key, !m.final
-		}
-	case !known:
-		_, _, key = delay.NewIDMaker("simulated").Parse(m.id)
 	}
-	if key.IsZero() {
-		return key, false
-	}
-	if rec, err := w.store.Row(key); err == nil {
-		return key, w.isOf(m, rec)
-	}
-	lane, parked, err := w.store.ParkedLane(key)
-	if err != nil || !parked {
-		return key, false
-	}
-	row, _, err := w.store.Parked(lane, key)
-	return key, err == nil && w.isOf(m, row)
-}
-
-func (w *World) isOf(m *message, rec []byte) bool {
-	msg, err := delay.DecodeRecord(rec)
-	return err == nil && w.model.find(msg.Body) == m
+	return key, pending
 }
 
 // settled reports whether nothing waits for anything: what was told is durable then.
 func (w *World) settled() bool {
-	if w.shard == nil || len(w.strands) > 0 {
-		return false
-	}
+	return w.shard != nil && len(w.strands) == 0 && w.idle()
+}
+
+// idle reports whether no task waits but those that can always be done.
+func (w *World) idle() bool {
 	w.tasks = w.shard.Tasks(w.tasks[:0])
-	for _, t := range w.tasks {
-		if t.Kind <= scheduler.TaskDeliver {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(w.tasks, func(t scheduler.Task) bool {
+		return t.Kind <= scheduler.TaskDeliver
+	})
 }
 
 // outcomesAfter is how long an outcome may wait for company, and a little more.
@@ -173,12 +128,12 @@ func (w *World) noteFinal() {
 	}
 	w.settleDisk()
 	now := w.now()
-	for _, m := range w.model.all {
-		if m.final || !m.done {
+	for _, m := range w.model.All {
+		if m.Final || !m.Done {
 			continue
 		}
-		if m.acked == yes || m.told && m.toldAt+outcomesAfter < now {
-			m.final = true
+		if m.Acked == yes || m.Told && m.ToldAt+outcomesAfter < now {
+			m.Final = true
 		}
 	}
 }
@@ -192,7 +147,7 @@ func (w *World) noteLoss(disk bool) {
 	if s := w.truth.State(); s != nil {
 		uploaded = s.Uploaded
 	}
-	w.model.lose(uploaded)
+	w.model.Lose(uploaded)
 }
 
 // noteDrained checks the promise of an orderly end: nothing is repeated after it.
@@ -200,9 +155,12 @@ func (w *World) noteDrained(err error) {
 	if err != nil && !w.cfg.Bucket {
 		w.fail(nil, "drain: %v", err)
 	}
-	for _, m := range w.model.all {
-		if m.told || m.acked == yes {
-			m.final = true
+	if err != nil {
+		w.incident(false)
+	}
+	for _, m := range w.model.All {
+		if m.Told || m.Acked == yes {
+			m.Final = true
 		}
 	}
 }
@@ -211,12 +169,12 @@ func (w *World) noteDrained(err error) {
 func (w *World) flushing() {
 	w.traceNode("flush")
 	var finished []*message
-	if len(w.model.all) > 0 && !w.old && w.settledBut(swarm.Flush) {
+	if len(w.model.All) > 0 && !w.old && w.settledBut(swarm.Flush) {
 		now := w.now()
-		for _, m := range w.model.all {
+		for _, m := range w.model.All {
 			// What was delivered before a crash is in the bucket once the watermark passes it.
-			if m.done && (m.acked == yes && m.ackLife == w.life ||
-				m.told && m.toldAt+outcomesAfter < now && m.toldBoot == w.life) {
+			if m.Done && !m.Racing && (m.Acked == yes && m.AckLife == w.life ||
+				m.Told && m.ToldAt+outcomesAfter < now && m.ToldBoot == w.life) {
 				finished = append(finished, m)
 			}
 		}
@@ -230,23 +188,14 @@ func (w *World) flushing() {
 	w.traceNode("flushed: version %d", state.Version)
 	if w.cuts > before {
 		for _, m := range finished {
-			m.finalTier = true
+			m.FinalTier = true
 		}
 	}
 }
 
 // settledBut is settled, but for the strand that asks.
 func (w *World) settledBut(kind swarm.Op) bool {
-	if len(w.strands) != 1 || w.strands[0].kind != kind {
-		return false
-	}
-	w.tasks = w.shard.Tasks(w.tasks[:0])
-	for _, t := range w.tasks {
-		if t.Kind <= scheduler.TaskDeliver {
-			return false
-		}
-	}
-	return true
+	return len(w.strands) == 1 && w.strands[0].kind == kind && w.idle()
 }
 
 // checkBucket: whoever began from the manifest now would find what is owed and nothing that has
@@ -256,15 +205,15 @@ func (w *World) checkBucket() {
 	w.truth.Pending(func(key delay.Key, record []byte) {
 		keys[key] = true
 		if msg, err := delay.DecodeRecord(record); err == nil {
-			if m := w.model.find(msg.Body); m != nil {
+			if m := w.model.Find(msg.Body); m != nil {
 				pending[m] = true
 				w.checkReturned(m, key)
 			}
 		}
 	})
-	for _, m := range w.model.all {
-		if m.tier && m.accepted == yes && !pending[m] && m.untouched() &&
-			w.now() < m.earliest() {
+	for _, m := range w.model.All {
+		if m.Tier && m.Accepted == yes && !pending[m] && m.Untouched() &&
+			w.now() < m.Earliest() {
 			w.fail(m, "it is durable in the bucket, and the bucket does not have it")
 		}
 	}
@@ -295,9 +244,9 @@ func (w *World) checkKept(keys map[delay.Key]bool) {
 // checkReturned checks a message that is pending in the bucket.
 func (w *World) checkReturned(m *message, key delay.Key) {
 	switch {
-	case m.finalTier && !m.retried:
+	case m.FinalTier && !m.Retried:
 		w.fail(m, "its end was in the bucket, and key %s is pending there again", key)
-	case m.cancelled == yes && m.cancelTier && m.moving == 0:
+	case m.Cancelled == yes && m.CancelTier && m.Moving == 0:
 		w.fail(m, "its cancel was durable in the bucket, and key %s is pending there", key)
 	}
 }
@@ -305,9 +254,10 @@ func (w *World) checkReturned(m *message, key delay.Key) {
 // finish checks the end of the history: everything owed is done, and the books say the same.
 func (w *World) finish() {
 	w.checkStore()
-	for _, m := range w.model.all {
+	for _, m := range w.model.All {
 		w.checkEnd(m)
 	}
+	w.checkOrders()
 	w.checkBooks()
 	if w.tier != nil {
 		report, err := w.tier.Verify(w.ctx, nil)
@@ -319,77 +269,61 @@ func (w *World) finish() {
 
 // checkEnd checks one message at the end.
 func (w *World) checkEnd(m *message) {
-	if m.id == "" || m.aside {
+	if m.ID == "" || m.Aside && !m.Racing {
 		return // nobody was told that it exists
 	}
-	info, err := w.get(m.id)
+	op := w.beginGet(m)
+	info, err := w.get(m.ID)
+	w.endGet(m, op, &info, err)
+	if m.Racing {
+		return
+	}
 	state := info.State
-	known := err == nil && (info.Body == nil || w.model.find(info.Body) == m)
+	known := err == nil && (info.Body == nil || w.model.Find(info.Body) == m)
 	if err != nil && !errors.Is(err, delay.ErrNotFound) {
 		w.fail(m, "get: %v", err)
 	}
-	w.trace(m, "end: %s known %v done %v", state, known, m.done)
-	if known && state == delay.Cancelled && m.attempts > 0 && m.cancelled > no && !m.revived &&
-		!m.retried && m.replaced == no {
-		w.fail(m, "cancelled in spite of %d attempts", m.attempts)
+	w.trace(m, "end: %s known %v done %v", state, known, m.Done)
+	if known && state == delay.Cancelled && m.Attempts > 0 && m.Cancelled > no && !m.Revived &&
+		!m.Retried && m.Replaced == no {
+		w.fail(m, "cancelled in spite of %d attempts", m.Attempts)
 	}
-	if m.cancelled == yes || !m.owed() || m.draft.Mode == delay.AtMostOnce {
+	if m.Cancelled == yes || !m.Owed() || m.Draft.Mode == delay.AtMostOnce {
 		return
 	}
 	forgotten := w.cfg.Options.DedupeWindow < forever
 	switch {
-	case err != nil && (forgotten && (m.cancelled == maybe || m.acked == maybe || m.expires() ||
-		m.mayDie(w)) || m.deleted > no):
+	case err != nil && (forgotten && (m.Cancelled == maybe || m.Acked == maybe || m.Expires() ||
+		m.MayDie(w.cfg.Options.MaxAttempts)) || m.Deleted > no):
 	case err != nil:
 		w.fail(m, "lost: accepted, and not found")
-	case state == delay.Cancelled && m.cancelled == maybe:
-	case state == delay.Expired && m.expires():
-	case state == delay.Dead && m.mayDie(w):
-	case state == delay.Delivered && (m.acked == maybe || m.cancelled == maybe || m.stopped > no ||
-		m.deleted > no):
-	case state == delay.Delivered && forgotten && (m.expires() || m.mayDie(w)):
+	case state == delay.Cancelled && m.Cancelled == maybe:
+	case state == delay.Expired && m.Expires():
+	case state == delay.Dead && m.MayDie(w.cfg.Options.MaxAttempts):
+	case state == delay.Delivered && (m.Acked == maybe || m.Cancelled == maybe || m.Stopped > no ||
+		m.Deleted > no):
+	case state == delay.Delivered && forgotten && (m.Expires() || m.MayDie(w.cfg.Options.MaxAttempts)):
 	default:
-		w.fail(m, "lost: it is %s (%s), taken %d times", state, info.Reason, m.taken)
+		w.fail(m, "lost: it is %s (%s), taken %d times", state, info.Reason, m.Taken)
 	}
-}
-
-func (m *message) expires() bool { return m.draft.TTL > 0 || m.draft.NotAfter > 0 }
-
-// mayDie reports whether something can have made m a dead letter. An attempt at a pull message may
-// have died with the poll that leased it.
-func (m *message) mayDie(w *World) bool {
-	tried := m.attempts > 0 || m.draft.Target.IsPull()
-	return m.refusals > 0 || m.stopped > no ||
-		tried && m.draft.MaxAttempts+w.cfg.Options.MaxAttempts > 0
 }
 
 // checkBooks compares the books with the model, as far as no crash has left a request open.
 func (w *World) checkBooks() {
 	b := w.store.Books()
-	if w.model.losses > 0 || w.cfg.Options.DedupeWindow < forever {
+	if w.model.Losses > 0 || w.cfg.Options.DedupeWindow < forever {
 		return
 	}
 	least, most := 0, 0
-	for _, m := range w.model.all {
-		if m.accepted == yes {
+	for _, m := range w.model.All {
+		if m.Accepted == yes {
 			least++
 		}
-		if m.accepted > no {
+		if m.Accepted > no {
 			most++
 		}
 	}
-	if int(b.Accepted) < least-w.model.joined() || int(b.Accepted) > most {
+	if int(b.Accepted) < least-w.model.Joined() || int(b.Accepted) > most {
 		w.fail(nil, "books say %d accepted, clients were told of %d to %d", b.Accepted, least, most)
 	}
-}
-
-// joined is how many messages replaced another one that was pending: they count once.
-func (m *model) joined() int {
-	n := 0
-	for _, msg := range m.all {
-		if msg.replaced > no {
-			n++
-		}
-	}
-	return n
 }

@@ -31,12 +31,12 @@ func calm(t *testing.T) (*World, *message) {
 		w.resumeAny()
 	}
 	w.send(1)
-	m := w.model.all[0]
-	for m.accepted != yes {
+	m := w.model.All[0]
+	for m.Accepted != yes {
 		w.busy()
 	}
-	m.dues = []delay.Due{w.now()}
-	m.every, m.draft.Due = m.dues, w.now()
+	m.Dues = []delay.Due{w.now()}
+	m.Every, m.Draft.Due = m.Dues, w.now()
 	return w, m
 }
 
@@ -54,9 +54,9 @@ func caught(t *testing.T, f func()) (text string) {
 
 // delivery is an attempt at m as it should be.
 func delivery(m *message) *broker.Delivery {
-	d := &m.draft
+	d := &m.Draft
 	return &broker.Delivery{
-		ID: m.id, Target: d.Target, Due: m.dues[0], FiredAt: m.dues[0], Attempt: 1,
+		ID: m.ID, Target: d.Target, Due: m.Dues[0], FiredAt: m.Dues[0], Attempt: 1,
 		RoutingKey: d.RoutingKey, Headers: d.Headers, Body: d.Body,
 	}
 }
@@ -70,7 +70,7 @@ func TestAttemptCheckers(t *testing.T) {
 		"early":       {func(_ *World, _ *message, d *broker.Delivery) { d.Due += 5000 }, "early"},
 		"fired early": {func(_ *World, _ *message, d *broker.Delivery) { d.FiredAt-- }, "early"},
 		"moved": {func(w *World, m *message, _ *broker.Delivery) {
-			m.dues = []delay.Due{w.now() + 1000}
+			m.Dues = []delay.Due{w.now() + 1000}
 		}, "early: it was moved"},
 		"another due": {func(_ *World, _ *message, d *broker.Delivery) {
 			d.Due--
@@ -89,34 +89,34 @@ func TestAttemptCheckers(t *testing.T) {
 		}, "delivered"},
 		"id": {func(_ *World, _ *message, d *broker.Delivery) { d.ID = "other" }, "delivered as"},
 		"refused": {func(_ *World, m *message, _ *broker.Delivery) {
-			m.accepted, m.refused = no, true
+			m.Accepted, m.Refused = no, true
 		}, "refused"},
 		"cancelled": {func(_ *World, m *message, _ *broker.Delivery) {
-			m.cancelled = yes
+			m.Cancelled = yes
 		}, "after CANCELLED"},
 		"stopped": {func(_ *World, m *message, _ *broker.Delivery) {
-			m.stopped = yes
+			m.Stopped = yes
 		}, "after STOPPED"},
 		"replaced": {func(_ *World, m *message, _ *broker.Delivery) {
-			m.replaced = yes
+			m.Replaced = yes
 		}, "replaced"},
 		"delivered": {func(w *World, m *message, _ *broker.Delivery) {
-			m.told, m.toldBoot = true, w.life
+			m.Told, m.ToldBoot = true, w.life
 		}, "without a crash"},
 		"durable": {func(_ *World, m *message, _ *broker.Delivery) {
-			m.final = true
+			m.Final = true
 		}, "durable"},
 		"in the bucket": {func(_ *World, m *message, _ *broker.Delivery) {
-			m.finalTier = true
+			m.FinalTier = true
 		}, "in the bucket"},
-		"acked":   {func(_ *World, m *message, _ *broker.Delivery) { m.acked = yes }, "ACKED"},
-		"at once": {func(_ *World, m *message, _ *broker.Delivery) { m.flying = true }, "another"},
+		"acked":   {func(_ *World, m *message, _ *broker.Delivery) { m.Acked = yes }, "ACKED"},
+		"at once": {func(_ *World, m *message, _ *broker.Delivery) { m.Flying = true }, "another"},
 		"number":  {func(_ *World, _ *message, d *broker.Delivery) { d.Attempt = 0 }, "number 0"},
 		"counted": {func(w *World, m *message, _ *broker.Delivery) {
-			m.last, m.lastBoot = 1, w.life
+			m.Last, m.LastBoot = 1, w.life
 		}, "attempt 1 after attempt 1"},
 		"at most once": {func(_ *World, m *message, _ *broker.Delivery) {
-			m.draft.Mode, m.attempts = delay.AtMostOnce, 1
+			m.Draft.Mode, m.Attempts = delay.AtMostOnce, 1
 		}, "at most once"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -129,14 +129,14 @@ func TestAttemptCheckers(t *testing.T) {
 	}
 	t.Run("leased", func(t *testing.T) {
 		w, m := calm(t)
-		m.leased = w.now() + 1000
+		m.Leased = w.now() + 1000
 		text := caught(t, func() { w.attempted(delivery(m), false, w.turn+1) })
 		require.Contains(t, text, "leased again")
 	})
 	t.Run("nothing", func(t *testing.T) {
 		w, m := calm(t)
 		w.attempted(delivery(m), true, w.turn+1)
-		require.Equal(t, 1, m.attempts)
+		require.Equal(t, 1, m.Attempts)
 	})
 }
 
@@ -150,19 +150,19 @@ func TestAnswerCheckers(t *testing.T) {
 		want  string
 	}{
 		"cancelled late": {func(w *World, m *message) {
-			m.attempts = 1
+			m.Attempts = 1
 			w.cancelAnswered(m, result(scheduler.Cancelled), nil, 0)
 		}, "CANCELLED after"},
 		"cancelled and not": {func(w *World, m *message) {
-			m.cancelled = yes
+			m.Cancelled = yes
 			w.cancelAnswered(m, result(scheduler.TooLate), nil, 0)
 		}, "TOO_LATE after"},
 		"too early for too late": {func(w *World, m *message) {
-			m.dues = []delay.Due{w.now().Add(time.Hour)}
+			m.Dues = []delay.Due{w.now().Add(time.Hour)}
 			w.cancelAnswered(m, result(scheduler.TooLate), nil, 0)
 		}, "due only at"},
 		"durability": {func(w *World, m *message) {
-			m.tier = true
+			m.Tier = true
 			w.cancelAnswered(m, result(scheduler.Cancelled), nil, 0)
 		}, "durability"},
 		"not found": {func(w *World, m *message) {
@@ -181,19 +181,19 @@ func TestAnswerCheckers(t *testing.T) {
 			w.checkLook(m, &scheduler.Info{Body: []byte("x")}, nil)
 		}, "another's"},
 		"accepted twice": {func(w *World, m *message) {
-			w.accepted(m, &scheduler.Receipt{ID: m.id, Due: m.draft.Due, Duplicate: true,
-				Durability: m.draft.Durability}, nil, true)
+			w.accepted(m, &scheduler.Receipt{ID: m.ID, Due: m.Draft.Due, Duplicate: true,
+				Durability: m.Draft.Durability}, nil, true)
 		}, "duplicate"},
 		"other due": {func(w *World, m *message) {
-			w.accepted(m, &scheduler.Receipt{ID: m.id, Due: 1,
-				Durability: m.draft.Durability}, nil, true)
+			w.accepted(m, &scheduler.Receipt{ID: m.ID, Due: 1,
+				Durability: m.Draft.Durability}, nil, true)
 		}, "asked for due"},
 		"live lease": {func(w *World, m *message) {
 			h := &held{m: m, attempt: 1, expires: w.now() + 1000}
 			w.settled1(h, scheduler.Ack, scheduler.Superseded, no, true, 0)
 		}, "live lease"},
 		"old receipt": {func(w *World, m *message) {
-			m.last, m.lastBoot = 2, 1
+			m.Last, m.LastBoot = 2, 1
 			w.settled1(&held{m: m, attempt: 1}, scheduler.Ack, scheduler.Acked, no, true, 0)
 		}, "ACKED after attempt 2"},
 	} {
@@ -245,15 +245,15 @@ func TestStateCheckers(t *testing.T) {
 	})
 	t.Run("resurrected", func(t *testing.T) {
 		w, m := calm(t)
-		m.final = true
+		m.Final = true
 		require.Contains(t, caught(t, w.checkOpened), "pending again")
 	})
 	t.Run("bucket", func(t *testing.T) {
 		w, _ := calm(t)
 		m := w.draft("x")
-		m.draft.Durability = delay.Tier
-		w.spawn("send", swarm.Send, func() { w.accept([]*message{m}, []delay.Draft{m.draft}) })
-		for m.accepted != yes {
+		m.Draft.Durability = delay.Tier
+		w.spawn("send", swarm.Send, func() { w.accept([]*message{m}, []delay.Draft{m.Draft}) })
+		for m.Accepted != yes {
 			if !w.busy() || !w.underWay(swarm.Flush) {
 				w.do(swarm.Flush, scheduler.Task{Kind: scheduler.TaskFlush})
 			}
@@ -261,14 +261,14 @@ func TestStateCheckers(t *testing.T) {
 		w.checkBucket()
 		state := w.tier.State()
 		require.NotEmpty(t, state.Segments)
-		m.finalTier = true
+		m.FinalTier = true
 		require.Contains(t, caught(t, w.checkBucket), "pending there again")
-		m.finalTier, m.cancelled, m.cancelTier = false, yes, true
+		m.FinalTier, m.Cancelled, m.CancelTier = false, yes, true
 		require.Contains(t, caught(t, w.checkBucket), "is pending there")
-		m.cancelled = no
+		m.Cancelled = no
 		lost := w.draft("y")
-		lost.tier, lost.accepted = true, yes
-		lost.dues[0] = w.now() + 1000
+		lost.Tier, lost.Accepted = true, yes
+		lost.Dues[0] = w.now() + 1000
 		require.Contains(t, caught(t, w.checkBucket), "does not have it")
 	})
 	t.Run("lost", func(t *testing.T) {

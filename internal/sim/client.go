@@ -3,12 +3,13 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/linear"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
@@ -36,6 +37,8 @@ func (w *World) request(o swarm.Op) {
 		w.reserve()
 	case swarm.Count:
 		w.count()
+	case swarm.Race:
+		w.race()
 	default:
 		if m := w.pickMessage(); m != nil {
 			w.requestAbout(o, m)
@@ -68,7 +71,7 @@ func (w *World) requestAbout(o swarm.Op, m *message) {
 
 // pickMessage is a message that a client could name, the recent ones more often.
 func (w *World) pickMessage() *message {
-	all := w.model.all
+	all := w.model.All
 	for range 4 {
 		if len(all) == 0 {
 			return nil
@@ -77,7 +80,7 @@ func (w *World) pickMessage() *message {
 			all = all[max(0, len(all)-20):]
 		}
 		m := all[w.rng.IntN(len(all))]
-		if m.id != "" && m.replaced == no && !m.aside {
+		if m.ID != "" && m.Replaced == no && !m.Aside {
 			return m
 		}
 	}
@@ -87,83 +90,65 @@ func (w *World) pickMessage() *message {
 // target is one of the lanes.
 func (w *World) target() delay.Target { return w.lane(w.rng.IntN(w.cfg.Pushes + w.cfg.Queues)) }
 
-func (w *World) lane(n int) delay.Target {
-	if n < w.cfg.Pushes {
-		return delay.Target(fmt.Sprintf("https://receiver-%d.example/in", n))
-	}
-	return delay.Target(fmt.Sprintf("pull:queue-%d", n-w.cfg.Pushes))
-}
+func (w *World) lane(n int) delay.Target { return w.cfg.Lane(n) }
 
-// due draws an instant, with a liking for the edges of the levels.
 func (w *World) due() delay.Due {
-	o, now := &w.cfg.Options, w.now()
-	if w.chance(w.cfg.FarShare) {
-		return now.Add(w.between(o.Horizon, 3*o.Horizon))
+	last := w.now()
+	if n := len(w.model.All); n > 0 {
+		last = w.model.All[n-1].Draft.Due
 	}
-	near := func(d time.Duration) delay.Due {
-		return now.Add(d + w.between(-20*time.Millisecond, 20*time.Millisecond))
-	}
-	switch w.rng.IntN(9) {
-	case 0:
-		return now.Add(-w.between(0, time.Minute))
-	case 1:
-		return now
-	case 2:
-		return now.Add(w.between(0, 50*time.Millisecond))
-	case 3:
-		return near(o.MinWait)
-	case 4:
-		return near(o.HotWindow)
-	case 5:
-		return near(o.Horizon)
-	case 6:
-		if n := len(w.model.all); n > 0 {
-			return w.model.all[n-1].draft.Due
-		}
-		return now
-	default:
-		return now.Add(w.between(0, 20*time.Second))
-	}
+	return w.cfg.Due(w.rng, w.now(), last)
 }
 
 // draft makes a new message.
 func (w *World) draft(id delay.ID) *message {
-	m := &message{no: len(w.model.all), lastBoot: -1}
+	m := &message{No: len(w.model.All), LastBoot: -1}
 	d := delay.Draft{Message: delay.Message{
-		Target: w.target(), Due: w.due(), AcceptedAt: w.shard.Now(), Body: swarm.Body(w.rng, m.no),
+		Target: w.target(), Due: w.due(), AcceptedAt: w.shard.Now(), Body: swarm.Body(w.rng, m.No),
 	}}
-	w.model.all = append(w.model.all, m)
+	w.model.All = append(w.model.All, m)
 	if id == "" && w.chance(w.cfg.NamedShare) {
-		id = delay.ID(fmt.Sprintf("order-%d", m.no))
-		if n := len(w.model.reserved); n > 0 && w.chance(0.5) {
-			id = w.model.reserved[n-1]
-			w.model.reserved = w.model.reserved[:n-1]
+		id = delay.ID(fmt.Sprintf("order-%d", m.No))
+		if n := len(w.model.Reserved); n > 0 && w.chance(0.5) {
+			id = w.model.Reserved[n-1]
+			w.model.Reserved = w.model.Reserved[:n-1]
 		}
 	}
 	if id != "" {
-		d.ID, m.id, m.named = id, id, true
+		d.ID, m.ID, m.Named = id, id, true
 	}
-	if w.chance(w.cfg.TierShare) {
-		d.Durability = delay.Tier
-	}
-	if w.chance(w.cfg.OnceShare) {
-		d.Mode = delay.AtMostOnce
-	}
-	if w.chance(w.cfg.ExpiryShare) {
-		d.TTL = w.between(time.Millisecond, 30*time.Second).Truncate(time.Millisecond)
-	}
-	if w.chance(0.2) {
-		d.MaxAttempts = uint32(1 + w.rng.IntN(4))
-	}
-	if w.chance(0.3) {
-		d.RoutingKey = fmt.Sprintf("key-%d", w.rng.IntN(5))
-		d.Headers = []delay.Header{{Name: "n", Value: fmt.Sprint(m.no)}, {Name: "empty"}}
-	}
-	m.draft = d
-	m.draft.Cold = d.Durability == delay.Tier || d.Due.Sub(d.AcceptedAt) > w.cfg.Options.MinWait
-	m.may(d.Due)
+	w.cfg.Dress(w.rng, &d, m.No)
+	m.Draft = d
+	m.May(d.Due)
+	m.Reg = w.register(m)
 	w.stats.Messages++
 	return m
+}
+
+// register is the history of the id of m.
+func (w *World) register(m *message) *linear.Register {
+	r := w.regs[m.ID]
+	if m.ID == "" || r == nil {
+		r = w.hist.Add(m.Named, !m.Draft.Target.IsPull() || m.Named && w.cfg.Pushes > 0)
+	}
+	if m.Named {
+		w.regs[m.ID] = r
+	}
+	r.May(m.Expires(), m.Draft.MaxAttempts+w.cfg.Options.MaxAttempts > 0 || w.cfg.TargetFault > 0,
+		m.Draft.Mode == delay.AtMostOnce)
+	return r
+}
+
+// beginAccept notes a send in the history of its id; nil when an old owner gets it.
+func (w *World) beginAccept(m *message, d *delay.Draft) *linear.Op {
+	if w.old {
+		return nil
+	}
+	kind := linear.Submit
+	if d.Replace {
+		kind = linear.Replace
+	}
+	return m.Reg.Begin(linear.Call{Kind: kind, Content: m.No, Due: d.Due})
 }
 
 // send sends n new messages in one call.
@@ -172,25 +157,27 @@ func (w *World) send(n int) {
 	drafts := make([]delay.Draft, n)
 	for i := range batch {
 		m := w.draft("")
-		batch[i], drafts[i] = m, m.draft
-		w.trace(m, "send %q to %s due %d %s", m.id, m.draft.Target, m.draft.Due,
-			m.draft.Durability)
+		batch[i], drafts[i] = m, m.Draft
+		w.trace(m, "send %q to %s due %d %s", m.ID, m.Draft.Target, m.Draft.Due,
+			m.Draft.Durability)
 	}
 	w.spawn("send", swarm.Send, func() { w.accept(batch, drafts) })
 }
 
 // accept makes the call and notes its answers.
 func (w *World) accept(batch []*message, drafts []delay.Draft) {
-	first := make([]bool, len(batch))
+	first, ops := make([]bool, len(batch)), make([]*linear.Op, len(batch))
 	for i, m := range batch {
-		first[i] = m.accepted == no
-		m.accepted = max(m.accepted, maybe)
-		m.out++
+		first[i] = m.Accepted == no
+		m.Accepted = max(m.Accepted, maybe)
+		m.Out++
+		ops[i] = w.beginAccept(m, &drafts[i])
 	}
 	receipts := make([]scheduler.Receipt, len(drafts))
 	err := w.shard.Accept(w.ctx, drafts, receipts)
 	for i, m := range batch {
-		m.out--
+		m.Out--
+		ops[i].End(linear.Accepted(&receipts[i], cmp.Or(err, receipts[i].Err)))
 		w.accepted(m, &receipts[i], err, first[i])
 	}
 }
@@ -205,70 +192,58 @@ func (w *World) accepted(m *message, r *scheduler.Receipt, err error, first bool
 	}
 	if err != nil {
 		w.trace(m, "accept: %s", trace.Reason(err))
-		if first && m.out == 0 {
-			m.accepted, m.refused = no, true
+		if first && m.Out == 0 {
+			m.Accepted, m.Refused = no, true
 		}
 		return
 	}
 	w.trace(m, "accepted %q due %d %s duplicate %v", r.ID, r.Due, r.Durability, r.Duplicate)
 	switch {
-	case m.id != "" && m.id != r.ID:
+	case m.ID != "" && m.ID != r.ID:
 		w.fail(m, "accepted as %q", r.ID)
-	case r.Durability != m.draft.Durability:
-		w.fail(m, "asked for durability %s, got %s", m.draft.Durability, r.Durability)
-	case r.Due != m.draft.Due:
-		w.fail(m, "asked for due %d, got %d", m.draft.Due, r.Due)
+	case r.Durability != m.Draft.Durability:
+		w.fail(m, "asked for durability %s, got %s", m.Draft.Durability, r.Durability)
+	case r.Due != m.Draft.Due:
+		w.fail(m, "asked for due %d, got %d", m.Draft.Due, r.Due)
 	case r.Duplicate && first:
 		w.fail(m, "a new message is called a duplicate")
 	}
-	m.id, m.accepted = r.ID, yes
-	m.tier = m.tier || r.Durability == delay.Tier
-	w.noteKey(m)
-}
-
-// noteKey remembers the key under which m was stored first.
-func (w *World) noteKey(m *message) {
-	if m.moved || m.key.Seq > 0 {
-		return
-	}
-	if !m.named {
-		_, _, m.key = delay.NewIDMaker("simulated").Parse(m.id)
-		return
-	}
-	if rec, ok, err := w.store.LookupID(string(m.id)); err == nil && ok {
-		m.key = rec.Key
-	}
+	m.ID, m.Accepted = r.ID, yes
+	m.Tier = m.Tier || r.Durability == delay.Tier
+	m.NoteKey(w.store)
 }
 
 // resend repeats a request, or sends another content under its id.
 func (w *World) resend(m *message) {
-	if !m.named || m.forgiven || m.out > 0 || w.cfg.Options.DedupeWindow < forever {
+	if !m.Named || m.Forgiven || m.Out > 0 || w.cfg.Options.DedupeWindow < forever {
 		return
 	}
-	if m.accepted == yes && w.chance(0.3) {
-		other := w.draft(m.id)
-		other.aside = true
-		w.trace(m, "send other content (message %d)", other.no)
-		m.out++
+	if m.Accepted == yes && w.chance(0.3) {
+		other := w.draft(m.ID)
+		other.Aside = true
+		w.trace(m, "send other content (message %d)", other.No)
+		m.Out++
 		w.spawn("conflict", swarm.Resend, func() {
-			w.accept([]*message{other}, []delay.Draft{other.draft})
-			m.out--
-			if other.accepted == yes {
+			w.accept([]*message{other}, []delay.Draft{other.Draft})
+			m.Out--
+			if other.Accepted == yes {
 				w.fail(m, "another content was accepted under its id")
 			}
 		})
 		return
 	}
-	sure := m.accepted == yes
-	d := m.draft
+	sure := m.Accepted == yes
+	d := m.Draft
 	d.AcceptedAt = w.shard.Now()
 	w.trace(m, "send again")
 	w.spawn("resend", swarm.Resend, func() {
-		m.out++
-		m.accepted = max(m.accepted, maybe)
+		m.Out++
+		m.Accepted = max(m.Accepted, maybe)
 		var r [1]scheduler.Receipt
+		op := w.beginAccept(m, &d)
 		err := w.shard.Accept(w.ctx, []delay.Draft{d}, r[:])
-		m.out--
+		m.Out--
+		op.End(linear.Accepted(&r[0], cmp.Or(err, r[0].Err)))
 		if err == nil && r[0].Err == nil && sure && !r[0].Duplicate {
 			w.fail(m, "accepted twice")
 		}
@@ -281,42 +256,44 @@ func (w *World) resend(m *message) {
 
 // replace sends another content in place of m.
 func (w *World) replace(m *message) {
-	if !m.named || m.accepted != yes || m.out > 0 || m.forgiven || m.cancelled == maybe ||
+	if !m.Named || m.Accepted != yes || m.Out > 0 || m.Forgiven || m.Cancelled == maybe ||
 		w.cfg.Options.DedupeWindow < forever {
 		return
 	}
-	next := w.draft(m.id)
-	next.aside = true
-	w.trace(m, "replace by message %d", next.no)
-	m.replaced = maybe
-	d := next.draft
+	next := w.draft(m.ID)
+	next.Aside = true
+	w.trace(m, "replace by message %d", next.No)
+	m.Replaced = maybe
+	d := next.Draft
 	d.Replace = true
 	w.spawn("replace", swarm.Replace, func() {
-		m.out++
+		m.Out++
 		w.accept([]*message{next}, []delay.Draft{d})
-		m.out--
+		m.Out--
 		switch {
-		case next.accepted == yes:
-			m.replaced, next.aside = yes, false
-		case next.refused:
-			m.replaced = no
+		case next.Accepted == yes:
+			m.Replaced, next.Aside = yes, false
+		case next.Refused:
+			m.Replaced = no
 		}
 	})
 }
 
 // look reads a message and compares it with what is known.
 func (w *World) look(m *message) {
-	m.out++
+	m.Out++
 	w.spawn("get", swarm.Get, func() {
-		info, err := w.shard.Get(w.ctx, m.id, true)
-		m.out--
+		op := w.beginGet(m)
+		info, err := w.shard.Get(w.ctx, m.ID, true)
+		m.Out--
+		w.endGet(m, op, &info, err)
 		w.trace(m, "get: %s %s", info.State, trace.Reason(err))
 		w.checkLook(m, &info, err)
 	})
 }
 
 func (w *World) checkLook(m *message, info *scheduler.Info, err error) {
-	if m.replaced > no || m.forgiven || m.accepted != yes || m.deleted > no ||
+	if m.Replaced > no || m.Forgiven || m.Accepted != yes || m.Deleted > no ||
 		w.cfg.Options.DedupeWindow < forever {
 		return
 	}
@@ -325,12 +302,12 @@ func (w *World) checkLook(m *message, info *scheduler.Info, err error) {
 		w.fail(m, "accepted, and not found")
 	case err != nil:
 		return
-	case info.State == delay.Cancelled && m.cancelled == no:
+	case info.State == delay.Cancelled && m.Cancelled == no:
 		w.fail(m, "it is cancelled, and nobody asked for that")
-	case info.State == delay.Delivered && !m.done && m.acked == no && m.cancelled == no &&
-		m.draft.Mode != delay.AtMostOnce && !m.revived:
+	case info.State == delay.Delivered && !m.Done && m.Acked == no && m.Cancelled == no &&
+		m.Draft.Mode != delay.AtMostOnce && !m.Revived:
 		w.fail(m, "it is called delivered, and no receiver has it")
-	case info.Body != nil && w.model.find(info.Body) != m:
+	case info.Body != nil && w.model.Find(info.Body) != m:
 		w.fail(m, "its body is another's: %q", info.Body)
 	}
 }
@@ -350,39 +327,33 @@ func (w *World) purge() {
 	w.trace(nil, "purge %s %s due %d to %d", target, f.IDPrefix, f.DueFrom, f.DueTo)
 	w.spawn("purge", swarm.Purge, func() {
 		var sure []*message
-		for _, m := range w.model.all {
-			if m.draft.Target != target || m.cancelled != no || m.done {
+		for _, m := range w.model.All {
+			if m.Draft.Target != target || m.Cancelled != no || m.Done {
 				continue
 			}
-			if m.accepted == yes && !m.aside && m.untouched() && m.out == 0 && m.passes(&f) {
+			if m.Accepted == yes && !m.Aside && m.Untouched() && m.Out == 0 && m.Passes(&f) {
 				sure = append(sure, m)
 			}
-			m.cancelled = maybe
+			m.Cancelled = maybe
+			m.Reg.Open(linear.Call{Kind: linear.Cancel})
 		}
 		done, err := w.shard.Purge(w.ctx, f, false)
 		w.trace(nil, "purged %d, more %v: %s", done.Count, done.Cancelling, trace.Reason(err))
 		for _, m := range sure {
 			if err == nil && w.mustHaveGone(m) {
-				m.cancelled, m.cancelTier = yes, m.tier
+				m.Cancelled, m.CancelTier = yes, m.Tier
 			}
 		}
 	})
-}
-
-// passes reports whether a message that was only accepted passes a filter but for its target.
-func (m *message) passes(f *scheduler.Filter) bool {
-	due := m.earliest()
-	return len(m.dues) == 1 && due >= f.DueFrom && (f.DueTo == 0 || due < f.DueTo) &&
-		(f.IDPrefix == "" || m.named && strings.HasPrefix(string(m.id), f.IDPrefix))
 }
 
 // mustHaveGone reports whether a purge that has succeeded must have cancelled m: nobody can have
 // claimed it, and nothing else was asked about it meanwhile.
 func (w *World) mustHaveGone(m *message) bool {
 	margin := 3*w.cfg.Options.FlushInterval + 11*time.Second
-	m.cancelled = no
-	gone := m.untouched() && m.out == 0 && w.now().Add(margin) < m.earliest()
-	m.cancelled = maybe
+	m.Cancelled = no
+	gone := m.Untouched() && m.Out == 0 && w.now().Add(margin) < m.Earliest()
+	m.Cancelled = maybe
 	return gone
 }
 
@@ -390,7 +361,7 @@ func (w *World) mustHaveGone(m *message) bool {
 func (w *World) pause(on bool) {
 	target := w.target()
 	w.spawn("pause", swarm.Pause, func() { // unpausing too: the last one wins
-		w.model.paused(target)
+		w.model.Paused(target)
 		err := w.shard.SetPaused(w.ctx, target, on)
 		w.trace(nil, "paused %s %v: %s", target, on, trace.Reason(err))
 	})
@@ -401,7 +372,7 @@ func (w *World) reserve() {
 	w.spawn("reserve", swarm.Reserve, func() {
 		ids, err := w.shard.Reserve(w.ctx, 1+w.rng.IntN(3))
 		w.trace(nil, "reserved %v: %s", ids, trace.Reason(err))
-		w.model.reserved = append(w.model.reserved, ids...)
+		w.model.Reserved = append(w.model.Reserved, ids...)
 	})
 }
 

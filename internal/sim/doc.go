@@ -24,10 +24,11 @@
 // clients talk to, those that had it before, and one that is about to take it.
 //
 // Files: world.go the loop, strand.go the coroutines, node.go a process and its end, owners.go
-// several of them, client.go, change.go and pull.go the clients, sink.go the receivers and the
-// checkers of attempts, model.go the truth, check.go the other checkers, run.go the two phases,
-// giveback.go what follows. Packages: swarm draws what a seed means, disk decides what is synced,
-// audit watches the bucket, trace remembers.
+// several of them, client.go, change.go, pull.go and race.go the clients, sink.go the receivers,
+// check.go and bounds.go the checkers, clock.go the time, run.go the two phases, giveback.go what
+// follows. Packages: swarm draws what a seed means, disk decides what is synced, model is the truth
+// with the checkers of one message, linear judges the order of calls, hands moves the clock, audit
+// watches the bucket, trace remembers.
 //
 // # Invariants
 //

@@ -87,11 +87,14 @@ func (w *World) traceNode(format string, args ...any) {
 // which the readers of a scan happen to run (W2). Before and after every commit and deletion it
 // gives the turn back, so that a crash, or another owner, can come in between.
 func (w *World) newBucket() {
-	skew := w.cfg.StoreSkew
+	skew, grace, window := w.cfg.StoreSkew, w.cfg.Grace, w.cfg.Options.DedupeWindow
+	if w.cfg.Weights[swarm.Step] > 0 {
+		grace, window = 0, -200_000*time.Hour // the clock of the shard measures them (R21)
+	}
 	w.objs = memory.New(memory.Options{Now: func() time.Time { return w.wall().Add(skew) }})
 	w.truth = audit.New(w.objs, audit.Options{
-		Now: w.wall, Grace: w.cfg.Grace, OrphanAge: tiered.OrphanAge,
-		Window: w.cfg.Options.DedupeWindow, IDs: delay.NewIDMaker("simulated"),
+		Now: w.wall, Grace: grace, OrphanAge: tiered.OrphanAge,
+		Window: window, IDs: delay.NewIDMaker("simulated"),
 		Fail:      func(format string, args ...any) { w.fail(nil, format, args...) },
 		Committed: w.committed,
 	})
@@ -189,7 +192,7 @@ func (w *World) tryOpen() error {
 		}
 	}
 	shard, err := scheduler.OpenStepped(w.ctx, scheduler.Parts{
-		Store: store, Tier: w.tier, Logger: zap.NewNop(), Now: w.wall,
+		Store: store, Tier: w.tier, Logger: zap.NewNop(), Now: w.wrong,
 		Boot:  func() time.Duration { return w.boot },
 		Sinks: func(delay.Target) broker.Sink { return w.sink },
 	}, w.cfg.Options, w.cfg.Seed^uint64(w.life), w.yield)
@@ -197,6 +200,9 @@ func (w *World) tryOpen() error {
 		return err
 	}
 	w.shard, w.restoring, w.owned = shard, false, true
+	if w.node == w.main {
+		w.hist.Opened(w.now())
+	}
 	return nil
 }
 
@@ -211,10 +217,12 @@ func (w *World) crash(o swarm.Op) {
 	}
 	image := disk.New(w.disk.Image())
 	w.trace(nil, "%s", o.String())
+	w.incident(o == swarm.LoseDisk)
 	w.noteLoss(o == swarm.LoseDisk)
 	w.end1(w.node)
 	w.disk = image
-	w.model.crashed()
+	w.model.Crashed()
+	w.hist.Crashed(max(w.now(), w.hands.High), o == swarm.LoseDisk)
 	if o == swarm.LoseDisk {
 		if w.owned {
 			w.lost, w.owned = image, false
@@ -272,5 +280,6 @@ func (w *World) drained(err error) {
 	mem := w.disk.Mem
 	w.closeAll()
 	w.disk = disk.New(mem)
-	w.model.crashed()
+	w.model.Crashed()
+	w.hist.Crashed(max(w.now(), w.hands.High), false)
 }

@@ -118,6 +118,20 @@ func (w *World) disturb(o swarm.Op, stale *node) {
 		n.link.Cut = o == swarm.Cut
 	}
 	w.trace(nil, "[%d] %s", n.name, o.String())
+	if o == swarm.Thaw {
+		w.looks()
+	}
+}
+
+// isolated ends a process that got no answer for too long and has to stop then (R11).
+func (w *World) isolated() {
+	w.stats.Isolated++
+	w.traceNode("isolated")
+	if w.node == w.main {
+		w.crash(swarm.Crash)
+		return
+	}
+	w.retire(w.node)
 }
 
 // join starts another process on the same bucket: with a new disk, or with one that was set aside.
@@ -203,12 +217,14 @@ func (w *World) took(n *node, prev *manifest.State) {
 	w.others = slices.DeleteFunc(w.others, func(o *node) bool { return o == n })
 	w.others = append(w.others, was)
 	w.main = n
-	w.model.lose(prev.Uploaded)
+	w.incident(true)
+	w.model.Lose(prev.Uploaded)
 	w.disks++
 	w.kill(func(s *strand) bool { // its clients are cut off; some go to the new one
 		return s.node == was && s.kind >= swarm.Send && s.kind < swarm.Tick
 	})
-	w.model.crashed()
+	w.model.Crashed()
+	w.hist.Crashed(max(w.now(), w.hands.High), true)
 	if was.lost != nil { // its disk is gone, and what came after is empty
 		w.shelve(was.lost)
 	}
@@ -225,14 +241,16 @@ const pauses = 3
 func (w *World) checkStray(m *message, push bool) {
 	takeover := w.main.quiet
 	switch {
-	case w.now() < slices.Min(m.every):
-		w.fail(m, "early: the old owner attempts it, due %v", m.every)
+	case w.now() < slices.Min(m.Every):
+		w.fail(m, "early: the old owner attempts it, due %v", m.Every)
 	case w.saw:
 		w.fail(m, "attempted by an owner that has seen that it was replaced")
-	case push && m.cancelled == yes && w.boot < takeover:
+	case w.cfg.Options.IsolatedStop && w.boot >= takeover:
+		w.fail(m, "attempted by an old owner that must have stopped")
+	case push && m.Cancelled == yes && (w.boot < takeover || w.cfg.Options.IsolatedStop):
 		w.fail(m, "attempted by the old owner after CANCELLED")
 	}
-	if m.taken > 0 {
+	if m.Taken > 0 {
 		w.stats.Duplicates++
 	}
 }
@@ -240,11 +258,11 @@ func (w *World) checkStray(m *message, push bool) {
 // stray sends a message to an owner that was replaced. It may accept it, to its own disk.
 func (w *World) stray() {
 	m := w.draft("")
-	m.aside, m.forgiven = true, true
+	m.Aside, m.Forgiven = true, true
 	w.trace(m, "send to the old owner")
 	w.spawn("stray", swarm.Stray, func() {
-		w.accept([]*message{m}, []delay.Draft{m.draft})
-		if m.tier {
+		w.accept([]*message{m}, []delay.Draft{m.Draft})
+		if m.Tier {
 			w.fail(m, "durability tier is promised by an owner that was replaced")
 		}
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/linear"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
@@ -46,7 +47,7 @@ func (w *World) pollQueue(queue string) {
 				ID: l.ID, Target: delay.Target("pull:" + queue), Due: l.Due, Attempt: l.Attempt,
 				FiredAt: l.FiredAt, RoutingKey: l.RoutingKey, Headers: l.Headers, Body: l.Body,
 			}, false, began)
-			m.leased = max(m.leased, least)
+			m.Leased = max(m.Leased, least)
 			w.held = append(w.held, &held{
 				m: m, queue: queue, receipt: l.Receipt, attempt: l.Attempt, expires: least,
 				disks: w.disks,
@@ -92,20 +93,24 @@ func (w *World) settleBatch(queue string, kind scheduler.Settlement, batch []*he
 		q.Delay, q.HasDelay, q.Reason = w.between(0, 5*time.Second), true, "not now"
 	}
 	least := w.shard.Now().Add(q.Lease)
+	ops := make([]*linear.Op, len(batch))
 	before := make([]answer, len(batch))
 	fresh := make([]bool, len(batch))
 	for i, h := range batch {
 		q.Receipts = append(q.Receipts, h.receipt)
 		fresh[i], h.used = !h.used, true
-		before[i] = h.m.acked
+		before[i] = h.m.Acked
 		switch kind {
 		case scheduler.Ack:
-			h.m.acked = max(h.m.acked, maybe)
-			h.m.acks++
+			if h.disks == w.disks {
+				ops[i] = h.m.Reg.Begin(linear.Call{Kind: linear.Ack})
+			}
+			h.m.Acked = max(h.m.Acked, maybe)
+			h.m.Acks++
 		case scheduler.Nack:
-			h.m.leased = 0
+			h.m.Leased = 0
 		case scheduler.Extend: // the new lease may be shorter
-			h.m.leased = min(h.m.leased, least)
+			h.m.Leased = min(h.m.Leased, least)
 			h.expires = min(h.expires, least)
 		}
 	}
@@ -115,7 +120,8 @@ func (w *World) settleBatch(queue string, kind scheduler.Settlement, batch []*he
 		w.trace(h.m, "%s of attempt %d: %s %s", settleNames[kind], h.attempt, results[i],
 			trace.Reason(err))
 		if kind == scheduler.Ack {
-			h.m.acks--
+			ops[i].End(linear.Acked(results[i], err))
+			h.m.Acks--
 		}
 		if err == nil {
 			w.settled1(h, kind, results[i], before[i], fresh[i], least)
@@ -134,30 +140,33 @@ func (w *World) settled1(
 	least delay.Due,
 ) {
 	m := h.m
-	live := fresh && w.now() < h.expires && h.disks == w.disks &&
-		m.draft.Mode != delay.AtMostOnce
+	if m.Racing {
+		return
+	}
+	live := fresh && max(w.now(), w.hands.High) < h.expires && h.disks == w.disks &&
+		m.Draft.Mode != delay.AtMostOnce
 	switch {
 	case kind == scheduler.Ack && r == scheduler.Acked:
-		if m.last > h.attempt && m.lastBoot >= 0 && h.disks == w.disks && before == no &&
+		if m.Last > h.attempt && m.LastBoot >= 0 && h.disks == w.disks && before == no &&
 			w.cfg.Options.DedupeWindow >= forever {
-			w.fail(m, "the receipt of attempt %d is ACKED after attempt %d", h.attempt, m.last)
+			w.fail(m, "the receipt of attempt %d is ACKED after attempt %d", h.attempt, m.Last)
 		}
-		m.done = true
+		m.Done = true
 		if h.disks == w.disks { // else the message may be back in a generation of before the lease
-			if m.acked != yes {
-				m.ackLife = w.life
+			if m.Acked != yes {
+				m.AckLife = w.life
 			}
-			m.acked, m.ackTurn = yes, w.turn
+			m.Acked, m.AckTurn = yes, w.turn
 		}
 	case r == scheduler.Extended:
-		m.leased, h.expires, h.used = max(m.leased, least), least, false
+		m.Leased, h.expires, h.used = max(m.Leased, least), least, false
 	case r == scheduler.Superseded || r == scheduler.SettleNotFound:
-		if live && m.acks == 0 && m.replaced == no {
+		if live && m.Acks == 0 && m.Replaced == no {
 			w.fail(m, "%s of a live lease (attempt %d, until %d): %s", settleNames[kind],
 				h.attempt, h.expires, r)
 		}
-		if kind == scheduler.Ack && before == no && m.acks == 0 && m.acked == maybe {
-			m.acked = no
+		if kind == scheduler.Ack && before == no && m.Acks == 0 && m.Acked == maybe {
+			m.Acked = no
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
@@ -14,27 +13,6 @@ import (
 	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 )
-
-// Failure is a broken promise, with what is needed to understand it and to see it again.
-type Failure struct {
-	Config swarm.Config
-	Text   string
-	Trace  string // the last lines about the message, or the last lines
-	Step   int
-}
-
-// Error tells everything.
-func (f *Failure) Error() string {
-	c := &f.Config
-	again := fmt.Sprintf("go test ./internal/sim -run TestSeeds -sim.seed=%d -sim.v", c.Seed)
-	if c.Profile != swarm.Everything {
-		again += " -sim.profile=" + string(c.Profile)
-	}
-	if len(c.Without) > 0 {
-		again += fmt.Sprintf(" -sim.steps=%d -sim.without=%s", c.Steps, strings.Join(c.Without, ","))
-	}
-	return fmt.Sprintf("%s\n\n%s\n%s\nstep %d; again: %s", f.Text, f.Trace, f.Config, f.Step, again)
-}
 
 // Run plays one history: the safety phase with faults, then the liveness phase without, at whose
 // end everything must be finished. The error is a *Failure, or that of ctx.
@@ -61,7 +39,10 @@ func Run(ctx context.Context, cfg swarm.Config) (stats swarm.Stats, err error) {
 		w.step()
 	}
 	w.heal()
+	healed := w.boot
+	w.healedAt = w.now()
 	w.live()
+	w.checkCalm(healed)
 	w.finish()
 	w.giveBack()
 	return stats, ctx.Err()
@@ -84,6 +65,7 @@ func (w *World) heal() {
 	if w.gone {
 		w.happenOwner(swarm.Return)
 	}
+	w.rightClock()
 	w.trace(nil, "healed")
 	w.endOld()
 }
@@ -196,11 +178,11 @@ func (w *World) pass() {
 		}
 	}
 	next := delay.MaxDue
-	for _, m := range w.model.all {
-		if m.accepted == no || m.done || m.cancelled == yes {
+	for _, m := range w.model.All {
+		if m.Accepted == no || m.Done || m.Cancelled == yes {
 			continue
 		}
-		for _, due := range m.every {
+		for _, due := range m.Every {
 			if due > w.now() {
 				next = min(next, due)
 			}
@@ -216,7 +198,7 @@ func (w *World) pass() {
 // empty reports whether nothing is pending any more. After the loss of a disk the books count what
 // was lost only roughly, so the rows decide.
 func (w *World) empty() bool {
-	if w.model.losses == 0 {
+	if w.model.Losses == 0 {
 		return w.store.Books().Pending == 0
 	}
 	c := w.store.Counts()
@@ -224,9 +206,9 @@ func (w *World) empty() bool {
 		return false
 	}
 	last := delay.Due(0)
-	for _, m := range w.model.all {
-		if m.accepted > no {
-			last = max(last, slices.Max(m.every))
+	for _, m := range w.model.All {
+		if m.Accepted > no {
+			last = max(last, slices.Max(m.Every))
 		}
 	}
 	return last < w.now() && last < w.store.Meta().Boundary.Due
@@ -245,7 +227,7 @@ func (w *World) can(kind scheduler.TaskKind) bool {
 
 // resumeLanes lets every target go on.
 func (w *World) resumeLanes() {
-	for _, target := range w.model.pauses {
+	for _, target := range w.model.Pauses {
 		w.spawn("unpause", swarm.Unpause, func() {
 			err := w.shard.SetPaused(w.ctx, target, false)
 			w.trace(nil, "unpaused %s: %s", target, trace.Reason(err))
@@ -255,8 +237,8 @@ func (w *World) resumeLanes() {
 
 // stuck reports what is not finished in spite of everything.
 func (w *World) stuck() {
-	for _, m := range w.model.all {
-		if m.owed() && m.cancelled != yes {
+	for _, m := range w.model.All {
+		if m.Owed() && m.Cancelled != yes {
 			if key, pending := w.pendingKey(m); pending {
 				w.fail(m, "not finished after %v without faults; its row is %s", w.boot, key)
 			}

@@ -71,7 +71,7 @@ func TestShrink(t *testing.T) {
 	require.Zero(t, again.Weights[swarm.Send])
 	require.Zero(t, again.FarShare)
 	require.Equal(t, []string{"send", "far", "cancel"}, again.Without)
-	require.Same(t, f, Shrink(t.Context(), f, 0), "without runs there is nothing smaller")
+	require.Same(t, f, f.Smaller(0, nil), "without runs there is nothing smaller")
 	require.Equal(t, swarm.KindOf(`message 7 (id "a"): lost 3 times`), swarm.KindOf(`message 12 (id ""): lost 9 times`))
 	require.NotEqual(t, swarm.KindOf("lost"), swarm.KindOf("early"))
 }

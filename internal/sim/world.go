@@ -12,11 +12,26 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/sim/audit"
 	"github.com/cicadamq/cicada/internal/sim/disk"
+	"github.com/cicadamq/cicada/internal/sim/hands"
+	"github.com/cicadamq/cicada/internal/sim/linear"
+	"github.com/cicadamq/cicada/internal/sim/model"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
 	"github.com/cicadamq/cicada/tiered/objstore/faulty"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
+)
+
+type (
+	message = model.Message
+	answer  = model.Answer
+	Failure = swarm.Failure // a broken promise
+)
+
+const (
+	no    = model.No
+	maybe = model.Maybe
+	yes   = model.Yes
 )
 
 // World is one history under way. It is confined to one goroutine; strands borrow it one at a
@@ -48,17 +63,22 @@ type World struct {
 	tasks   []scheduler.Task
 	choices []choice
 
-	model   model
-	sink    *sink
-	held    []*held
-	polled  time.Duration // when the consumers looked last, in the liveness phase
-	healed  bool          // the liveness phase has begun
-	down    bool          // the bucket
-	steps   int
-	boots   int // incarnations of processes
-	disks   int // disks lost or replaced before this one
-	stats   swarm.Stats
-	watched string // where the watched message was last
+	model    model.Model
+	hist     linear.History
+	regs     map[delay.ID]*linear.Register // of clients' ids
+	hot      []*raced
+	sink     *sink
+	held     []*held
+	polled   time.Duration // when the consumers looked last, in the liveness phase
+	healedAt delay.Due     // by the clock of the shard
+	healed   bool          // the liveness phase has begun
+	down     bool          // the bucket
+	steps    int
+	boots    int // incarnations of processes
+	disks    int // disks lost or replaced before this one
+	hands    hands.Clock
+	stats    swarm.Stats
+	watched  string // where the watched message was last
 }
 
 // epochStart is when every world begins.
@@ -67,7 +87,11 @@ var epochStart = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 func newWorld(ctx context.Context, cfg swarm.Config) *World {
 	w := &World{ctx: ctx, cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x5eed))}
 	w.log.Init(cfg.Verbose)
-	w.model.init()
+	w.model.Init()
+	w.regs = make(map[delay.ID]*linear.Register)
+	w.hands.Hold = cfg.Options.ClockMaxHold
+	w.hist.Margin = 3*cfg.Options.FlushInterval + 11*time.Second
+	w.hist.Forgets = cfg.Options.DedupeWindow < forever
 	w.sink = newSink(w)
 	w.newBucket()
 	w.main, w.joined = w.newNode(), 1
@@ -75,26 +99,27 @@ func newWorld(ctx context.Context, cfg swarm.Config) *World {
 	return w
 }
 
-// wall is the time. All clocks of the world are right; what the guarded clock does with wrong ones
-// is tested in scheduler/clock.
+// wall is the time, as the bucket and whoever watches it know it.
 func (w *World) wall() time.Time { return epochStart.Add(w.boot) }
-func (w *World) now() delay.Due  { return delay.InstantOf(w.wall()) }
+
+// now is the time of the shard: it decides what is due, however its wall clock steps (R21).
+func (w *World) now() delay.Due {
+	if w.shard != nil {
+		return w.shard.Now()
+	}
+	return delay.InstantOf(w.wrong())
+}
 
 func (w *World) chance(p float64) bool { return w.rng.Float64() < p }
 
 // between is a duration in [a, b].
-func (w *World) between(a, b time.Duration) time.Duration {
-	if b <= a {
-		return a
-	}
-	return a + time.Duration(w.rng.Int64N(int64(b-a)+1))
-}
+func (w *World) between(a, b time.Duration) time.Duration { return swarm.Between(w.rng, a, b) }
 
 // trace writes one line; m may be nil.
 func (w *World) trace(m *message, format string, args ...any) {
 	no := -1
 	if m != nil {
-		no = m.no
+		no = m.No
 	}
 	w.log.Add(w.boot, no, format, args...)
 }
@@ -109,8 +134,8 @@ type violation struct {
 func (w *World) fail(m *message, format string, args ...any) {
 	v := violation{about: -1, text: fmt.Sprintf(format, args...)}
 	if m != nil {
-		v.about = m.no
-		v.text = fmt.Sprintf("message %d (id %q): %s", m.no, m.id, v.text)
+		v.about = m.No
+		v.text = fmt.Sprintf("message %d (id %q): %s", m.No, m.ID, v.text)
 	}
 	w.trace(m, "VIOLATION %s", v.text)
 	panic(v)
@@ -200,6 +225,8 @@ func (w *World) possible(o swarm.Op) bool {
 		return !w.sink.down && !w.healed
 	case swarm.TargetUp:
 		return w.sink.down
+	case swarm.Step, swarm.Confirm:
+		return !w.healed && w.shard != nil
 	default:
 		return o < swarm.Join || w.possibleOwner(o)
 	}
@@ -221,6 +248,7 @@ func (w *World) act(c choice) {
 		w.happen(c.op)
 	}
 	w.watch()
+	w.sample()
 	w.node = w.main
 }
 
@@ -248,6 +276,8 @@ func (w *World) taskDone(o swarm.Op, err error) {
 		if w.old && w.saw && !w.draining {
 			w.fail(nil, "%s: the owner has seen that it was replaced, and goes on", o.String())
 		}
+	case w.cfg.Options.IsolatedStop && errors.Is(err, delay.ErrUnavailable):
+		w.isolated()
 	case w.old && errors.Is(err, delay.ErrFenced):
 		w.stats.Fenced++
 		w.traceNode("fenced")
@@ -294,6 +324,8 @@ func (w *World) happen(o swarm.Op) {
 		w.trace(nil, "%s", o.String())
 	case swarm.Open:
 		w.open()
+	case swarm.Step, swarm.Confirm:
+		w.clocks(o)
 	default:
 		w.happenOwner(o)
 	}
@@ -303,13 +335,15 @@ func (w *World) happen(o swarm.Op) {
 func (w *World) advance(d time.Duration) {
 	w.boot += max(d, time.Microsecond)
 	w.trace(nil, "time %v", w.boot)
+	w.checkClock()
+	w.looks()
 }
 
 // untilWake is how long nothing would happen by itself.
 func (w *World) untilWake() time.Duration {
 	wait := 10 * time.Second
 	if w.shard != nil {
-		wait = min(wait, w.shard.NextWake().Time().Sub(w.wall()))
+		wait = min(wait, w.shard.NextWake().Sub(w.now()))
 	}
 	for _, s := range w.strands {
 		if s.until > w.boot {

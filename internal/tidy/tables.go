@@ -138,8 +138,11 @@ func houseFloors() []floor {
 		{"internal/sim/audit", 5, "a bucket that watches what owners do to it"},
 		{"internal/sim/swarm", 9, "what a seed means: options and rates"},
 		{"internal/sim/trace", 9, "what happened, in words"},
-		{"internal/sim", 10, "the other composition root: the world is simulated"},
-		{"internal/sim/cmd", 11, "runs the simulation"},
+		{"internal/sim/hands", 1, "a wall clock that steps, and a second opinion of it"},
+		{"internal/sim/linear", 9, "judges the order of calls about one id"},
+		{"internal/sim/model", 10, "what clients were told and receivers have"},
+		{"internal/sim", 11, "the other composition root: the world is simulated"},
+		{"internal/sim/cmd", 12, "runs the simulation"},
 		{"internal/exam", 10, "which test guards what: plants mistakes and runs the tests"},
 		{"internal/exam/cmd", 11, "runs the exam"},
 		{"cmd", 11, "parse, call, exit"},
@@ -155,6 +158,10 @@ func houseOwners() []owner {
 	return []owner{
 		{path: "go.uber.org/zap", reason: "logging is passed in everywhere; its type is in signatures"},
 		{path: "github.com/cockroachdb/pebble", dirs: []string{"localstore"}, reason: one},
+		{
+			path: "github.com/anishathalye/porcupine", dirs: []string{"internal/sim/linear"},
+			reason: one,
+		},
 		{
 			path: "github.com/cockroachdb/pebble/v2/vfs",
 			dirs: []string{

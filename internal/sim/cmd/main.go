@@ -40,6 +40,9 @@ func main() {
 	}
 }
 
+// twiceEvery is which part of the seeds is played twice, to see the same history (W2).
+const twiceEvery = 20
+
 // shrinkRuns bounds the search for a smaller history.
 const shrinkRuns = 100
 
@@ -56,20 +59,31 @@ func play(
 		stats, err := sim.Run(ctx, cfg)
 		if f := new(sim.Failure); errors.As(err, &f) {
 			fmt.Fprintf(os.Stderr, "%v\n\nlooking for a smaller history\n", f)
-			return sim.Shrink(ctx, f, shrinkRuns)
+			return f.Smaller(shrinkRuns, func(c swarm.Config) error {
+				_, err := sim.Run(ctx, c)
+				return err
+			})
 		}
 		if err != nil {
 			return err
 		}
+		if seed%twiceEvery == 0 {
+			again, _ := sim.Run(ctx, cfg)
+			if ctx.Err() == nil && again.Hash != stats.Hash {
+				return fmt.Errorf("seed %d: played twice, the histories differ: %x and %x", seed,
+					stats.Hash, again.Hash)
+			}
+		}
 		sum.Add(stats)
 		if verbose {
-			fmt.Printf("seed %d: %+v\n", seed, stats)
+			fmt.Printf("seed %d: hash %x %+v\n", seed, stats.Hash, stats)
 		}
 	}
 	took := time.Since(start)
 	fmt.Printf("%d seeds, %d steps (%.0f/s), %d messages, %d attempts (%d repeated), %d starts, "+
-		"%d disks lost, %v of virtual time: all promises kept\n", seeds, sum.Steps,
+		"%d disks lost, %d ids (%d raced, %d undecided), %v of virtual time: all promises kept\n",
+		seeds, sum.Steps,
 		float64(sum.Steps)/took.Seconds(), sum.Messages, sum.Attempts, sum.Duplicates, sum.Boots,
-		sum.Disks, sum.Virtual.Round(time.Hour))
+		sum.Disks, sum.Registers, sum.Raced, sum.Undecided, sum.Virtual.Round(time.Hour))
 	return nil
 }

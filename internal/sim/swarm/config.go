@@ -53,6 +53,7 @@ const (
 	Poll
 	Settle
 	Count
+	Race
 	Tick
 	Wake
 	Jump
@@ -76,6 +77,8 @@ const (
 	Stray
 	Vanish
 	Return
+	Step    // the wall clock steps
+	Confirm // somebody confirms the clock
 	Ops
 )
 
@@ -83,9 +86,10 @@ var opNames = [Ops]string{
 	"resume", "core", "commit", "sync", "read", "deliver", "timers", "flush", "hydrate", "drop",
 	"ids", "compact", "collect", "sweep", "bulk", "send", "batch", "resend", "replace", "cancel",
 	"stop", "reschedule", "fire", "get", "purge", "pause", "unpause", "retry-dead", "delete-dead",
-	"reserve", "poll", "settle", "count", "tick", "wake", "jump", "age", "crash", "power-loss",
+	"reserve", "poll", "settle", "count", "race", "tick", "wake", "jump", "age", "crash", "power-loss",
 	"lose-disk", "drain", "bucket-down", "bucket-up", "target-down", "target-up", "open", "join",
 	"freeze", "thaw", "cut", "mend", "kill-old", "old-disk", "stray", "vanish", "return",
+	"step", "confirm",
 }
 
 // Config is what one history is made of. Draw fills it from a seed.
@@ -108,6 +112,11 @@ type Config struct {
 	BucketFault float64 // of calls of the bucket
 	FarShare    float64 // of messages due beyond the horizon
 
+	Racers   int  // calls about raced ids that may be under way at once
+	Poisoned bool // the first push target refuses everything until the end
+	Hot      int  // ids that are raced for at once
+
+	LongStep     time.Duration // the largest step of the wall clock
 	Grace        time.Duration // from "no longer listed" to deleted
 	StoreSkew    time.Duration // what the store's clock is ahead of the true time
 	SegmentBytes int
@@ -128,10 +137,12 @@ const (
 	Owners     Profile = "owners" // several owners of one shard (R10 to R12)
 	GC         Profile = "gc"     // compaction and garbage collection
 	Purges     Profile = "purges" // bulk cancels of cold messages (R6)
+	Clocks     Profile = "clocks" // a wall clock that steps (R21)
+	Races      Profile = "races"  // clients that race for ids around their due (S5)
 )
 
 // Profiles are all of them.
-func Profiles() []Profile { return []Profile{Everything, Owners, GC, Purges} }
+func Profiles() []Profile { return []Profile{Everything, Owners, GC, Purges, Races, Clocks} }
 
 // profile adds what the profile likes; one in four of the ordinary histories has it too.
 func (c *Config) profile(r *rand.Rand) {
@@ -189,7 +200,7 @@ func (c *Config) drawGC(r *rand.Rand) {
 func (c *Config) drawOwners(r *rand.Rand) {
 	w := &c.Weights
 	w[Join], w[KillOld] = 1+r.IntN(2), 1
-	for o := Freeze; o < Ops; o++ {
+	for o := Freeze; o <= Return; o++ {
 		if r.IntN(2) == 0 {
 			w[o] = 1
 		}
@@ -228,6 +239,7 @@ func DrawProfile(seed uint64, p Profile) Config {
 	c.Weights = drawWeights(r)
 	c.Grace, c.SegmentBytes = 24*time.Hour, 4<<10
 	c.profile(r)
+	c.likes()
 	if !c.Bucket {
 		c.TierShare, c.BucketFault = 0, 0
 		for _, o := range tierOps {
@@ -267,7 +279,7 @@ func drawWeights(r *rand.Rand) (w [Ops]int) {
 		Sweep, Bulk} {
 		w[o] = 1 + r.IntN(20)
 	}
-	for o := Send; o < Tick; o++ {
+	for o := Send; o < Race; o++ {
 		if r.IntN(4) > 0 {
 			w[o] = 1 + r.IntN(10)
 		}
@@ -327,7 +339,7 @@ func Leavable() []string {
 	var names []string
 	for o := Send; o < Ops; o++ {
 		switch o {
-		case Tick, Wake, Open, BucketUp, TargetUp, Thaw, Mend, Return:
+		case Tick, Wake, Open, BucketUp, TargetUp, Thaw, Mend, Return, Confirm:
 		default:
 			names = append(names, opNames[o])
 		}

@@ -3,6 +3,7 @@
 package swarm
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"unicode"
@@ -39,6 +40,25 @@ func Shrink(c Config, step int, fails func(Config) (step int, same bool)) Config
 	}
 	shorten()
 	return c
+}
+
+// Smaller looks for a smaller history that breaks the same promise. It plays at most runs histories
+// and gives the smallest failure that play returned, which may be f itself.
+func (f *Failure) Smaller(runs int, play func(Config) error) *Failure {
+	best := f
+	Shrink(f.Config, f.Step, func(c Config) (step int, same bool) {
+		if runs == 0 {
+			return 0, false
+		}
+		runs--
+		var next *Failure
+		if !errors.As(play(c), &next) || KindOf(next.Text) != KindOf(f.Text) {
+			return 0, false
+		}
+		best = next
+		return next.Step, true
+	})
+	return best
 }
 
 // KindOf is the text of a failure without what differs from history to history.

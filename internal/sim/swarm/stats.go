@@ -8,7 +8,9 @@ import "time"
 type Stats struct {
 	Steps, Messages, Attempts, Boots, Disks, Duplicates int
 	Takeovers, Fenced, Refused, Compacted, Deleted      int
+	Registers, Raced, Undecided, Isolated               int
 	Virtual                                             time.Duration
+	Calm                                                time.Duration // from the last due to the end, without faults
 	Hash                                                uint64
 }
 
@@ -19,5 +21,7 @@ func (s *Stats) Add(o Stats) {
 	s.Takeovers, s.Fenced, s.Refused = s.Takeovers+o.Takeovers, s.Fenced+o.Fenced,
 		s.Refused+o.Refused
 	s.Compacted, s.Deleted = s.Compacted+o.Compacted, s.Deleted+o.Deleted
-	s.Virtual += o.Virtual
+	s.Registers, s.Raced = s.Registers+o.Registers, s.Raced+o.Raced
+	s.Undecided, s.Isolated = s.Undecided+o.Undecided, s.Isolated+o.Isolated
+	s.Virtual, s.Calm = s.Virtual+o.Virtual, max(s.Calm, o.Calm)
 }

@@ -66,7 +66,7 @@ func (l line) String() string {
 }
 
 // keptLines is how many lines a failure prints.
-const keptLines = 120
+const keptLines = 200
 
 // About prints the last lines that concern a message, and those that concern all: crashes, opens,
 // time is left out. For message -1 it prints the last lines.
@@ -89,8 +89,15 @@ func (t *Trace) About(no int) string {
 
 // isRoutine reports whether a line says nothing about one message.
 func isRoutine(text string) bool {
+	if strings.HasPrefix(text, "[") {
+		_, text, _ = strings.Cut(text, "] ")
+	}
+	if strings.HasPrefix(text, "poll ") {
+		return true
+	}
 	switch text {
-	case "core", "commit", "sync", "read", "deliver", "timers", "drop":
+	case "core", "commit", "sync", "read", "deliver", "timers", "drop", "compact", "flush", "hydrate",
+		"collect", "sweep", "bulk", "ids":
 		return true
 	}
 	return false

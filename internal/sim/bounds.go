@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cicadamq/cicada/delay"
+)
+
+// Bounds of what may be held, and of how long the end may take.
+const (
+	sampleEvery = 16 // actions between two looks for live messages
+	sampled     = 8  // messages in each
+
+	outcomesWait = 1000 // outcomes that may wait for their commit, beside what is in flight (S6)
+	rowsBeside   = 200  // rows beside two for each message
+
+	// calmEnd is within what time after the last due everything must be over without faults:
+	// pauses between attempts, leases and looks at the tier (R10 of the simulation).
+	calmEnd = 30 * time.Minute
+)
+
+// incident notes that the process ended in disorder (R5 of the simulation).
+func (w *World) incident(lost bool) {
+	if told := w.model.Incident(lost); told > outcomesWait {
+		w.fail(nil, "%d outcomes were not durable", told)
+	}
+}
+
+// sample looks whether every message that is accepted, and neither finished nor lost, is somewhere:
+// in the store, in the bucket, or on its way between them (R8 of the simulation).
+func (w *World) sample() {
+	if w.steps%sampleEvery != 0 || w.shard == nil || w.old || w.model.Losses > 0 {
+		return
+	}
+	w.checkHeld()
+	if len(w.strands) > 0 {
+		return // a request under way may be changing it
+	}
+	boundary := w.store.Meta().Boundary
+	for i := range min(sampled, len(w.model.All)) {
+		m := w.model.All[(w.steps/sampleEvery*sampled+i)%len(w.model.All)]
+		if !m.Owed() || m.Racing || m.Aside || m.ID == "" || m.Out > 0 || m.Cancelled != no ||
+			m.Stopped != no || m.Acked != no || m.Told || m.Deleted != no || m.Expires() ||
+			m.MayDie(w.cfg.Options.MaxAttempts) || m.Draft.Mode == delay.AtMostOnce {
+			continue
+		}
+		key, pending := w.pendingKey(m)
+		if !pending && !key.IsZero() && key.Less(boundary) {
+			w.fail(m, "live, and its row %s is gone: nobody would deliver it", key)
+		}
+	}
+}
+
+// checkHeld: what the process and its store hold is bounded by the messages that there are (R11).
+func (w *World) checkHeld() {
+	c, n := w.store.Counts(), int64(len(w.model.All))
+	if rows := c.Warm.Messages + c.Parked; rows > 2*n+rowsBeside {
+		w.fail(nil, "%d rows for %d messages", rows, n)
+	}
+	if len(w.tasks) > rowsBeside+w.cfg.Pushes*w.cfg.Options.Window {
+		w.fail(nil, "%d tasks wait", len(w.tasks))
+	}
+}
+
+// checkCalm: without faults the backlog is gone soon after the last due (R10 of the simulation).
+// healed is when the faults ended.
+func (w *World) checkCalm(healed time.Duration) {
+	last := w.healedAt
+	for _, m := range w.model.All {
+		if m.Accepted > no {
+			last = max(last, slices.Max(m.Every))
+		}
+	}
+	calm := w.boot - healed - last.Sub(w.healedAt)
+	w.stats.Calm = max(calm, 0)
+	if calm > calmEnd {
+		w.fail(nil, "finished only %v after the last due, without faults", calm)
+	}
+}
