@@ -49,8 +49,6 @@ type answer struct {
 // open reports whether it is unknown what was done.
 func (a answer) open() bool { return a.status == 0 || a.status >= 500 }
 
-func (a answer) code() string { s, _ := a.body["code"].(string); return s }
-
 // daemon is where the daemon is now.
 func (a *API) daemon() string {
 	text, err := os.ReadFile(a.file)

@@ -50,8 +50,6 @@ type worker struct {
 type held struct {
 	target string
 	given  history.Given
-	at     time.Time
-	acked  bool
 }
 
 // Run works until ctx is done.
@@ -274,7 +272,7 @@ func (w *worker) pull() error {
 		case n < 78:
 			nack = append(nack, g)
 		case n < 92:
-			w.leases = append(w.leases, held{target: target, given: g, at: time.Now()})
+			w.leases = append(w.leases, held{target: target, given: g})
 		}
 	}
 	w.leases = w.leases[max(0, len(w.leases)-remembered):]

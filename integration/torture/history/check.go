@@ -453,6 +453,9 @@ func (c *checker) acked(s *story) {
 			continue
 		}
 		body := s.leases[in.Receipt].given.Body
+		if s.renewed(body) {
+			continue // the order of calls decides
+		}
 		for _, a := range s.attempts {
 			if !a.push && a.since > in.answer.At && a.given.Body == body &&
 				!c.taken(o.Call, a.since) {
@@ -462,6 +465,18 @@ func (c *checker) acked(s *story) {
 			}
 		}
 	}
+}
+
+// renewed reports whether a replacement with this body was repeated: after another one it starts a
+// generation of its own.
+func (s *story) renewed(body string) bool {
+	n := 0
+	for _, o := range s.ops {
+		if c, ok := o.Input.(call); ok && c.What == Send && c.Replace && c.Body == body {
+			n++
+		}
+	}
+	return n > 1
 }
 
 // taken reports whether the loss of a disk may have taken what was asked for then: its answer may
@@ -641,7 +656,8 @@ func (c *checker) repeated() {
 				continue
 			}
 			for _, b := range s.attempts[i+1:] {
-				if b.given.Body == a.given.Body && b.at > a.until && !s.retried {
+				if b.given.Body == a.given.Body && b.at > a.until && !s.retried &&
+					!s.renewed(b.given.Body) {
 					c.repeat(s, a, b, index)
 					break // the next yes counts what follows it
 				}
@@ -683,7 +699,6 @@ func (c *checker) repeat(s *story, a, b attempt, index map[incidentKey]int) {
 				c.Incidents[index[incident(e)]].Repeated++
 				return
 			}
-			drained = false
 			c.violate("drained", s.id, "repeated across SIGTERM: attempt %d after a yes to %d",
 				b.given.Try, a.given.Try)
 			return

@@ -5,6 +5,7 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -91,7 +92,7 @@ func (r *run) consume(api *client.API) error {
 		}
 	}
 	left, err := api.Look("GET", "/v1/messages?limit=5", nil)
-	return fmt.Errorf("messages stay pending: %v %v", left, err)
+	return errors.Join(fmt.Errorf("messages stay pending: %v", left), err)
 }
 
 // fireFar fires each message that is due later than the clients ever worked.
