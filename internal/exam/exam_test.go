@@ -89,7 +89,7 @@ func TestEveryRuleHasARow(t *testing.T) {
 			want = append(want, part.letter+strconv.Itoa(n))
 		}
 	}
-	want = append(want, "V1", "V2", "V6")
+	want = append(want, "V1", "V2", "V6", "V9")
 	var ids []string
 	for _, r := range Rules() {
 		ids = append(ids, r.ID)

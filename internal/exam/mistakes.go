@@ -228,7 +228,7 @@ func lateMistakes() []Mistake {
 		mistake(planted.ClusterUnread, "R9", "scheduler TestReceiptOfAnotherCluster"),
 		mistake(planted.DoneLost, "S6 R12", "scheduler TestDeliveredBeforeCrashIsMarked"),
 		mistake(planted.PausesForgotten, "S5 S9", "scheduler TestPauseSurvivesDiskLoss"),
-		mistake(planted.IDStoredLater, "S4 R14", "scheduler TestAcceptCrashesAtEachStep"),
+		mistake(planted.IDStoredLater, "S4 R14", "scheduler/commit TestIDGoesWithItsMessage"),
 		mistake(planted.WindowByTimer, "S4", "scheduler TestDedupeWindowToTheMillisecond"),
 		mistake(planted.ReservedUnissued, "S4", "scheduler TestReservedIDsAreReal"),
 		mistake(planted.WindowFromNow, "R7 S2", "scheduler/core TestStartReadsFromTheWatermark"),

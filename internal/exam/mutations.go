@@ -12,6 +12,7 @@ func Mutations() []Mutation {
 		mutations3(),
 		mutations4(),
 		mutations5(),
+		mutations6(),
 	)
 }
 
@@ -201,6 +202,37 @@ func mutations5() []Mutation {
 			Guard: "internal/server TestMatrix",
 			Said: `Expect "{"count":2} GET /v1/pending/count about own as "read-limited": ` +
 				`200 {"count":2}`,
+		},
+		{
+			Rules: "R21", File: "scheduler/clock/clock.go",
+			What:  `Now: '&& !g.mu.back' put back into the condition of a hold`,
+			Guard: "scheduler/clock TestForwardAfterBackward",
+			Said:  `expected held true, was false`,
+		},
+		{
+			Rules: "R3 S2", File: "scheduler/cut/missed.go",
+			What:  `Missed: call of unmarked taken out`,
+			Guard: "scheduler/cut TestMovedIsNotMissed",
+			Said:  `Done holds the moved and the cancelled key`,
+		},
+	}
+}
+
+func mutations6() []Mutation {
+	return []Mutation{
+		{
+			Rules: "V6", File: "internal/server/rpc_read.go",
+			What:  `'pageOf(ctx, callOf(ctx).shard.List' became 'pageOf(ctx, r.s.shard.List'`,
+			Guard: "internal/server TestMatrix",
+			Said: `"{\"messages\":[{\"id\":\"own\", \"state\":\"STATE_SCHEDULED\", ` +
+				`\"dueMs\":\"1800000000000\", \"tier\":\"TIER_HOT\", \`,
+		},
+		{
+			Rules: "V9", File: "internal/server/admit.go",
+			What: `'if c.change.Action == "" { return }' became 'if c.change.Action == "" ` +
+				`|| err != nil { return }'`,
+			Guard: "internal/server TestAudit",
+			Said:  `Not equal: POST /v1/pending/purge as ops`,
 		},
 	}
 }

@@ -101,5 +101,6 @@ func access() []Rule {
 		{ID: "V1", Words: "nobody reaches a foreign target"},
 		{ID: "V2", Words: "a foreign message is answered like one that does not exist"},
 		{ID: "V6", Words: "every route and procedure has a rule and goes through it"},
+		{ID: "V9", Words: "tokens, certificates, reloads, addresses, secrets and the audit log"},
 	}
 }

@@ -293,3 +293,18 @@ func TestMoveLeavesAMark(t *testing.T) {
 	require.True(t, marked)
 	require.Equal(t, after, mark.Forward)
 }
+
+// The id of a message is stored in the same commit as the message: a crash between two would leave
+// a message that its sender may send once more (S4).
+func TestIDGoesWithItsMessage(t *testing.T) {
+	b := newBench(t)
+	o := &AcceptOp{
+		Drafts:   []delay.Draft{draft("a", "pull:q", b.now.Add(time.Hour), b.now)},
+		Receipts: make([]Receipt, 1), Done: make(chan error, 1),
+	}
+	require.NoError(t, b.Put(o, 1))
+	require.NoError(t, b.CommitStep())
+	require.Len(t, b.synced, 1)
+	b.commit()
+	require.NoError(t, <-o.Done)
+}
