@@ -80,13 +80,14 @@ func size(key, def, help string, low, high int64, field func(*Config) *int64) Se
 	}
 }
 
-func count(key, def, help string, low, high int, field func(*Config) *int) Setting {
+// count is a whole number from 1.
+func count(key, def, help string, high int, field func(*Config) *int) Setting {
 	return Setting{
 		Key: key, Default: def, Help: help,
 		set: func(c *Config, v string) error {
 			n, err := strconv.Atoi(v)
-			if err != nil || n < low || n > high {
-				return fmt.Errorf("want a whole number from %d to %d", low, high)
+			if err != nil || n < 1 || n > high {
+				return fmt.Errorf("want a whole number from 1 to %d", high)
 			}
 			*field(c) = n
 			return nil

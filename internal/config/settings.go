@@ -184,7 +184,7 @@ func deliverySettings() []Setting {
 		span("delivery.max_backoff", "10m", "longest pause between attempts",
 			time.Millisecond, 30*delay.Day,
 			func(c *Config) *time.Duration { return &c.Scheduler.MaxBackoff }),
-		count("delivery.window", "1000", "messages in flight per push target", 1, 100_000,
+		count("delivery.window", "1000", "messages in flight per push target", 100_000,
 			func(c *Config) *int { return &c.Scheduler.Window }),
 		list("webhooks.allow", "webhook-allow",
 			"host patterns of webhook targets; empty is every public address",
@@ -235,9 +235,9 @@ func apiSettings() []Setting {
 		size("api.max_inflight", "256MiB", "bytes of requests being read; more answer 429",
 			mebibyte, 64*gibibyte, func(c *Config) *int64 { return &c.MaxInflight }),
 		count("api.max_connections", "8192", "open connections; more wait to be accepted",
-			1, 1_000_000, func(c *Config) *int { return &c.MaxConnections }),
+			1_000_000, func(c *Config) *int { return &c.MaxConnections }),
 		count("api.max_polls", "10000", "pulls that wait, and streams; more answer 429",
-			1, 1_000_000, func(c *Config) *int { return &c.MaxPolls }),
+			1_000_000, func(c *Config) *int { return &c.MaxPolls }),
 	}
 }
 
@@ -246,7 +246,7 @@ func processSettings() []Setting {
 		size("intake.max_pending", "64MiB", "bytes of messages waiting for their commit",
 			mebibyte, 64*gibibyte, func(c *Config) *int64 { return &c.Scheduler.MaxPending }),
 		count("intake.max_pending_messages", "200000", "messages waiting for their commit",
-			1, 100_000_000, func(c *Config) *int { return &c.Scheduler.MaxPendingMessages }),
+			100_000_000, func(c *Config) *int { return &c.Scheduler.MaxPendingMessages }),
 		span("clock.max_hold", "5m", "longest hold of a clock step that nobody confirms",
 			time.Second, delay.Day,
 			func(c *Config) *time.Duration { return &c.Scheduler.ClockMaxHold }),
