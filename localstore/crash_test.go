@@ -194,7 +194,7 @@ const (
 // one the recovery, or the clean end after it, is crashed as well, up to five times. What was
 // acknowledged, and what a finished start has shown, is there in the end (L2, L3, L5).
 func TestCrashClones(t *testing.T) {
-	want := 300
+	want := 200
 	if damageEverything() {
 		want = 10_000
 	}
