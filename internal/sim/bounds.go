@@ -11,8 +11,7 @@ import (
 
 // Bounds of what may be held, and of how long the end may take.
 const (
-	sampleEvery = 16 // actions between two looks for live messages
-	sampled     = 8  // messages in each
+	sampleEvery, sampled = 16, 8 // actions between two looks for live messages, and how many
 
 	outcomesWait = 1000 // outcomes that may wait for their commit, beside what is in flight (S6)
 	rowsBeside   = 200  // rows beside two for each message

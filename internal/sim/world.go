@@ -25,7 +25,8 @@ import (
 type (
 	message = model.Message
 	answer  = model.Answer
-	Failure = swarm.Failure // a broken promise
+	// Failure is a broken promise.
+	Failure = swarm.Failure
 )
 
 const (

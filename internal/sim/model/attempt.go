@@ -104,6 +104,6 @@ func (m *Model) Incident(lost bool) (told int) {
 	return told
 }
 
-// Repeated: a message reaches its receiver once, and once more for each incident that covers it and
-// for each reply that was lost.
+// Repeated reports whether a message reached its receiver more often than once, and once more for
+// each incident that covers it and for each reply that was lost.
 func (m *Message) Repeated() bool { return !m.Racing && m.Taken > 1+m.Excuses }

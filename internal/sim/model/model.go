@@ -216,6 +216,7 @@ func (m *Message) EndMove(mv Move, due delay.Due, refused bool) {
 	m.Mixed = m.Mixed && m.Moving > 0
 }
 
+// Expires reports whether m may expire.
 func (m *Message) Expires() bool { return m.Draft.TTL > 0 || m.Draft.NotAfter > 0 }
 
 // MayDie reports whether something can have made m a dead letter. An attempt at a pull message may
