@@ -4,7 +4,6 @@ package scheduler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/cicadamq/cicada/delay"
@@ -105,7 +104,7 @@ func (s *Shard) countAccepted(receipts []Receipt) {
 		switch {
 		case receipts[i].Err != nil:
 			if s.parts.Events.Rejected != nil {
-				s.parts.Events.Rejected("api", kindOf(receipts[i].Err), 1)
+				s.parts.Events.Rejected("api", commit.KindOf(receipts[i].Err), 1)
 			}
 		case receipts[i].Duplicate:
 			repeated++
@@ -119,19 +118,6 @@ func (s *Shard) countAccepted(receipts []Receipt) {
 	if s.parts.Events.Duplicate != nil && repeated > 0 {
 		s.parts.Events.Duplicate("api", repeated)
 	}
-}
-
-// kindOf is the label of an error in metrics.
-func kindOf(err error) string {
-	for _, kind := range [...]error{
-		delay.ErrInvalid, delay.ErrExists, delay.ErrTooLate, delay.ErrUnavailable,
-		delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrUnimplemented,
-	} {
-		if errors.Is(err, kind) {
-			return kind.Error()
-		}
-	}
-	return "internal"
 }
 
 // Reserve makes n ids to be used by later sends. A reserved id costs nothing until it is used.

@@ -2,7 +2,11 @@
 
 package commit
 
-import "github.com/cicadamq/cicada/delay"
+import (
+	"errors"
+
+	"github.com/cicadamq/cicada/delay"
+)
 
 // Receipt is the answer to one accepted message (S2), or why it was not accepted.
 type Receipt struct {
@@ -61,4 +65,17 @@ type ChangeResult struct {
 	State      delay.State
 	Durability delay.Durability
 	Err        error // set when there is no verdict: unavailable, closed
+}
+
+// KindOf is the label of the error of a Receipt in metrics.
+func KindOf(err error) string {
+	for _, kind := range [...]error{
+		delay.ErrInvalid, delay.ErrExists, delay.ErrTooLate, delay.ErrUnavailable,
+		delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrUnimplemented,
+	} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	return "internal"
 }
