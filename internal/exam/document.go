@@ -30,18 +30,30 @@ func Document(findings []Finding) string {
 			}
 		}
 	}
-	b.WriteString("\n## Faults\n\nWhat happens from outside, by its number in the matrix of faults: " +
-		"disks, the bucket, formats.\n\n| | guarded by | tried | without the protection |\n" +
-		"|---|---|---|---|\n")
+	writeFaults(&b)
+	return b.String()
+}
+
+// writeFaults writes what happens from outside, and the mistakes by hand that break no rule above.
+func writeFaults(b *strings.Builder) {
+	b.WriteString("\n## Faults\n\nWhat happens from outside, by its number in the matrix of " +
+		"faults, and further guards.\n\n| | guarded by | tried | without the protection |\n|---|---|---|---|\n")
 	for _, f := range Faults() {
 		guards := make([]string, len(f.Guards))
 		for i, g := range f.Guards {
 			guards[i] = cell(g)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", quoted(f.IDs), strings.Join(guards, ", "),
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", quoted(f.IDs), strings.Join(guards, ", "),
 			quoted(f.Counts), quoted(f.Said))
 	}
-	return b.String()
+	b.WriteString("\n| | taken out by hand | guarded by | what happened then |\n|---|---|---|---|\n")
+	rules := Rules()
+	for _, m := range Mutations() {
+		if !slices.ContainsFunc(rules, func(r Rule) bool { return breaks(m.Rules, r.ID) }) {
+			fmt.Fprintf(b, "| %s | `%s`: %s | %s | %s |\n", m.Rules, m.File, quoted(m.What),
+				cell(m.Guard), quoted(m.Said))
+		}
+	}
 }
 
 const preface = `<!-- Generated from internal/exam by make guarantees. Do not edit. -->
@@ -129,6 +141,7 @@ func cell(g Guard) string {
 
 // quoted makes s fit for a cell.
 func quoted(s string) string {
+	s, _, _ = strings.Cut(s, " Diff: ")
 	s = strings.Join(strings.Fields(s), " ")
 	if len(s) > cellMost {
 		s = strings.ToValidUTF8(s[:cellMost], "") + " …"
