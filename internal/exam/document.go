@@ -37,7 +37,8 @@ func Document(findings []Finding) string {
 // writeFaults writes what happens from outside, and the mistakes by hand that break no rule above.
 func writeFaults(b *strings.Builder) {
 	b.WriteString("\n## Faults\n\nWhat happens from outside, by its number in the matrix of " +
-		"faults, and further guards.\n\n| | guarded by | tried | without the protection |\n|---|---|---|---|\n")
+		"faults, and further guards.\n\n| | guarded by | tried " +
+		"| without the protection |\n|---|---|---|---|\n")
 	for _, f := range Faults() {
 		guards := make([]string, len(f.Guards))
 		for i, g := range f.Guards {
