@@ -29,7 +29,7 @@ func (w *World) clocks(o swarm.Op) {
 
 func (w *World) checkClock() {
 	n := w.main
-	if n.shard == nil {
+	if n.shard == nil || w.cfg.Weights[swarm.Step] == 0 {
 		return
 	}
 	if problem := w.hands.Look(n.life, w.wrong(), w.boot, n.shard.Now()); problem != "" {
@@ -40,13 +40,11 @@ func (w *World) checkClock() {
 // rightClock ends all trouble with the clock: whoever repairs it sets it no further back than the
 // shard has come.
 func (w *World) rightClock() {
-	w.hands.Off = 0
-	if w.main.shard == nil {
-		return
+	w.hands.Off = max(w.hands.High.Time().Sub(w.wall()), 0)
+	if w.main.shard != nil {
+		w.main.shard.ConfirmClock()
+		w.hands.Confirmed(w.wrong(), w.boot)
 	}
-	w.hands.Off = max(w.main.shard.Now().Time().Sub(w.wall()), 0)
-	w.main.shard.ConfirmClock()
-	w.hands.Confirmed(w.wrong(), w.boot)
 }
 
 // looks lets every owner that stops without an answer look at the manifest: in a process of its own

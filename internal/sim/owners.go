@@ -240,6 +240,7 @@ const pauses = 3
 // within the pause of the new owner it may still deliver (R11, R12).
 func (w *World) checkStray(m *message, push bool) {
 	takeover := w.main.quiet
+	m.Excuses++
 	switch {
 	case w.now() < slices.Min(m.Every):
 		w.fail(m, "early: the old owner attempts it, due %v", m.Every)

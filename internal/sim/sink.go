@@ -117,7 +117,7 @@ func (w *World) attempted(d *broker.Delivery, push bool, began uint64) *message 
 	}
 	m.Reg.Handed(linear.Call{
 		Kind: linear.Attempt, Content: m.No, Due: d.Due,
-	}, now)
+	}, max(now, w.hands.High)) // it may have been claimed before the clock went back
 	if w.boot < w.quiet && w.life == w.quietLife && w.cfg.Weights[swarm.Step] == 0 {
 		w.fail(m, "attempted %v before the pause of a new owner is over", w.quiet-w.boot)
 	}
@@ -128,8 +128,9 @@ func (w *World) attempted(d *broker.Delivery, push bool, began uint64) *message 
 	if m.Taken > 0 {
 		w.stats.Duplicates++
 	}
+	at, fired := max(now, w.hands.High), max(d.FiredAt, w.hands.High)
 	if wrong := m.Check(&model.Attempt{
-		Now: now, Due: d.Due, FiredAt: d.FiredAt, Number: d.Attempt, Push: push, Life: w.life,
+		Now: at, Due: d.Due, FiredAt: fired, Number: d.Attempt, Push: push, Life: w.life,
 		Began: began,
 	}); wrong != "" {
 		w.fail(m, "%s", wrong)
