@@ -110,10 +110,7 @@ func (s *Store) commit(pb *pebble.Batch) (err error) {
 	if err := s.db.ApplyNoSyncWait(pb, pebble.Sync); err != nil {
 		return s.fail(fmt.Errorf("apply: %w", err))
 	}
-	if f := s.failed.Load(); f != nil {
-		return f.err
-	}
-	return nil
+	return s.refusal() // it may have failed meanwhile
 }
 
 // Wait waits until the batch is on disk. It must be called exactly once, from any goroutine. An

@@ -60,8 +60,10 @@ func (s *Store) flushAll() error {
 	}
 	select {
 	case <-done:
-		return nil
 	case <-s.dead:
-		return s.failed.Load().err
 	}
+	if f := s.failed.Load(); f != nil {
+		return f.err
+	}
+	return nil
 }

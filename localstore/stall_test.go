@@ -139,6 +139,7 @@ func TestFlushFailsAtOpen(t *testing.T) {
 		var fatal atomic.Int64
 		_, err := Open(fs, testDir, Options{Fatal: func(error) { fatal.Add(1) }})
 		require.ErrorIs(t, err, syscall.EIO)
+		synctest.Wait() // who told it may not have returned
 		require.EqualValues(t, 1, fatal.Load())
 		fs.fail.Store(nil) // or Pebble would try in the background until the process ends
 		time.Sleep(time.Minute)
