@@ -13,8 +13,8 @@
 //
 // A Register is one id. Each call is an interval from the instant it was made to that of its
 // answer, in steps of a counter; it must take effect at one point within. A call without an answer
-// is open to the end, and may or may not have happened. An attempt is an operation of the daemon: it was
-// claimed at some point between the start of the process and its arrival.
+// is open to the end, and may or may not have happened. An attempt is an operation of the daemon:
+// it was claimed at some point between the start of the process and its arrival.
 //
 // # Invariants
 //

@@ -290,7 +290,8 @@ func TestForgets(t *testing.T) {
 	}
 }
 
-// Calls that overlap may have come in either order; an id counts as raced only then.
+// Calls that overlap may have come in either order, those that do not may not (N1); an id counts as
+// raced only then.
 func TestOverlap(t *testing.T) {
 	b := newBook(true)
 	b.sent(1, 10)

@@ -10,7 +10,7 @@ type Stats struct {
 	Takeovers, Fenced, Refused, Compacted, Deleted      int
 	Registers, Raced, Undecided, Isolated               int
 	Virtual                                             time.Duration
-	Calm                                                time.Duration // from the last due to the end, without faults
+	Calm                                                time.Duration // from the last due to the end
 	Hash                                                uint64
 }
 
