@@ -4,6 +4,7 @@ package delay
 
 import (
 	"encoding/binary"
+	"fmt"
 	"time"
 )
 
@@ -43,6 +44,17 @@ func (id Identity) SameContent(o Identity) bool {
 		return id.Given.Sub(id.AcceptedAt) == o.Given.Sub(o.AcceptedAt)
 	}
 	return id.Given == o.Given
+}
+
+// Differs says in words why o is not the same content as id.
+func (id Identity) Differs(o Identity) string {
+	if id.Digest != o.Digest {
+		return "its target, key, headers, body or options differ"
+	}
+	if id.ByDelay && o.ByDelay {
+		return fmt.Sprintf("its delay is %v, not %v", id.Delay(), o.Delay())
+	}
+	return fmt.Sprintf("it is due at %v, not at %v", id.Given, o.Given)
 }
 
 // Delay is the delay that was asked for.

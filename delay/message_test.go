@@ -123,6 +123,13 @@ func TestSameContent(t *testing.T) {
 	require.True(t, first.SameContent(second), "the same delay, asked later")
 	require.Equal(t, 4*time.Second, second.Delay())
 	require.False(t, IdentityOf(key, &base).SameContent(second))
+
+	longer, other := later, base
+	longer.Due, other.RoutingKey = 6001, ""
+	require.Equal(t, "its delay is 4s, not 4.001s", first.Differs(IdentityOf(key, &longer)))
+	require.Equal(t, "it is due at 1970-01-01T00:00:05.000Z, not at 1970-01-01T00:00:06.000Z",
+		IdentityOf(key, &base).Differs(second))
+	require.Contains(t, first.Differs(IdentityOf(key, &other)), "headers, body")
 }
 
 // A spread must reach both ends, stay inside, and give one id one point.

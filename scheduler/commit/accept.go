@@ -167,7 +167,8 @@ func (c *Committer) replace(
 	d *delay.Draft, r *Receipt, old *localstore.IDRecord, records map[delay.Key][]byte,
 ) bool {
 	if !d.Replace {
-		r.Err = fmt.Errorf("%w: id %q names another message", delay.ErrExists, d.ID)
+		why := old.Differs(delay.IdentityOf(delay.Key{}, &d.Message))
+		r.Err = fmt.Errorf("%w: id %q names another message: %s", delay.ErrExists, d.ID, why)
 		return false
 	}
 	d.Generation = old.Generation + 1
