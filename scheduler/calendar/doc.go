@@ -28,6 +28,5 @@
 // Failure: a rule that is wrong, or that can never fire, is refused when it is parsed. Next fails
 // only by saying that nothing follows before the end of the year 9999.
 //
-// See also: docs/operations.md, "Recurring schedules"; IANA tz database (RFC 6557, RFC 9636); crontab
-// in POSIX.1-2024.
+// See also: IANA tz database (RFC 6557, RFC 9636); crontab in POSIX.1-2024.
 package calendar

@@ -51,8 +51,9 @@ func (r *Rule) hourly() bool {
 	return r.sets[fieldHour]&all == all
 }
 
-// Next is the first firing after an instant. Firings of @every count from start, the first being one
-// interval later; other rules ignore start. ok is false if nothing follows before the year 10000.
+// Next is the first firing after an instant. Firings of @every count from start, the first being
+// one interval later; other rules ignore start. ok is false if nothing follows before the year
+// 10000.
 func (r *Rule) Next(after, start delay.Due) (next Firing, ok bool) {
 	if r.every > 0 {
 		return r.nextInterval(after, start)
@@ -191,8 +192,8 @@ func (r *Rule) kind(s segment, c int64) Kind {
 	}
 }
 
-// civil is the first local time that matches in [from, below), in seconds as if the local clock were
-// UTC.
+// civil is the first local time that matches in [from, below), in seconds as if the local clock
+// were UTC.
 func (r *Rule) civil(from, below int64) (int64, bool) {
 	day, second := floorDiv(from, daySeconds), from-floorDiv(from, daySeconds)*daySeconds
 	for ; day*daySeconds < below; second = 0 {
