@@ -84,7 +84,7 @@ func (w *World) cancelAnswered(
 		return
 	}
 	if wrong := m.CancelAnswered(&model.Change{
-		ChangeResult: *r, Asked: asked, Now: w.now(), Losses: w.model.Losses > 0,
+		ChangeResult: *r, Asked: asked, Now: max(w.now(), w.hands.High), Losses: w.model.Losses > 0,
 		Forgets: w.cfg.Options.DedupeWindow < forever, Margin: w.hist.Margin,
 	}); wrong != "" {
 		w.fail(m, "%s", wrong)

@@ -356,7 +356,7 @@ func (r *Register) trouble(next []State, s State, c *Call, a *Answer) []State {
 		next = append(next, s)
 		claimed(s, a.At)
 	case c.Kind == crash:
-		s.Slack = false
+		s.Slack, s.Doubt = false, s.Doubt || s.Phase == Claimed // nobody wrote the attempt down
 		next = append(next, s)
 		if r.push {
 			claimed(s, late)
