@@ -526,3 +526,38 @@ func TestIDsThroughTheTier(t *testing.T) {
 		require.EqualValues(t, 120, w.books().Accepted)
 	})
 }
+
+// What was moved, fired or brought back from the dead letters still answers to the request that
+// made it, also when the bucket is all that is left of it (S4, rule R14).
+func TestMovedKeepsItsFirstDue(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		first := map[delay.ID]delay.Draft{}
+		for _, id := range []delay.ID{"moved", "twice", "by-delay", "moved-then-lost"} {
+			d := w.named(id, "pull:q", 10*time.Hour)
+			d.AcceptedAt, d.Durability = w.Now(), delay.Tier
+			d.ByDelay, d.MaxWait = id == "by-delay", 48*time.Hour
+			first[id] = d
+			w.send(d)
+			w.pass(time.Second)
+		}
+		for i, id := range []delay.ID{"moved", "twice", "twice", "by-delay", "moved-then-lost"} {
+			due := w.Now().Add(20*time.Hour + time.Duration(i)*time.Minute)
+			require.Equal(t, Rescheduled, w.change(id, Reschedule, due).Verdict)
+		}
+		w.pass(time.Minute)
+		w.crash()
+		w.loseDisk()
+		w.open()
+		w.pass(time.Minute)
+		for id, d := range first {
+			again := d
+			if d.ByDelay {
+				again.AcceptedAt = w.Now()
+				again.Due = again.AcceptedAt.Add(d.Due.Sub(d.AcceptedAt))
+			}
+			r := w.trySend(again)
+			require.NoError(t, r.Err, id)
+			require.True(t, r.Duplicate, id)
+		}
+	})
+}

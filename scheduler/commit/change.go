@@ -270,7 +270,8 @@ func (c *Committer) move(loc Located, due delay.Due, verdict Verdict) ChangeResu
 	if !loc.Known {
 		ident = delay.IdentityOf(loc.Key, &m)
 	}
-	m.ID, m.Due, m.Given = loc.ID, due, 0
+	// The record goes on saying what was asked for first: after a restore it is all that is left.
+	m.ID, m.Due, m.Given, m.FirstDue = loc.ID, due, ident.Given, ident.FirstDue
 	r := c.insert(&m)
 	c.remove(loc, &delay.Mark{Key: loc.Key, State: delay.Scheduled, At: c.now(), Forward: r.Key})
 	ident.Key = r.Key

@@ -68,7 +68,7 @@ func (o *DeadOp) again(
 		ident = rec.Identity
 	}
 	now := c.now()
-	m.ID, m.Due, m.Given, m.NotAfter = o.ID, now, 0, 0
+	m.ID, m.Due, m.Given, m.FirstDue, m.NotAfter = o.ID, now, ident.Given, ident.FirstDue, 0
 	r := c.insert(&m)
 	ident.Key = r.Key
 	c.batch.PutID(string(o.ID), localstore.IDRecord{Identity: ident, State: delay.Scheduled})
