@@ -513,3 +513,13 @@ func TestIdleLanes(t *testing.T) {
 	}), "pages")
 	require.Zero(t, w.core.busy+w.core.out+w.core.retrying)
 }
+
+// The answer to a fence that comes while the shard is drained must not keep the loop awake: it
+// would turn without a pause until the drain is over.
+func TestFenceInADrain(t *testing.T) {
+	w := newCrowd(t)
+	w.accept(2*laneChunk, 1, 100)
+	w.step(EvDrain{})
+	w.step(EvFenced{})
+	require.Greater(t, w.core.NextWake(), w.now)
+}

@@ -33,6 +33,7 @@ type ActForget struct{ Target delay.Target }
 // wantRound begins a round of the clock hand, and moves the hand.
 func (c *Core) wantRound() {
 	if c.draining {
+		c.handOn = false
 		return
 	}
 	if c.handOn {
