@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -398,7 +399,8 @@ func (s *Shard) Settle(
 	}
 	st := &core.Settling{
 		Kind: req.Settlement, Lane: s.lanes.Number(target), After: req.Delay,
-		HasAfter: req.HasDelay, Lease: req.Lease, Reason: req.Reason, Done: make(chan error, 1),
+		HasAfter: req.HasDelay, Lease: req.Lease, Done: make(chan error, 1),
+		Reason: strings.Clone(req.Reason), // the lane remembers it
 	}
 	var at []int
 	hash := target.Hash()
@@ -423,7 +425,7 @@ func (s *Shard) Settle(
 	}
 	st.Results = make([]SettleResult, len(at))
 	s.post(core.EvSettle{Settling: st})
-	if err := s.outcome(st.Done); err != nil {
+	if err := s.outcome(st.Done, s.closed); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
 	for _, n := range st.Missing {

@@ -133,7 +133,7 @@ func (h *hydration) put(boundary delay.Key) {
 // wait waits until at most so many ops are under way, and returns the first error.
 func (h *hydration) wait(most int) (failed error) {
 	for len(h.sent) > most {
-		err := h.s.outcome(h.sent[0].Done)
+		err := h.s.outcome(h.sent[0].Done, h.s.settled)
 		if err == nil {
 			*h.n += len(h.sent[0].Keys)
 		} else if failed == nil {

@@ -44,6 +44,7 @@ func open(
 		parts: parts, opts: opts, log: parts.Logger, lanes: commit.NewLanes(), drive: drive,
 		loading: trouble{log: parts.Logger, what: "load"},
 		reads:   make(chan core.Action, loadsInFlight), closed: make(chan struct{}),
+		settled: make(chan struct{}),
 	}
 	s.clock = clock.New(parts.Now, parts.Boot, opts.ClockMaxHold, parts.Events.ClockStep)
 	s.events.wake = make(chan struct{}, 1)

@@ -63,6 +63,7 @@ type Shard struct {
 	flying   sync.WaitGroup
 	draining atomic.Bool
 	closed   chan struct{} // the core's loop has ended
+	settled  chan struct{} // the committer has, and has answered everything
 	stop     context.CancelCauseFunc
 	life     context.Context // of the core's loop; deliveries end with it
 	drive    *driver         // set in a simulation: there are no goroutines then
@@ -123,7 +124,7 @@ func (s *Shard) Run(ctx context.Context) error {
 	inner, stopCore := context.WithCancel(context.WithoutCancel(ctx))
 	s.life = inner
 	end("commit", s.commit.Run)
-	end("sync", func() error { defer stopCore(); return s.commit.RunSyncs() })
+	end("sync", func() error { defer stopCore(); defer close(s.settled); return s.commit.RunSyncs() })
 	end("core", func() error { defer close(s.closed); return s.runCore(inner) })
 	for range readers {
 		end("load", func() error { return s.runReads(inner) })

@@ -212,16 +212,16 @@ func (s *Stepped) Poll(
 
 // wait receives from an answer channel of capacity 1. ok is false when the shard's loop ended and
 // no answer will come.
-func wait[T any](s *Shard, answer chan T) (v T, ok bool) {
-	if s.drive != nil {
-		for len(answer) == 0 {
-			s.drive.yield()
-		}
+func wait[T any](s *Shard, answer chan T) (v T, ok bool) { return await(s, answer, s.closed) }
+
+func await[T any](s *Shard, answer chan T, ended chan struct{}) (v T, ok bool) {
+	for s.drive != nil && len(answer) == 0 {
+		s.drive.yield()
 	}
 	select {
 	case v = <-answer:
 		return v, true
-	case <-s.closed:
+	case <-ended:
 	}
 	select { // answered in the last moment
 	case v = <-answer:
@@ -231,18 +231,19 @@ func wait[T any](s *Shard, answer chan T) (v T, ok bool) {
 	}
 }
 
-// do hands o to the committer and waits for its outcome.
+// do hands o to the committer and waits for its outcome. The committer answers everything it took,
+// and until then it reads what the caller lent: the end of the core's loop is no reason to return.
 func (s *Shard) do(o commit.Op, weight int64, done chan error) error {
 	if err := s.commit.Put(o, weight); err != nil {
 		return err
 	}
-	return s.outcome(done)
+	return s.outcome(done, s.settled)
 }
 
-// outcome waits for the error, or nil, that an op ends with; delay.ErrClosed when the shard's loop
-// ended before.
-func (s *Shard) outcome(done chan error) error {
-	err, ok := wait(s, done)
+// outcome waits for the error, or nil, that is asked for; delay.ErrClosed when who answers ended
+// before.
+func (s *Shard) outcome(done chan error, ended chan struct{}) error {
+	err, ok := await(s, done, ended)
 	if !ok {
 		return delay.ErrClosed
 	}
