@@ -109,7 +109,7 @@ func (s *Shard) Status() Status {
 		ClusterID: meta.ClusterID, Shard: s.shard, Epoch: meta.Epoch, Watermark: meta.Watermark,
 		ClaimHorizon: meta.ClaimHorizon, Boundary: meta.Boundary,
 		Hot:           LevelStatus{Messages: g.Hot, Bytes: g.HotBytes},
-		Cold:          LevelStatus(counts.Cold),
+		Cold:          LevelStatus{max(0, counts.Cold.Messages), max(0, counts.Cold.Bytes)},
 		DiskFreeBytes: store.DiskFree(), Accepting: !s.draining.Load(),
 		Isolated: s.tier.isolated.Load(), Restoring: !meta.IDsComplete,
 		Clock: s.clock.Status(), Books: store.Books(),

@@ -325,3 +325,31 @@ func TestBooksOfFirstCutAfterCrash(t *testing.T) {
 		require.Zero(t, books.LostWithDisk)
 	})
 }
+
+// After a restore the counts of cold slots are rough: marks of messages that no segment holds any
+// more are counted out. Nobody must be shown less than nothing.
+func TestColdIsNeverNegative(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		due := w.Now().Add(100 * time.Hour)
+		w.send(w.draft("pull:q", 100*time.Hour, "x"))
+		b := w.store.NewBatch()
+		for range 5 {
+			b.ForgetCold(due, 100)
+		}
+		p, err := w.store.Apply(b)
+		require.NoError(t, err)
+		_, err = p.Wait()
+		require.NoError(t, err)
+		bars, err := w.Histogram(t.Context(), 24*time.Hour, Filter{})
+		require.NoError(t, err)
+		require.NotEmpty(t, bars)
+		for _, bar := range bars {
+			require.GreaterOrEqual(t, bar.Cold, int64(0))
+			require.Equal(t, bar.Hot+bar.Warm+bar.Cold, bar.Count)
+			require.GreaterOrEqual(t, bar.Bytes, int64(0))
+		}
+		st := w.Status()
+		require.GreaterOrEqual(t, st.Cold.Messages, int64(0))
+		require.GreaterOrEqual(t, st.Cold.Bytes, int64(0))
+	})
+}

@@ -102,9 +102,11 @@ func (h *histogram) slots(
 		hot -= near
 		b.Hot += near
 		b.Warm += slot.Warm.Messages - near
-		b.Cold += slot.Cold.Messages
-		b.Count += slot.Warm.Messages + slot.Cold.Messages
-		b.Bytes += slot.Warm.Bytes + slot.Cold.Bytes
+		// After a restore the counts of cold slots are rough, and may be too low.
+		cold := max(0, slot.Cold.Messages)
+		b.Cold += cold
+		b.Count += slot.Warm.Messages + cold
+		b.Bytes += slot.Warm.Bytes + max(0, slot.Cold.Bytes)
 		return true
 	})
 	for _, slot := range wide {
