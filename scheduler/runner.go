@@ -353,6 +353,7 @@ func (s *Shard) Drain(ctx context.Context) error {
 		return nil
 	}
 	s.post(core.EvDrain{})
+	s.settleDown(ctx) // from now on nothing is handed to a sink
 	landed := make(chan struct{})
 	go func() { defer close(landed); s.flying.Wait() }()
 	clean := true

@@ -24,13 +24,13 @@ type held struct {
 	expires delay.Due // not before this instant
 	disks   int       // on which disk it was made
 	used    bool      // it was settled before, or a crash left that open
+	acked   bool      // and answered: another ack says nothing of what the id names by then
 }
 
 func (w *World) queue() string { return fmt.Sprintf("queue-%d", w.rng.IntN(w.cfg.Queues)) }
 
 // poll leases messages of a queue.
 func (w *World) poll() { w.pollQueue(w.queue()) }
-
 func (w *World) pollQueue(queue string) {
 	most := 1 + w.rng.IntN(10)
 	lease := [...]time.Duration{time.Second, 5 * time.Second, time.Minute}[w.rng.IntN(3)]
@@ -48,10 +48,9 @@ func (w *World) pollQueue(queue string) {
 				FiredAt: l.FiredAt, RoutingKey: l.RoutingKey, Headers: l.Headers, Body: l.Body,
 			}, false, began)
 			m.Leased = max(m.Leased, least)
-			w.held = append(w.held, &held{
-				m: m, queue: queue, receipt: l.Receipt, attempt: l.Attempt, expires: least,
-				disks: w.disks,
-			})
+			h := held{m: m, queue: queue, receipt: l.Receipt, attempt: l.Attempt, disks: w.disks}
+			h.expires = least
+			w.held = append(w.held, &h)
 		}
 	})
 }
@@ -102,7 +101,7 @@ func (w *World) settleBatch(queue string, kind scheduler.Settlement, batch []*he
 		before[i] = h.m.Acked
 		switch kind {
 		case scheduler.Ack:
-			if h.disks == w.disks {
+			if h.disks == w.disks && !h.acked {
 				ops[i] = h.m.Reg.Begin(linear.Call{Kind: linear.Ack})
 			}
 			h.m.Acked = max(h.m.Acked, maybe)
@@ -121,6 +120,7 @@ func (w *World) settleBatch(queue string, kind scheduler.Settlement, batch []*he
 			trace.Reason(err))
 		if kind == scheduler.Ack {
 			ops[i].End(linear.Acked(results[i], err))
+			h.acked = h.acked || err == nil && results[i] == scheduler.Acked
 			h.m.Acks--
 		}
 		if err == nil {

@@ -41,6 +41,7 @@ type State struct {
 	Snap
 	Doubt bool // claimed, and perhaps by nobody
 	Slack bool // an attempt that was claimed before it was stopped may still arrive
+	Ghost bool // it is claimed, and nobody saw the attempt
 	Hard  bool // the end was answered: no crash takes it back
 	Back  [maxBack]Snap
 	Backs uint8
@@ -53,7 +54,7 @@ func (s State) to(p Phase) State {
 		return s
 	}
 	n := s.push()
-	n.Phase, n.Doubt, n.Hard, n.Slack = p, false, false, false
+	n.Phase, n.Doubt, n.Hard, n.Slack, n.Ghost = p, false, false, false, false
 	return n
 }
 
@@ -83,7 +84,7 @@ func (s State) durable(tier bool) State {
 func (s State) scheduled(content int, due delay.Due, generation uint32) State {
 	n := s.push()
 	n.Snap = Snap{Phase: Scheduled, Content: content, Due: due, Generation: generation}
-	n.Doubt, n.Hard, n.Slack = false, false, false
+	n.Doubt, n.Hard, n.Slack, n.Ghost = false, false, false, false
 	return n
 }
 
@@ -346,7 +347,7 @@ func (r *Register) trouble(next []State, s State, c *Call, a *Answer) []State {
 	claimed := func(s State, margin delay.Due) {
 		if s.Phase == Scheduled && s.Due <= margin {
 			n := s.to(Claimed)
-			n.Doubt = true
+			n.Doubt, n.Ghost = true, c.Kind == ghost
 			next = append(next, n)
 		}
 	}
@@ -356,7 +357,11 @@ func (r *Register) trouble(next []State, s State, c *Call, a *Answer) []State {
 		next = append(next, s)
 		claimed(s, a.At)
 	case c.Kind == crash:
-		s.Slack, s.Doubt = false, s.Doubt || s.Phase == Claimed // nobody wrote the attempt down
+		if s.Ghost { // neither its lease nor what was pushed was seen by anybody
+			next = append(next, s.to(Scheduled))
+		}
+		s.Slack, s.Ghost = false, false
+		s.Doubt = s.Doubt || s.Phase == Claimed // nobody wrote the attempt down
 		next = append(next, s)
 		if r.push {
 			claimed(s, late)
