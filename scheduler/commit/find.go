@@ -53,6 +53,11 @@ func (f *Finder) Locate(id delay.ID) (Located, error) {
 	if err != nil {
 		return Located{}, fmt.Errorf("look up id: %w", err)
 	}
+	kind, shard, key := f.ids.Parse(id)
+	if kind != delay.ServerID && !f.store.Meta().IDsComplete {
+		// Also what is known may be of an earlier generation (rule R14).
+		return Located{}, fmt.Errorf("%w: ids are being restored", delay.ErrUnavailable)
+	}
 	if known {
 		if rec.State.Finished() {
 			return Located{ID: id, Rec: rec, Known: true, Key: rec.Key}, nil
@@ -61,11 +66,7 @@ func (f *Finder) Locate(id delay.ID) (Located, error) {
 		loc.ID, loc.Rec, loc.Known = id, rec, true
 		return loc, err
 	}
-	kind, shard, key := f.ids.Parse(id)
 	if kind != delay.ServerID || shard != f.shard || !f.issued(key.Seq) {
-		if kind != delay.ServerID && !f.store.Meta().IDsComplete {
-			return Located{}, fmt.Errorf("%w: ids are being restored", delay.ErrUnavailable)
-		}
 		return Located{ID: id}, nil
 	}
 	loc, err := f.locateKey(key)

@@ -100,6 +100,22 @@ func TestIDsWaitForTheRestore(t *testing.T) {
 	require.ErrorIs(t, b.accept("a")[0].Err, delay.ErrUnavailable)
 }
 
+// What is known of an id during a restore may be of an earlier generation: a message that was
+// replaced after its cancel must not answer as cancelled, and then be delivered (rule R14).
+func TestKnownIDsWaitForTheRestore(t *testing.T) {
+	b := newBench(t)
+	b.accept("cancelled", "pending")
+	require.Equal(t, Cancelled,
+		b.change(ChangeRequest{ID: "cancelled", Change: Cancel}).Verdict)
+	b.meta.IDsComplete = false
+	b.changed()
+	b.accept("")
+	for _, id := range []delay.ID{"cancelled", "pending", "unknown"} {
+		_, err := b.Finder().Locate(id)
+		require.ErrorIs(t, err, delay.ErrUnavailable, id)
+	}
+}
+
 // An id that was used again after its message ended has a window of its own: the timer of the first
 // end must not forget the second (S4).
 func TestIDUsedAgainIsRemembered(t *testing.T) {
