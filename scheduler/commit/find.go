@@ -54,8 +54,9 @@ func (f *Finder) Locate(id delay.ID) (Located, error) {
 		return Located{}, fmt.Errorf("look up id: %w", err)
 	}
 	kind, shard, key := f.ids.Parse(id)
-	if kind != delay.ServerID && !f.store.Meta().IDsComplete {
-		// Also what is known may be of an earlier generation (rule R14).
+	// What has ended may be an earlier generation than the id names (rule R14).
+	doubtful := !known || rec.State.Finished()
+	if doubtful && kind != delay.ServerID && !f.store.Meta().IDsComplete {
 		return Located{}, fmt.Errorf("%w: ids are being restored", delay.ErrUnavailable)
 	}
 	if known {

@@ -110,10 +110,13 @@ func TestKnownIDsWaitForTheRestore(t *testing.T) {
 	b.meta.IDsComplete = false
 	b.changed()
 	b.accept("")
-	for _, id := range []delay.ID{"cancelled", "pending", "unknown"} {
+	for _, id := range []delay.ID{"cancelled", "unknown"} {
 		_, err := b.Finder().Locate(id)
 		require.ErrorIs(t, err, delay.ErrUnavailable, id)
 	}
+	loc, err := b.Finder().Locate("pending")
+	require.NoError(t, err, "what has no mark is the last")
+	require.Equal(t, PlaceRow, loc.Place)
 }
 
 // An id that was used again after its message ended has a window of its own: the timer of the first
