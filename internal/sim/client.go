@@ -350,9 +350,9 @@ func (w *World) purge() {
 // mustHaveGone reports whether a purge that has succeeded must have cancelled m: nobody can have
 // claimed it, and nothing else was asked about it meanwhile.
 func (w *World) mustHaveGone(m *message) bool {
-	margin := 3*w.cfg.Options.FlushInterval + 11*time.Second
+	late := max(w.now(), w.hands.High).Add(3*w.cfg.Options.FlushInterval + 11*time.Second)
 	m.Cancelled = no
-	gone := m.Untouched() && m.Out == 0 && w.now().Add(margin) < m.Earliest()
+	gone := m.Untouched() && m.Out == 0 && late < m.Earliest()
 	m.Cancelled = maybe
 	return gone
 }
