@@ -120,22 +120,28 @@ func flushRun(t *testing.T, why error) {
 	_ = s.Close()
 }
 
+// replayed is the disk of a store that crashed before its row was in a table: the next start writes
+// one, and table is what becomes of its sync.
+func replayed(t *testing.T, table func() error) *hookFS {
+	mem := vfs.NewCrashableMem()
+	s := open(t, mem)
+	commit(t, s, func(b *Batch) { b.PutRow(key(1, 1), record("log:", 1, "x")) })
+	fs := &hookFS{FS: mem.CrashClone(vfs.CrashCloneCfg{})}
+	require.NoError(t, s.Close())
+	fail := func(op, file string) error {
+		if op == "sync" && strings.HasSuffix(file, ".sst") {
+			return table()
+		}
+		return nil
+	}
+	fs.fail.Store(&fail)
+	return fs
+}
+
 // A start whose replay cannot be written must give up as well.
 func TestFlushFailsAtOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		mem := vfs.NewCrashableMem()
-		s := open(t, mem)
-		commit(t, s, func(b *Batch) { b.PutRow(key(1, 1), record("log:", 1, "x")) })
-		clone := mem.CrashClone(vfs.CrashCloneCfg{})
-		require.NoError(t, s.Close())
-		fs := &hookFS{FS: clone}
-		fail := func(op, file string) error {
-			if op == "sync" && strings.HasSuffix(file, ".sst") {
-				return syscall.EIO
-			}
-			return nil
-		}
-		fs.fail.Store(&fail)
+		fs := replayed(t, func() error { return syscall.EIO })
 		var fatal atomic.Int64
 		_, err := Open(fs, testDir, Options{Fatal: func(error) { fatal.Add(1) }})
 		require.ErrorIs(t, err, syscall.EIO)
@@ -149,19 +155,7 @@ func TestFlushFailsAtOpen(t *testing.T) {
 // A start on a disk that hangs must end as well: nobody listens to Fatal before the store is open.
 func TestStalledDiskAtOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		mem := vfs.NewCrashableMem()
-		s := open(t, mem)
-		commit(t, s, func(b *Batch) { b.PutRow(key(1, 1), record("log:", 1, "x")) })
-		clone := mem.CrashClone(vfs.CrashCloneCfg{})
-		require.NoError(t, s.Close())
-		fs := &hookFS{FS: clone}
-		fail := func(op, file string) error {
-			if op == "sync" && strings.HasSuffix(file, ".sst") {
-				time.Sleep(time.Hour)
-			}
-			return nil
-		}
-		fs.fail.Store(&fail)
+		fs := replayed(t, func() error { time.Sleep(time.Hour); return nil })
 		begun := time.Now()
 		_, err := Open(fs, testDir, Options{Fatal: func(error) {}})
 		require.ErrorIs(t, err, diskfs.ErrStalled)
