@@ -26,7 +26,7 @@ func (w *World) request(o swarm.Op) {
 	case swarm.Batch:
 		w.send(2 + w.rng.IntN(20))
 	case swarm.Poll:
-		w.poll()
+		w.poll(w.queue())
 	case swarm.Settle:
 		w.settle()
 	case swarm.Purge:

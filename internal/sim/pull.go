@@ -30,8 +30,7 @@ type held struct {
 func (w *World) queue() string { return fmt.Sprintf("queue-%d", w.rng.IntN(w.cfg.Queues)) }
 
 // poll leases messages of a queue.
-func (w *World) poll() { w.pollQueue(w.queue()) }
-func (w *World) pollQueue(queue string) {
+func (w *World) poll(queue string) {
 	most := 1 + w.rng.IntN(10)
 	lease := [...]time.Duration{time.Second, 5 * time.Second, time.Minute}[w.rng.IntN(3)]
 	if w.healed {
@@ -48,9 +47,10 @@ func (w *World) pollQueue(queue string) {
 				FiredAt: l.FiredAt, RoutingKey: l.RoutingKey, Headers: l.Headers, Body: l.Body,
 			}, false, began)
 			m.Leased = max(m.Leased, least)
-			h := held{m: m, queue: queue, receipt: l.Receipt, attempt: l.Attempt, disks: w.disks}
-			h.expires = least
-			w.held = append(w.held, &h)
+			w.held = append(w.held, &held{
+				m: m, queue: queue, receipt: l.Receipt, attempt: l.Attempt, expires: least,
+				disks: w.disks,
+			})
 		}
 	})
 }

@@ -159,7 +159,7 @@ func (w *World) consume() bool {
 	}
 	w.polled = w.boot
 	for n := range w.cfg.Queues {
-		w.pollQueue(fmt.Sprintf("queue-%d", n))
+		w.poll(fmt.Sprintf("queue-%d", n))
 	}
 	return true
 }
