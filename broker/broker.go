@@ -23,6 +23,7 @@ import (
 // Deliver returns.
 type Delivery struct {
 	ID         delay.ID
+	Generation uint32 // of the id; with it, what a Ledger lists
 	Target     delay.Target
 	Due        delay.Due
 	Attempt    uint32 // from 1

@@ -72,7 +72,11 @@ func Digest(m *Message) uint64 {
 	h = h.num(uint64(len(m.Headers))).bytes(m.Body)
 	h = h.num(uint64(m.TTL)).num(uint64(m.NotAfter)).num(uint64(m.Spread))
 	h = h.num(uint64(m.MaxWait)).num(uint64(m.MaxAttempts)).num(uint64(m.Backoff))
-	return uint64(h.num(uint64(m.Durability)).num(uint64(m.Mode)))
+	h = h.num(uint64(m.Durability)).num(uint64(m.Mode))
+	if m.Recurrence != nil {
+		h = m.Recurrence.digest(h)
+	}
+	return uint64(h)
 }
 
 // Hash is a stable 64-bit hash of the target, the address of its lane in the local store.

@@ -41,6 +41,17 @@ func (t Target) Queue() string {
 // IsPull reports whether consumers lease the messages of t.
 func (t Target) IsPull() bool { return strings.HasPrefix(string(t), "pull:") }
 
+// Schedules is the target of the lane that makes firings; no message has it.
+const Schedules Target = "schedules:"
+
+// Lane is the target whose lane the message waits in.
+func (m *Message) Lane() Target {
+	if m.Recurrence != nil {
+		return Schedules
+	}
+	return m.Target
+}
+
 // Header is one of the caller's headers.
 type Header struct{ Name, Value string }
 
@@ -101,6 +112,7 @@ type Message struct {
 	MaxWait     time.Duration // with replace: Due may not move beyond FirstDue + MaxWait
 	MaxAttempts uint32        // 0 is the configured default
 	Backoff     time.Duration // first pause between attempts; 0 is the configured default
+	Recurrence  *Recurrence   // not nil: a schedule
 	// Cold is set when the message qualifies for the tier: it waits longer than tier.min_wait or
 	// asked for Durability Tier.
 	Cold bool

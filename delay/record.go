@@ -41,6 +41,7 @@ const (
 	flagMaxAttempts
 	flagBackoff
 	flagByDelay
+	flagRecurrence
 	flagsEnd
 )
 
@@ -71,6 +72,7 @@ func flagsOf(m *Message) uint64 {
 	set(m.MaxAttempts > 0, flagMaxAttempts)
 	set(m.Backoff > 0, flagBackoff)
 	set(m.ByDelay, flagByDelay)
+	set(m.Recurrence != nil, flagRecurrence)
 	return f
 }
 
@@ -123,6 +125,9 @@ func appendOptional(dst []byte, f uint64, m *Message) []byte {
 			dst = binary.AppendUvarint(dst, uint64(v.value))
 		}
 	}
+	if f&flagRecurrence != 0 {
+		dst = appendRecurrence(dst, m.Recurrence)
+	}
 	return dst
 }
 
@@ -132,7 +137,7 @@ func appendString(dst []byte, s string) []byte {
 }
 
 // RecordTarget reads only the target and whether the record is cold: what a load of references
-// needs. The target aliases rec.
+// needs. The target of a schedule is Schedules, whatever its firings' is. The target aliases rec.
 func RecordTarget(rec []byte) (target Target, cold bool, err error) {
 	r := recordReader{b: rec}
 	f := r.head()
@@ -140,7 +145,16 @@ func RecordTarget(rec []byte) (target Target, cold bool, err error) {
 	if r.bad != "" {
 		return "", false, r.err()
 	}
+	if f&flagRecurrence != 0 {
+		return Schedules, f&flagCold != 0, nil
+	}
 	return Target(t), f&flagCold != 0, nil
+}
+
+// RecordRecurs reports whether rec is the record of a schedule.
+func RecordRecurs(rec []byte) bool {
+	r := recordReader{b: rec}
+	return r.head()&flagRecurrence != 0 && r.bad == ""
 }
 
 // RecordHead reads what a filter asks for: the target, the due, and the id, which is "" when it
@@ -267,6 +281,9 @@ func (r *recordReader) optional(f uint64, m *Message) {
 		m.MaxAttempts = uint32(r.bounded(1<<32 - 1))
 	}
 	m.Backoff = ms(flagBackoff)
+	if f&flagRecurrence != 0 {
+		m.Recurrence = r.recurrence()
+	}
 }
 
 func (r *recordReader) uvarint() uint64 {

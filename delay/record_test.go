@@ -30,6 +30,18 @@ var (
 	})
 )
 
+func drawRecurrence(t *rapid.T) *Recurrence {
+	return &Recurrence{
+		Expr: rapid.String().Draw(t, "expr"), Zone: rapid.String().Draw(t, "zone"),
+		Misfire:      Misfire(rapid.IntRange(0, 2).Draw(t, "misfire")),
+		MisfireLimit: rapid.Uint32().Draw(t, "limit"), Until: dueGen.Draw(t, "until"),
+		Count: rapid.Uint64().Draw(t, "count"), Jitter: spanGen.Draw(t, "jitter"),
+		Start: dueGen.Draw(t, "start"), Next: dueGen.Draw(t, "next"), Last: dueGen.Draw(t, "last"),
+		Fired: rapid.Uint64().Draw(t, "fired"), Missed: rapid.Uint64().Draw(t, "missed"),
+		Paused: rapid.Bool().Draw(t, "paused"),
+	}
+}
+
 // drawMessage is a message as the scheduler may store it: generations from 1, Given only when it
 // differs from Due, durations in whole milliseconds.
 func drawMessage(t *rapid.T) Message {
@@ -52,6 +64,9 @@ func drawMessage(t *rapid.T) Message {
 	}
 	for _, d := range []*time.Duration{&m.TTL, &m.Spread, &m.MaxWait, &m.Backoff} {
 		*d = spanGen.Draw(t, "span")
+	}
+	if rapid.Bool().Draw(t, "recurs") {
+		m.Recurrence = drawRecurrence(t)
 	}
 	for range rapid.IntRange(0, 5).Draw(t, "headers") {
 		m.Headers = append(m.Headers, Header{rapid.String().Draw(t, "name"), rapid.String().Draw(t, "value")})
@@ -84,7 +99,7 @@ func TestRecordRoundTrip(t *testing.T) {
 		require.Equal(t, normal(m), normal(got))
 		target, cold, err := RecordTarget(rec)
 		require.NoError(t, err)
-		require.Equal(t, m.Target, target)
+		require.Equal(t, m.Lane(), target)
 		require.Equal(t, m.Cold, cold)
 	})
 }
@@ -120,8 +135,20 @@ func goldenMessage() Message {
 	}
 }
 
+func goldenSchedule() Message {
+	return Message{
+		ID: "report", Target: "pull:reports", Due: 1_800_000_000_500, AcceptedAt: 1_799_999_990_000,
+		Generation: 1, Cold: true, Body: []byte("body"), Recurrence: &Recurrence{
+			Expr: "0 9 * * MON", Zone: "Europe/Berlin", Misfire: FireAll, MisfireLimit: 7,
+			Until: 1_900_000_000_000, Count: 52, Jitter: 1500 * time.Millisecond,
+			Start: 1_799_999_990_000, Next: 1_799_999_999_500, Last: 1_799_999_991_000, Fired: 3,
+			Missed: 2, Paused: true,
+		},
+	}
+}
+
 func samples() []sample {
-	full := goldenMessage()
+	full, schedule := goldenMessage(), goldenSchedule()
 	small := Message{Target: "log:", Due: 1_800_000_000_000, AcceptedAt: 1_799_999_999_000, Body: []byte("x")}
 	key := Key{full.Due, MakeSeq(2, 5)}
 	identity := IdentityOf(key, &full)
@@ -137,6 +164,7 @@ func samples() []sample {
 	return []sample{
 		{"record, all fields", AppendRecord(nil, &full)},
 		{"record, no optional field", AppendRecord(nil, &small)},
+		{"record of a schedule", AppendRecord(nil, &schedule)},
 		{"key", AppendKey(nil, key)},
 		{"identity", AppendIdentity(nil, identity)},
 		{"mark, moved", AppendMark(nil, &moved)},
