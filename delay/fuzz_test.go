@@ -30,7 +30,7 @@ func FuzzDecodeRecord(f *testing.F) {
 			return
 		}
 		require.NoError(t, targetErr)
-		require.Equal(t, m.Target, target)
+		require.Equal(t, m.Lane(), target)
 		head, due, id, err := RecordHead(b)
 		require.NoError(t, err)
 		require.Equal(t, []any{m.Target, m.Due, m.ID}, []any{head, due, id})
