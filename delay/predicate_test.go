@@ -55,6 +55,9 @@ func TestPredicateCovers(t *testing.T) {
 		{"other made id", func(p *Predicate, m *Message, _ *Key) {
 			m.ID, p.IDPrefix = "", made[1:12]
 		}, false},
+		{"a schedule: only its own id cancels it (R20)", func(_ *Predicate, m *Message, _ *Key) {
+			m.Recurrence = &Recurrence{Expr: "@daily"}
+		}, false},
 		{"made id, no prefix", func(p *Predicate, m *Message, _ *Key) {
 			m.ID, p.IDPrefix = "", ""
 		}, true},

@@ -47,7 +47,7 @@ func (s *Shard) Next(ctx context.Context, limit int) ([]Info, error) {
 	return out, err
 }
 
-// Count counts messages exactly. Without a filter it costs nothing; with one it reads what may
+// Count counts messages exactly, and schedules only where the filter asks for them. Without a filter it costs nothing; with one it reads what may
 // match.
 func (s *Shard) Count(ctx context.Context, f Filter) (int64, error) {
 	return s.query.Count(ctx, f)
@@ -57,4 +57,11 @@ func (s *Shard) Count(ctx context.Context, f Filter) (int64, error) {
 // come from the slots and cost nothing; finer and filtered ones are counted.
 func (s *Shard) Histogram(ctx context.Context, bucket time.Duration, f Filter) ([]Bar, error) {
 	return s.query.Histogram(ctx, bucket, f)
+}
+
+// Firings is Histogram with the firings to come of schedules up to f.DueTo, which must be set; the
+// next firing of a schedule is in Histogram already. More than query.MostFirings are an ErrInvalid
+// for the field "to".
+func (s *Shard) Firings(ctx context.Context, bucket time.Duration, f Filter) ([]Bar, error) {
+	return s.query.Firings(ctx, bucket, f)
 }

@@ -32,6 +32,8 @@ type (
 	Info = query.Info
 	// Filter selects messages. The zero value selects all that are pending.
 	Filter = query.Filter
+	// Kind tells schedules from messages.
+	Kind = query.Kind
 	// Bar is one bar of the histogram of the future.
 	Bar = query.Bar
 	// ClockStatus is the guarded clock (rule R21).
@@ -55,6 +57,13 @@ const (
 	Stopped     = commit.Stopped
 	TooLate     = commit.TooLate
 	NotFound    = commit.NotFound
+)
+
+// The kinds of a filter.
+const (
+	AnyKind   = query.AnyKind
+	Messages  = query.Messages
+	Schedules = query.Schedules
 )
 
 // The settlements.

@@ -86,8 +86,8 @@ type Result struct {
 	Durability delay.Durability // Tier when the bucket holds the bulk cancel
 }
 
-// Purge cancels everything that is scheduled now and passes f; what is accepted while it runs is
-// not touched. dryRun only counts. delay.ErrUnavailable after it has begun: it holds here, and
+// Purge cancels everything that is scheduled now and passes f, schedules only if f asks for them;
+// what is accepted while it runs is not touched. dryRun only counts. delay.ErrUnavailable after it has begun: it holds here, and
 // whether it would survive the loss of the disk is unknown.
 func (c *Canceller) Purge(ctx context.Context, f query.Filter, dryRun bool) (Result, error) {
 	scheduled := delay.Scheduled
@@ -98,6 +98,9 @@ func (c *Canceller) Purge(ctx context.Context, f query.Filter, dryRun bool) (Res
 		return Result{}, delay.Invalid("target", "one of the allowed targets must be named")
 	}
 	f.State = &scheduled
+	if f.Kind == query.AnyKind {
+		f.Kind = query.Messages
+	}
 	if dryRun {
 		n, err := c.Query.Count(ctx, f)
 		return Result{Count: n}, err
@@ -107,8 +110,10 @@ func (c *Canceller) Purge(ctx context.Context, f query.Filter, dryRun bool) (Res
 		Target: delay.Target(strings.Clone(string(f.Target))), IDPrefix: strings.Clone(f.IDPrefix),
 		From: f.DueFrom, To: f.DueTo,
 	}
-	// A level is no property of a message, so a predicate cannot say it.
-	o.MayHold = func(p *delay.Predicate) bool { return f.Level == nil && c.mayHold(p) }
+	// A level is no property of a message, so a predicate cannot say it; and it covers no schedules.
+	o.MayHold = func(p *delay.Predicate) bool {
+		return f.Level == nil && f.Kind == query.Messages && c.mayHold(p)
+	}
 	if err := c.Do(o, o.Done); err != nil {
 		return Result{}, err
 	}
@@ -263,6 +268,7 @@ func (c *Canceller) Work(ctx context.Context) error {
 		if !passed {
 			f := query.Filter{
 				Target: p.Target, IDPrefix: p.IDPrefix, DueFrom: p.From, DueTo: p.To,
+				Kind: query.Messages,
 			}
 			if _, err := c.pass(ctx, f, &p); err != nil {
 				return err

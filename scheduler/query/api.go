@@ -25,9 +25,35 @@ type Info struct {
 	Reason     string // of a dead or expired message
 	LastError  string
 	DiedAt     delay.Due // when it became dead or expired
+	// Recurrence is of a schedule, whose Target is that of its firings; else nil.
+	Recurrence *delay.Recurrence
 	// Known is false for a finished server-made id of which only the id is left.
 	Known bool
 }
+
+// Kind tells schedules from messages.
+type Kind uint8
+
+// The kinds. A scan without one finds both, a count only messages, like the books.
+const (
+	AnyKind Kind = iota
+	Messages
+	Schedules
+)
+
+// ParseKind reads the word of the API.
+func ParseKind(s string) (Kind, bool) {
+	switch s {
+	case "message":
+		return Messages, true
+	case "schedule":
+		return Schedules, true
+	}
+	return 0, false
+}
+
+// has reports whether what is a schedule, or not, is of the kind.
+func (k Kind) has(recurs bool) bool { return k == AnyKind || recurs == (k == Schedules) }
 
 // Filter selects messages. The zero value selects all that are pending.
 type Filter struct {
@@ -37,6 +63,7 @@ type Filter struct {
 	DueFrom  delay.Due    // inclusive; 0 is no bound
 	DueTo    delay.Due    // exclusive; 0 is no bound
 	IDPrefix string
+	Kind     Kind
 	// Only leaves out what goes elsewhere, and what is finished so that its target is not known any
 	// more. nil is every target.
 	Only *delay.TargetSet
@@ -47,11 +74,14 @@ type Bar struct {
 	From            delay.Due
 	Count, Bytes    int64
 	Hot, Warm, Cold int64
+	// Recurring are those of Count that do not exist yet: firings to come after the next one.
+	Recurring int64
 }
 
 // matches reports whether a message passes the filter, but for State and Level.
 func (f *Filter) matches(info *Info) bool {
-	return (f.Target == "" || info.Target == f.Target) && f.Only.Has(info.Target) &&
+	return f.Kind.has(info.Recurrence != nil) &&
+		(f.Target == "" || info.Target == f.Target) && f.Only.Has(info.Target) &&
 		info.Due >= f.DueFrom &&
 		(f.DueTo == 0 || info.Due < f.DueTo) && strings.HasPrefix(string(info.ID), f.IDPrefix)
 }

@@ -117,7 +117,7 @@ func (q *Reader) infoOf(key delay.Key, rec []byte, withBody bool) (Info, error) 
 	}
 	info := Info{
 		ID: m.ID, Due: m.Due, Target: m.Target, RoutingKey: m.RoutingKey, Headers: m.Headers,
-		Size: len(m.Body), Generation: m.Generation, Known: true,
+		Size: len(m.Body), Generation: m.Generation, Known: true, Recurrence: m.Recurrence,
 	}
 	if info.ID == "" {
 		info.ID = q.ids.Make(q.shard, key)
@@ -157,11 +157,18 @@ func (q *Reader) List(
 	return out, next, err
 }
 
-// Count counts messages exactly. Without a filter it costs nothing, unless a bulk cancel is not
-// counted yet; with one it reads what may match.
+// Count counts messages exactly, and schedules only where the filter asks for them: they are in no
+// book. Without a filter it costs nothing, unless a bulk cancel is not counted yet; with one it
+// reads what may match.
 func (q *Reader) Count(ctx context.Context, f Filter) (int64, error) {
+	if f == (Filter{Kind: Messages}) {
+		f = Filter{}
+	}
 	if f == (Filter{}) && !q.find.Bulk().Uncounted(0, 0) {
 		return q.store.Books().Pending, nil
+	}
+	if f.Kind == AnyKind {
+		f.Kind = Messages
 	}
 	var n int64
 	if !f.wantsPending() {

@@ -76,6 +76,9 @@ func (r *chunkReader) add(loc commit.Located, n *int) bool {
 		r.upper = loc.Key
 		return false
 	}
+	if !r.f.Kind.has(delay.RecordRecurs(loc.Record)) {
+		return true
+	}
 	info, err := r.q.infoOf(loc.Key, slices.Clone(loc.Record), false)
 	if err != nil {
 		return true // unreadable rows are reported by whoever needs them
@@ -119,7 +122,7 @@ func (q *Reader) pendingChunk(
 func (r *chunkReader) parked(from delay.Key) error {
 	var lanes []uint64
 	err := r.q.store.ParkedLanes(func(lane uint64, _ delay.Target, _ int64) bool {
-		if r.f.Target == "" || lane == r.f.Target.Hash() {
+		if r.f.Target == "" || lane == r.f.Target.Hash() || lane == delay.Schedules.Hash() {
 			lanes = append(lanes, lane)
 		}
 		return true
