@@ -18,9 +18,9 @@
 //
 // The parts have their own packages, which do not know Shard: core decides about claims, commit is
 // the only writer of the local store, recovery finds what a shard begins with, query reads, clock
-// is the guarded clock. Here is what joins them: open.go takes the shard, runner.go is the loop,
-// deliver.go the deliveries, tierloop.go and hydrate.go the cold side, stepped.go a shard without
-// goroutines for simulation.
+// is the guarded clock, hydrate keeps local what comes near. Here is what joins them: open.go takes
+// the shard, runner.go is the loop, deliver.go the deliveries, tierloop.go the cold side,
+// stepped.go a shard without goroutines for simulation.
 //
 // # Invariants
 //

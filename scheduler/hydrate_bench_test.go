@@ -84,7 +84,8 @@ func BenchmarkHydrate(b *testing.B) {
 			s, stop := coldShard(b, tier)
 			b.StartTimer()
 			got := 0
-			require.NoError(b, s.hydrate(b.Context(), s.parts.Store.Meta().Boundary, delay.Key{Due: to}, &got))
+			from := s.parts.Store.Meta().Boundary
+			require.NoError(b, s.hydrator.Range(b.Context(), from, delay.Key{Due: to}, &got))
 			require.Equal(b, n, got)
 			b.StopTimer()
 			stop()

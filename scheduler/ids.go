@@ -27,7 +27,7 @@ func (s *Shard) runIDs(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(hydrateRetry):
+		case <-time.After(idsRetry):
 		}
 	}
 }

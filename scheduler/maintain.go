@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/maintain"
 )
 
@@ -22,6 +23,28 @@ func (s *Shard) newMaintainer() *maintain.Maintainer {
 		Busy: func() bool { return len(s.tier.flush) > 0 }, Over: s.draining.Load,
 		Stepped: s.drive != nil, Events: s.parts.Events.Maintain,
 	})
+}
+
+// newHydrator makes what keeps local what comes near; nil without a bucket.
+func (s *Shard) newHydrator() *hydrate.Hydrator {
+	if s.parts.Tier == nil {
+		return nil
+	}
+	return hydrate.New(hydrate.Config{
+		Store: s.parts.Store, Tier: s.parts.Tier, Horizon: s.opts.Horizon,
+		DropLag: s.opts.DropLag, Now: s.Now, Wall: s.parts.Now,
+		Put:      func(o commit.Op) error { return s.commit.Put(o, 0) },
+		Wait:     func(done chan error) error { return s.outcome(done, s.settled) },
+		Hydrated: s.parts.Events.Hydrate,
+	})
+}
+
+// runHydrate keeps the boundary L a horizon ahead of now and drops rows that are far (rule R1).
+func (s *Shard) runHydrate(ctx context.Context) error {
+	hydrating := trouble{log: s.log, what: "hydrate"}
+	dropping := trouble{log: s.log, what: "drop"}
+	s.hydrator.Run(ctx, hydrating.note, dropping.note)
+	return nil
 }
 
 // takeFlush takes the token that flushes and other commits of the manifest share.

@@ -141,6 +141,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Inspect: s.inspect, Hot: func() int64 { return s.glance().Hot },
 	})
 	s.maintainer = s.newMaintainer()
+	s.hydrator = s.newHydrator()
 	s.bulk = s.newBulk()
 	s.firsts = []core.Event{f.Lanes, f.Flights}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
 	"github.com/cicadamq/cicada/scheduler/cut"
+	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/maintain"
 	"github.com/cicadamq/cicada/scheduler/query"
 )
@@ -55,6 +56,7 @@ type Shard struct {
 	cuts   *cut.Maker
 
 	maintainer *maintain.Maintainer // nil without a bucket
+	hydrator   *hydrate.Hydrator    // nil without a bucket
 	receipts   pull.Maker
 
 	events   eventQueue

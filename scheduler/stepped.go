@@ -164,9 +164,9 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 			return err
 		}))
 	case TaskHydrate:
-		return fencedOnly(guard(&s.hydrating, func() error { return s.hydrateAhead(ctx) }))
+		return fencedOnly(guard(&s.hydrating, func() error { return s.hydrator.Ahead(ctx) }))
 	case TaskDrop:
-		return fencedOnly(guard(&s.hydrating, func() error { return s.dropFar(ctx, s.Now()) }))
+		return fencedOnly(guard(&s.hydrating, func() error { return s.hydrator.Drop(ctx) }))
 	case TaskIDs:
 		return fencedOnly(guard(&s.restoring, func() error { return s.restoreIDs(ctx) }))
 	case TaskCompact:

@@ -21,18 +21,11 @@ import (
 
 // Bounds of the tier's loops.
 const (
-	tierSoon      = 50 * time.Millisecond // a flush asked for waits this long for company (S3)
-	tierPatience  = 30 * time.Second      // a request of durability tier waits this long (S3)
-	flushTimeout  = 60 * time.Second
-	flushRetry    = time.Second
-	hydrateBytes  = 1 << 20     // rows brought back in one commit
-	hydrateRows   = 4000        //
-	hydratesAhead = 4           // commits of them under way
-	dropRows      = 1000        // rows dropped in one commit
-	hydrateRetry  = time.Second //
-	minStep       = time.Second // hydrate at least this much at once
-	maxStepAhead  = time.Hour   // and at most
-	tierLookEvery = 200 * time.Millisecond
+	tierSoon     = 50 * time.Millisecond // a flush asked for waits this long for company (S3)
+	tierPatience = 30 * time.Second      // a request of durability tier waits this long (S3)
+	flushTimeout = 60 * time.Second
+	flushRetry   = time.Second
+	idsRetry     = time.Second
 )
 
 // tierState is what the tier's loops share with the requests that wait for them.
@@ -45,7 +38,6 @@ type tierState struct {
 		lastAt   time.Time // of the last flush that succeeded
 		lastErr  error
 		oldest   delay.Due // since when a failed flush waits to be repeated; 0 is none
-		history  []uploadedAt
 	}
 	flush   chan struct{} // holds one token: who has it may use what follows
 	pending commit.Part   // taken from the buffer and not yet in the bucket
@@ -54,12 +46,6 @@ type tierState struct {
 
 	isolated atomic.Bool  // started without the bucket, and not taken in its manifest yet (R11)
 	answered atomic.Int64 // by the boot clock: when the last look that was answered was begun
-}
-
-// uploadedAt remembers when a prefix of the seqs was in the bucket, for drop_lag.
-type uploadedAt struct {
-	at  delay.Due
-	seq delay.Seq
 }
 
 // tierWaiter waits for seq and for the marks below outbox to be in the bucket.
@@ -291,7 +277,6 @@ func (s *Shard) noteFlush(cut tiered.Cut, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.mu.lastErr = err
-	now := s.clock.Now()
 	if err != nil {
 		if t.mu.oldest == 0 && t.pending.Since != 0 {
 			t.mu.oldest = t.pending.Since
@@ -300,7 +285,7 @@ func (s *Shard) noteFlush(cut tiered.Cut, err error) {
 	}
 	t.mu.lastAt, t.mu.oldest = s.parts.Now(), 0
 	if len(cut.Rows) > 0 {
-		t.mu.history = append(t.mu.history, uploadedAt{at: now, seq: cut.Uploaded})
+		s.hydrator.Uploaded(s.clock.Now(), cut.Uploaded)
 	}
 }
 

@@ -126,6 +126,7 @@ func houseFloors() []floor {
 		{"scheduler/query", 6, "reads the store and the tier, knows no shard"},
 		{"scheduler/bulk", 7, "cancels what passes a filter: asks query, goes through commit"},
 		{"scheduler/maintain", 6, "when the tier is compacted and collected, knows no shard"},
+		{"scheduler/hydrate", 6, "what comes near and what is far, knows no shard"},
 		{"scheduler/cut", 6, "what one flush uploads: reads the store and the buffer"},
 		{"scheduler/recovery", 6, "fills the store from the tier, knows no shard"},
 		{"scheduler", 8, "the heart: joins the core, the committer and the tier"},
