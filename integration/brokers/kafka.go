@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package brokers
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+// Kafka is one node, broker and controller.
+type Kafka struct {
+	*Process
+	Addr string // bootstrap, host:port
+}
+
+// StartKafka starts a node with its data in dir. settings are lines of its configuration.
+func StartKafka(dir string, settings ...string) (*Kafka, error) {
+	path, err := script("kafka.sh")
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	k := &Kafka{Addr: local(port), Process: &Process{
+		name: "kafka", dir: dir, ready: "Kafka Server started",
+		command: func() *exec.Cmd {
+			cmd := exec.Command(path, "serve", dir, strconv.Itoa(port))
+			cmd.Env = append(os.Environ(),
+				"CICADA_KAFKA_SETTINGS="+strings.Join(settings, "\n"))
+			return cmd
+		},
+	}}
+	return k, k.Start()
+}

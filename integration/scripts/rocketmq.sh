@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# A real RocketMQ for tests, from its published jars: needs Java 17 and Maven, no container.
+#
+#   integration/scripts/rocketmq.sh build                   fetch it once, print its class path
+#   integration/scripts/rocketmq.sh serve DIR [PORT]        a name server and a broker, until ^C
+#   integration/scripts/rocketmq.sh namesrv DIR [PORT]      the name server alone
+#   integration/scripts/rocketmq.sh broker DIR [PORT]       the broker alone
+#   integration/scripts/rocketmq.sh admin DIR ARGUMENT...   its mqadmin, for the server in DIR
+#
+# The name server listens on PORT (9876), the broker on PORT + 4 (and + 2 and + 5, its fast port and
+# replication), the proxy on PORT + 7 (gRPC) and + 8 (remoting). Only the name server and the
+# broker's remoting ports obey an address; the others listen everywhere.
+#
+#   CICADA_ROCKETMQ_PROXY=1        the broker inside a proxy
+#   CICADA_ROCKETMQ_TIERED=1       with RocketMQ's own tiered store, on files in DIR/tiered
+#   CICADA_ROCKETMQ_SETTINGS=...   more lines of broker.conf
+#   CICADA_ROCKETMQ_HEAP=512m      the broker's heap
+#
+# A process is ready when it has logged "boot success", a proxy "startup successfully"; the name
+# server may know the broker up to ten seconds later. A setting that RocketMQ cannot parse is
+# ignored without a word. Logs are in DIR/logs, in UTC+8.
+
+set -euo pipefail
+
+SCRIPTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=jars.sh
+. "$SCRIPTS/jars.sh"
+
+# The files are small, so that a test can fill and expire them, and so is what is mapped for them.
+configure() {
+  local dir=$1 port=$2
+  mkdir -p "$dir/conf" "$dir/store" "$dir/tmp"
+  cat >"$dir/conf/namesrv.conf" <<END
+listenPort=$port
+bindAddress=127.0.0.1
+kvConfigPath=$dir/store/namesrv-kv.json
+END
+  cat >"$dir/conf/broker.conf" <<END
+brokerClusterName=DefaultCluster
+brokerName=broker-a
+brokerId=0
+brokerIP1=127.0.0.1
+bindAddress=127.0.0.1
+listenPort=$((port + 4))
+namesrvAddr=127.0.0.1:$port
+autoCreateTopicEnable=true
+autoCreateSubscriptionGroup=true
+storePathRootDir=$dir/store
+storePathCommitLog=$dir/store/commitlog
+mappedFileSizeCommitLog=67108864
+mappedFileSizeConsumeQueue=600000
+mappedFileSizeTimerLog=10485760
+maxHashSlotNum=500000
+maxIndexNum=2000000
+maxMessageSize=1048576
+fileReservedTime=72
+recallMessageEnable=true
+END
+  if [[ -n ${CICADA_ROCKETMQ_TIERED:-} ]]; then
+    cat >>"$dir/conf/broker.conf" <<END
+messageStorePlugIn=org.apache.rocketmq.tieredstore.TieredMessageStore
+tieredBackendServiceProvider=org.apache.rocketmq.tieredstore.provider.PosixFileSegment
+tieredStoreFilePath=$dir/tiered
+END
+  fi
+  printf '%s\n' "${CICADA_ROCKETMQ_SETTINGS:-}" >>"$dir/conf/broker.conf"
+  cat >"$dir/conf/rmq-proxy.json" <<END
+{"rocketMQClusterName": "DefaultCluster", "namesrvAddr": "127.0.0.1:$port", "proxyMode": "local",
+ "localServeAddr": "127.0.0.1", "grpcServerPort": $((port + 7)),
+ "remotingListenPort": $((port + 8)), "maxDelayTimeMills": 259200000}
+END
+}
+
+# Its logs and its scratch files are where user.home and java.io.tmpdir say.
+jvm() {
+  local dir=$1
+  shift
+  export ROCKETMQ_HOME=$dir
+  exec java -Duser.home="$dir" -Djava.io.tmpdir="$dir/tmp" -XX:+UseSerialGC -XX:-UsePerfData \
+    --add-opens=java.base/java.lang=ALL-UNNAMED --add-opens=java.base/java.nio=ALL-UNNAMED \
+    --add-opens=java.base/sun.nio.ch=ALL-UNNAMED --add-exports=java.base/sun.nio.ch=ALL-UNNAMED \
+    --add-exports=java.base/jdk.internal.ref=ALL-UNNAMED -cp "$dir/conf:$CP" "$@"
+}
+
+namesrv() {
+  jvm "$1" -Xms128m -Xmx128m -XX:TieredStopAtLevel=1 \
+    -Drmq.logback.configurationFile=rmq.namesrv.logback.xml \
+    org.apache.rocketmq.namesrv.NamesrvStartup -c "$1/conf/namesrv.conf"
+}
+
+broker() {
+  local dir=$1 port=$2 heap=${CICADA_ROCKETMQ_HEAP:-512m}
+  local memory=(-Xms"$heap" -Xmx"$heap" -XX:MaxDirectMemorySize=1g)
+  if [[ -n ${CICADA_ROCKETMQ_PROXY:-} ]]; then
+    jvm "$dir" "${memory[@]}" -Drmq.logback.configurationFile=rmq.proxy.logback.xml \
+      org.apache.rocketmq.proxy.ProxyStartup -n "127.0.0.1:$port" -pm local \
+      -bc "$dir/conf/broker.conf" -pc "$dir/conf/rmq-proxy.json"
+  fi
+  jvm "$dir" "${memory[@]}" -Drmq.logback.configurationFile=rmq.broker.logback.xml \
+    org.apache.rocketmq.broker.BrokerStartup -n "127.0.0.1:$port" -c "$dir/conf/broker.conf"
+}
+
+serve() {
+  (namesrv "$1") &
+  # shellcheck disable=SC2064 # the process of now
+  trap "kill $! 2>/dev/null; wait $! || true" EXIT
+  (broker "$1" "$2")
+}
+
+admin() {
+  local dir=$1
+  shift
+  NAMESRV_ADDR=127.0.0.1:$(sed -n 's/^listenPort=//p' "$dir/conf/namesrv.conf")
+  export NAMESRV_ADDR
+  jvm "$dir" -Xmx128m -XX:TieredStopAtLevel=1 \
+    -Drmq.logback.configurationFile=rmq.tools.logback.xml \
+    org.apache.rocketmq.tools.command.MQAdminStartup "$@"
+}
+
+case ${1:-} in
+  build | serve | namesrv | broker | admin)
+    need_java
+    CP=$(classpath rocketmq "$SCRIPTS/rocketmq.pom.xml")
+    ;;&
+  build)
+    printf '%s\n' "$CP"
+    ;;
+  serve | namesrv | broker)
+    mkdir -p "${2:?a directory for its data}"
+    DIR=$(cd "$2" && pwd)
+    configure "$DIR" "${3:-9876}"
+    "$1" "$DIR" "${3:-9876}"
+    ;;
+  admin)
+    DIR=$(cd "${2:?the directory of its data}" && pwd)
+    admin "$DIR" "${@:3}"
+    ;;
+  *)
+    printf 'want: %s build, serve DIR [PORT], namesrv, broker, or admin DIR ARGUMENT...\n' \
+      "$0" >&2
+    exit 2
+    ;;
+esac
