@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nats
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/delay"
+)
+
+// msgID is the header by which a stream tells a repeated message.
+const msgID = "Nats-Msg-Id"
+
+// owned reports whether a header is not the caller's to set (N2). A firing's own headers were
+// written by the shard.
+func owned(name string) bool {
+	lower := strings.ToLower(name)
+	if lower == delay.HeaderScheduleID || lower == delay.HeaderMissed {
+		return false
+	}
+	return strings.HasPrefix(lower, "cicada-") || strings.HasPrefix(lower, "nats-") ||
+		lower == "status" || lower == "description" // clients take these for the server's
+}
+
+// badHeader says why a header cannot be carried. The client library would replace line breaks
+// silently.
+func badHeader(h delay.Header) string {
+	if h.Name == "" {
+		return "headers: a name is empty"
+	}
+	for i := range len(h.Name) {
+		if c := h.Name[i]; c <= ' ' || c >= 0x7f || c == ':' {
+			return "headers: a name holds a character that NATS does not allow"
+		}
+	}
+	if strings.ContainsAny(h.Value, "\r\n\x00") {
+		return "headers: a value holds a line break"
+	}
+	return ""
+}
+
+// header is the header of the message for d.
+func header(d *broker.Delivery) (h nats.Header, reason string) {
+	h = make(nats.Header, len(d.Headers)+6)
+	for _, c := range d.Headers {
+		if reason = badHeader(c); reason != "" {
+			return nil, reason
+		}
+		if !owned(c.Name) {
+			h[c.Name] = append(h[c.Name], c.Value)
+		}
+	}
+	id := headerText(string(d.ID))
+	h[msgID] = []string{messageID(id, d.Generation)}
+	h["cicada-id"] = []string{id}
+	h["cicada-due"] = []string{d.Due.String()}
+	h["cicada-fired-at"] = []string{d.FiredAt.String()}
+	h["cicada-attempt"] = []string{strconv.FormatUint(uint64(d.Attempt), 10)}
+	if d.RoutingKey != "" {
+		h["cicada-key"] = []string{headerText(d.RoutingKey)}
+	}
+	return h, ""
+}
+
+// messageID tells the generations of an id apart: a message that replaced another one is not its
+// duplicate. The percent sign keeps it apart from every id.
+func messageID(id string, generation uint32) string {
+	if generation <= 1 {
+		return id
+	}
+	return id + "%/" + strconv.FormatUint(uint64(generation), 10)
+}
+
+// headerText is s as a header carries it: visible ASCII and single inner spaces as they are, a
+// percent sign and every other byte as %XX. Clients trim spaces and disagree on other bytes, and
+// two ids must never look the same to them.
+func headerText(s string) string {
+	const hex = "0123456789ABCDEF"
+	plain := true
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '%' {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return s
+	}
+	b := make([]byte, 0, len(s)+8)
+	for i := range len(s) {
+		c := s[i]
+		inner := c == ' ' && i > 0 && i < len(s)-1
+		if c > ' ' && c < 0x7f && c != '%' || inner && s[i-1] != ' ' {
+			b = append(b, c)
+			continue
+		}
+		b = append(b, '%', hex[c>>4], hex[c&15])
+	}
+	return string(b)
+}
