@@ -20,6 +20,7 @@ type Identity struct {
 	ByDelay    bool   // the due was asked for as a delay: Given - AcceptedAt
 	FirstDue   Due    // base of MaxWait: the due of the first of a chain of replaces
 	Durability Durability
+	Recurs     bool // it is a schedule
 }
 
 // IdentityOf is the identity of m stored under key.
@@ -31,6 +32,7 @@ func IdentityOf(key Key, m *Message) Identity {
 	return Identity{
 		Key: key, Generation: max(m.Generation, 1), Digest: Digest(m), Given: m.GivenDue(),
 		AcceptedAt: m.AcceptedAt, ByDelay: m.ByDelay, FirstDue: first, Durability: m.Durability,
+		Recurs: m.Recurrence != nil,
 	}
 }
 
@@ -40,15 +42,24 @@ func (id Identity) SameContent(o Identity) bool {
 	if id.Digest != o.Digest {
 		return false
 	}
-	if id.ByDelay && o.ByDelay {
+	switch {
+	case id.Recurs || o.Recurs: // when it fires follows from the content
+		return id.Recurs == o.Recurs
+	case id.ByDelay && o.ByDelay:
 		return id.Given.Sub(id.AcceptedAt) == o.Given.Sub(o.AcceptedAt)
+	default:
+		return id.Given == o.Given
 	}
-	return id.Given == o.Given
 }
 
 // Differs says in words why o is not the same content as id.
 func (id Identity) Differs(o Identity) string {
-	if id.Digest != o.Digest {
+	switch {
+	case id.Recurs && !o.Recurs:
+		return "it is a schedule"
+	case o.Recurs && !id.Recurs:
+		return "it is no schedule"
+	case id.Digest != o.Digest:
 		return "its target, key, headers, body or options differ"
 	}
 	if id.ByDelay && o.ByDelay {

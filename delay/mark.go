@@ -78,6 +78,9 @@ func AppendIdentity(dst []byte, id Identity) []byte {
 	if id.ByDelay {
 		flags |= 1
 	}
+	if id.Recurs {
+		flags |= 4
+	}
 	dst = append(dst, flags)
 	dst = AppendKey(dst, id.Key)
 	dst = binary.AppendUvarint(dst, uint64(id.Generation))
@@ -164,11 +167,12 @@ func (r *recordReader) key() Key {
 func (r *recordReader) identity() Identity {
 	var id Identity
 	flags := r.byte()
-	if flags > 3 {
+	if flags > 7 {
 		r.fail(fmt.Sprintf("identity flags %#x", flags))
 	}
 	id.ByDelay = flags&1 != 0
-	id.Durability = Durability(flags >> 1)
+	id.Durability = Durability(flags >> 1 & 1)
+	id.Recurs = flags&4 != 0
 	id.Key = r.key()
 	id.Generation = uint32(r.bounded(1<<32 - 1))
 	if len(r.b)-r.at < 8 {

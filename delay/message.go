@@ -118,8 +118,12 @@ type Message struct {
 	Cold bool
 }
 
-// Expires is the instant after which m must not be attempted any more; 0 is never.
+// Expires is the instant after which m must not be attempted any more; 0 is never, and so it is for
+// a schedule, whose ttl is that of its firings.
 func (m *Message) Expires() Due {
+	if m.Recurrence != nil {
+		return 0
+	}
 	e := m.NotAfter
 	if m.TTL > 0 {
 		if t := m.Due.Add(m.TTL); e == 0 || t < e {

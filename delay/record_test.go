@@ -38,6 +38,7 @@ func drawRecurrence(t *rapid.T) *Recurrence {
 		Count: rapid.Uint64().Draw(t, "count"), Jitter: spanGen.Draw(t, "jitter"),
 		Start: dueGen.Draw(t, "start"), Next: dueGen.Draw(t, "next"), Last: dueGen.Draw(t, "last"),
 		Fired: rapid.Uint64().Draw(t, "fired"), Missed: rapid.Uint64().Draw(t, "missed"),
+		Since: dueGen.Draw(t, "since"), Untold: rapid.Uint64().Draw(t, "untold"),
 		Paused: rapid.Bool().Draw(t, "paused"),
 	}
 }
@@ -142,7 +143,7 @@ func goldenSchedule() Message {
 			Expr: "0 9 * * MON", Zone: "Europe/Berlin", Misfire: FireAll, MisfireLimit: 7,
 			Until: 1_900_000_000_000, Count: 52, Jitter: 1500 * time.Millisecond,
 			Start: 1_799_999_990_000, Next: 1_799_999_999_500, Last: 1_799_999_991_000, Fired: 3,
-			Missed: 2, Paused: true,
+			Missed: 2, Untold: 1, Since: 1_799_999_995_000, Paused: true,
 		},
 	}
 }

@@ -17,6 +17,8 @@ const (
 	// DefaultMisfireLimit is how many missed firings fire_all makes up for when the schedule does
 	// not say.
 	DefaultMisfireLimit = 100
+	// MaxScheduleIDBytes bounds the id of a schedule: the ids of its firings are longer.
+	MaxScheduleIDBytes = MaxIDBytes - 16
 )
 
 // Misfire is what happens to the firings of a schedule that were missed: while the daemon was down,
@@ -74,12 +76,35 @@ type Recurrence struct {
 	Jitter       time.Duration // every firing is late by the same stable part of it
 
 	// The progress. It moves with each firing, in the same batch.
-	Start  Due    // when the schedule was made; @every counts from it
+	Start  Due    // when the definition was given; @every counts from it
 	Next   Due    // of the calendar, without jitter; a paused schedule keeps it
 	Last   Due    // due of the latest firing; 0 is none
+	Since  Due    // when it was resumed: what was due before was missed
 	Fired  uint64 // firings made
 	Missed uint64 // firings that were due and not made
+	Untold uint64 // of these, those since the latest firing
 	Paused bool
+}
+
+// FiringID is the id of the firing of a schedule that is due at an instant. It is as long as a
+// client's id may be when the schedule's is MaxScheduleIDBytes long.
+func FiringID(schedule ID, due Due) ID {
+	return ID(fmt.Sprintf("%s@%d", schedule, int64(due)))
+}
+
+// Continue takes the history of the schedule that c replaces, whose record is old: how often it has
+// fired, and that it is paused. It is nothing for another record. The error is an invalid field.
+func (c *Recurrence) Continue(old []byte) error {
+	m, err := DecodeRecord(old)
+	if err != nil || m.Recurrence == nil {
+		return nil //nolint:nilerr // what cannot be read has no history
+	}
+	before := m.Recurrence
+	if c.Count > 0 && c.Count <= before.Fired {
+		return Invalid("count", "it has fired %d times already, and they count", before.Fired)
+	}
+	c.Last, c.Fired, c.Missed, c.Paused = before.Last, before.Fired, before.Missed, before.Paused
+	return nil
 }
 
 // The flags of an encoded recurrence.
@@ -100,7 +125,7 @@ func appendRecurrence(dst []byte, c *Recurrence) []byte {
 	for _, v := range [...]uint64{
 		uint64(c.Misfire), uint64(c.MisfireLimit), uint64(c.Until), c.Count,
 		uint64(c.Jitter.Milliseconds()), uint64(c.Start), uint64(c.Next), uint64(c.Last),
-		c.Fired, c.Missed,
+		uint64(c.Since), c.Fired, c.Missed, c.Untold,
 	} {
 		dst = binary.AppendUvarint(dst, v)
 	}
@@ -120,10 +145,10 @@ func (r *recordReader) recurrence() *Recurrence {
 	c.Until = Due(r.bounded(uint64(MaxDue)))
 	c.Count = r.uvarint()
 	c.Jitter = time.Duration(r.bounded(math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
-	for _, d := range [...]*Due{&c.Start, &c.Next, &c.Last} {
+	for _, d := range [...]*Due{&c.Start, &c.Next, &c.Last, &c.Since} {
 		*d = Due(r.bounded(uint64(MaxDue)))
 	}
-	c.Fired, c.Missed = r.uvarint(), r.uvarint()
+	c.Fired, c.Missed, c.Untold = r.uvarint(), r.uvarint(), r.uvarint()
 	return &c
 }
 

@@ -80,6 +80,9 @@ type Books struct {
 	Expired      int64
 	Dead         int64
 	LostWithDisk int64
+	// Schedules are the recurring ones that have not ended. They are no messages and on neither
+	// side; each of their firings is.
+	Schedules int64
 }
 
 // Balanced reports whether the books balance.

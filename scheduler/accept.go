@@ -18,6 +18,7 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 	if err := s.accepting(); err != nil {
 		return err
 	}
+	s.prepare(drafts, receipts)
 	weight, tier := int64(0), false
 	var replaced []delay.ID
 	for i := range drafts {
@@ -49,6 +50,17 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 		return s.waitFor(ctx, a.TierSeq, 0) // S3
 	}
 	return nil
+}
+
+// prepare clears receipts and makes schedules of the drafts that recur, or says in their receipts
+// why not; these are not stored.
+func (s *Shard) prepare(drafts []delay.Draft, receipts []Receipt) {
+	clear(receipts)
+	for i := range drafts {
+		if d := &drafts[i]; d.Recurrence != nil {
+			receipts[i].Err = s.planner.Begin(&d.Message, s.Now())
+		}
+	}
 }
 
 // repeatedStates tells scheduled from claimed, and from cancelled in bulk, in the receipts of

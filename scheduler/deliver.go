@@ -150,6 +150,10 @@ func (s *Shard) coldParcels(ctx context.Context, out []parcel) {
 // deliver makes one attempt at each claim of a push lane.
 func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 	target := s.lanes.Target(a.Lane)
+	if target == delay.Schedules {
+		s.recur(ctx, a)
+		return
+	}
 	parcels := s.parcels(ctx, a.Lane, a.Claims)
 	outcomes := make([]core.Outcome, len(parcels))
 	batch := make([]broker.Delivery, 0, len(parcels))

@@ -19,8 +19,10 @@ type Events struct {
 	Attempts func(target delay.Target, result string, n int)
 	// Settled tells the answers to receipts: kind is "ack", "nack" or "extend", result the word of
 	// the API. What was refused is a sign of leases that are too short, or of a lost answer.
-	Settled   func(target delay.Target, kind, result string, n int)
-	Finished  func(target delay.Target, state delay.State, reason string, n int)
+	Settled  func(target delay.Target, kind, result string, n int)
+	Finished func(target delay.Target, state delay.State, reason string, n int)
+	// Recurred tells of firings that schedules have made, and of those that were due and not made.
+	Recurred  func(fired int, missed uint64)
 	Lateness  func(target delay.Target, lateness []time.Duration)
 	Commit    func(d time.Duration, messages int) // build and apply one local batch
 	Sync      func(d time.Duration)               // wait for its WAL sync

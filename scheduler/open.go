@@ -16,6 +16,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recovery"
+	"github.com/cicadamq/cicada/scheduler/recur"
 )
 
 // ErrOldDisk says that the data directory does not match the bucket's manifest: another owner has
@@ -49,6 +50,11 @@ func open(
 	s.clock = clock.New(parts.Now, parts.Boot, opts.ClockMaxHold, parts.Events.ClockStep)
 	s.events.wake = make(chan struct{}, 1)
 	s.tier.flush = make(chan struct{}, 1)
+	var err error
+	if s.planner, err = recur.New(); err != nil {
+		return nil, err
+	}
+	s.since.Store(int64(s.clock.Now()))
 	own, err := s.own(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open shard: %w", err)

@@ -25,6 +25,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/maintain"
 	"github.com/cicadamq/cicada/scheduler/query"
+	"github.com/cicadamq/cicada/scheduler/recur"
 )
 
 // Bounds of the runner.
@@ -54,6 +55,9 @@ type Shard struct {
 	rates  rateMeter
 	tier   tierState
 	cuts   *cut.Maker
+
+	planner *recur.Planner
+	since   atomic.Int64 // when the shard began to run without a gap: a delay.Due
 
 	maintainer *maintain.Maintainer // nil without a bucket
 	hydrator   *hydrate.Hydrator    // nil without a bucket
@@ -167,14 +171,16 @@ func (s *Shard) runCore(ctx context.Context) error {
 		s.execute(s.core.Step(s.clock.Now(), ev))
 	}
 	s.firsts = nil
-	stepped := s.parts.Boot()
+	stepped, now := s.parts.Boot(), s.clock.Now()
 	for ctx.Err() == nil {
 		if err := s.mayClaim(ctx, s.parts.Boot()-stepped); err != nil {
 			return err
 		}
 		stepped = s.parts.Boot()
 		evs = s.events.take(evs)
-		now := s.clock.Now()
+		before := now
+		now = s.clock.Now()
+		s.noteStep(before, now)
 		for _, ev := range evs {
 			s.execute(s.core.Step(now, ev))
 		}

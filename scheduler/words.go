@@ -20,7 +20,7 @@ type (
 	Verdict = commit.Verdict
 	// ChangeRequest asks for one change of one message.
 	ChangeRequest = commit.ChangeRequest
-	// ChangeResult is the answer. Due is set for Rescheduled and Fired, State for TooLate.
+	// ChangeResult is the answer. Due is set for Rescheduled, Fired and Resumed, State for TooLate.
 	ChangeResult = commit.ChangeResult
 	// Settlement is what a consumer says of a lease.
 	Settlement = core.Settlement
@@ -46,6 +46,9 @@ const (
 	StopRetrying = commit.StopRetrying
 	Reschedule   = commit.Reschedule
 	Fire         = commit.Fire
+
+	PauseSchedule  = commit.PauseSchedule
+	ResumeSchedule = commit.ResumeSchedule
 )
 
 // The verdicts. The zero value answers nothing.
@@ -57,6 +60,9 @@ const (
 	Stopped     = commit.Stopped
 	TooLate     = commit.TooLate
 	NotFound    = commit.NotFound
+
+	SchedulePaused  = commit.Paused
+	ScheduleResumed = commit.Resumed
 )
 
 // The kinds of a filter.

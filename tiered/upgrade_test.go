@@ -62,7 +62,7 @@ func TestNewerBucket(t *testing.T) {
 			require.NoError(t, err)
 		}, `of format "2", this program knows 1`},
 		"manifest": {func(w *world, _ *State) { w.spoil(manifestKey, newerManifest) },
-			"needs a reader of version 100, this is one of version 2"},
+			"needs a reader of version 100, this is one of version 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, Options{})

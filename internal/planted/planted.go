@@ -136,6 +136,9 @@ const (
 	WindowByTimer       // an id stays taken until its timer comes (S4)
 	ReservedUnissued    // a reserved id is believed that nobody handed out (S4)
 	WindowFromNow       // a load begins at the clock, not where the last one ended (R7)
+	SuccessorLost       // a schedule fires and stays where it is (R20)
+	FiringRepeated      // a firing is made although its id exists (R20)
+	MissedInTime        // what was due while the shard did not run is not missed (R20)
 	Bugs                // how many there are, None included
 )
 
@@ -268,4 +271,7 @@ var words = [...]string{
 	"window ends with its timer",
 	"reserved ids unissued",
 	"load window from the clock",
+	"schedule does not move on",
+	"firing made twice",
+	"nothing is missed",
 }

@@ -43,6 +43,9 @@ func (r *Reader) Version() {
 	}
 }
 
+// More reports whether anything is left.
+func (r *Reader) More() bool { return r.bad == "" && r.at < len(r.B) }
+
 // Bytes are the next n bytes, which alias the value, or nil.
 func (r *Reader) Bytes(n int) []byte {
 	if n > len(r.B)-r.at {

@@ -131,6 +131,9 @@ func AppendBooks(dst []byte, b *delay.Books) []byte {
 	} {
 		dst = binary.AppendVarint(dst, v)
 	}
+	if b.Schedules != 0 {
+		dst = binary.AppendVarint(dst, b.Schedules)
+	}
 	return dst
 }
 
@@ -144,6 +147,11 @@ func DecodeBooks(b []byte) (delay.Books, error) {
 		&k.LostWithDisk,
 	} {
 		*p = r.Varint()
+	}
+	if r.More() {
+		if k.Schedules = r.Varint(); k.Schedules == 0 {
+			r.Fail("bytes left over")
+		}
 	}
 	return k, r.End()
 }

@@ -11,16 +11,20 @@ import (
 	"github.com/cicadamq/cicada/scheduler/core"
 )
 
-// insert stores m as a fresh row and returns its reference.
+// insert stores m as a fresh row and returns its reference. m.Cold may ask for the tier.
 func (c *Committer) insert(m *delay.Message) core.Ref {
 	key := delay.Key{Due: m.Due, Seq: c.nextSeq()}
+	if m.Recurrence != nil && m.Recurrence.Paused {
+		key.Due = delay.MaxDue // until it is resumed
+	}
 	if key.Due < c.meta.Watermark.Due && !planted.Is(planted.KeyBehindWatermark) {
 		key.Due = c.meta.Watermark.Due // rule R2
 	}
-	m.Cold = c.tiered && (m.Durability == delay.Tier || m.Due.Sub(m.AcceptedAt) > c.opts.MinWait)
+	m.Cold = c.tiered && (m.Cold || m.Recurrence != nil || m.Durability == delay.Tier ||
+		m.Due.Sub(m.AcceptedAt) > c.opts.MinWait)
 	c.scratch = delay.AppendRecord(c.scratch[:0], m)
 	c.batch.PutRow(key, c.scratch)
-	r := core.Ref{Key: key, Lane: c.lanes.Number(m.Target), Meta: uint32(len(c.scratch))}
+	r := core.Ref{Key: key, Lane: c.lanes.Number(m.Lane()), Meta: uint32(len(c.scratch))}
 	if m.Cold {
 		r.Meta |= core.RefCold
 		c.next.rows = append(c.next.rows, c.upload.row(key, c.scratch))
@@ -46,7 +50,7 @@ func (c *Committer) insert(m *delay.Message) core.Ref {
 // AcceptOp stores drafts.
 type AcceptOp struct {
 	Drafts   []delay.Draft
-	Receipts []Receipt            // filled; as long as Drafts
+	Receipts []Receipt            // filled, unless it has an Err; as long as Drafts
 	Records  map[delay.Key][]byte // of cold messages that may be replaced
 	TierSeq  delay.Seq            // set: what the bucket must hold before the reply (S3)
 	Done     chan error           // capacity 1; answered after the sync
@@ -66,6 +70,9 @@ func (a *AcceptOp) stage(c *Committer) {
 			}
 		}
 		r := &a.Receipts[i]
+		if r.Err != nil {
+			continue // refused before
+		}
 		seq := c.accept(&a.Drafts[i], r, a)
 		repeated := r.Duplicate && planted.Is(planted.DuplicateUnwaited)
 		if r.Err == nil && r.Durability == delay.Tier && !repeated {
@@ -92,11 +99,35 @@ func (c *Committer) accept(d *delay.Draft, r *Receipt, a *AcceptOp) delay.Seq {
 	}
 	d.Generation = 1
 	rf := c.insert(&d.Message)
-	c.books.Accepted++
-	c.books.Pending++
+	c.counted(&d.Message)
 	a.made = c.ids.AppendID(a.made, c.shard, rf.Key)
+	if d.Recurrence != nil { // it will move, and be asked for by name
+		c.batch.PutID(string(c.ids.Make(c.shard, rf.Key)), localstore.IDRecord{
+			Identity: delay.IdentityOf(rf.Key, &d.Message), State: delay.Scheduled,
+		})
+	}
 	r.ID, r.Due, r.Durability, r.Generation = "", d.Due, d.Durability, 1
 	return rf.Key.Seq
+}
+
+// counted takes a new message into the books. A schedule is none (S10).
+func (c *Committer) counted(m *delay.Message) {
+	if m.Recurrence != nil {
+		c.books.Schedules++
+		return
+	}
+	c.books.Accepted++
+	c.books.Pending++
+}
+
+// uncounted takes a message, or a schedule, that is cancelled out of what is pending.
+func (c *Committer) uncounted(schedule bool) {
+	if schedule {
+		c.books.Schedules--
+		return
+	}
+	c.books.Pending--
+	c.books.Cancelled++
 }
 
 // acceptNamed accepts a message with a client's id (S4).
@@ -142,8 +173,7 @@ func (c *Committer) acceptNamed(
 	}
 	c.batch.PutID(id, localstore.IDRecord{Identity: ident, State: delay.Scheduled})
 	if !found || old.State.Finished() {
-		c.books.Accepted++
-		c.books.Pending++
+		c.counted(&d.Message)
 	}
 	r.ID, r.Due, r.Durability, r.Generation = d.ID, d.Due, d.Durability, d.Generation
 	return rf.Key.Seq
@@ -158,6 +188,9 @@ func (c *Committer) repeated(d *delay.Draft, r *Receipt, old *localstore.IDRecor
 	r.ID, r.Duplicate, r.State = d.ID, true, old.State
 	r.Due = old.Given.Add(d.Due.Sub(d.GivenDue())) // the same id has the same spread
 	r.Durability, r.Generation = old.Durability, old.Generation
+	if d.Recurrence != nil {
+		r.Due = old.Key.Due // the next firing, as far as the index knows
+	}
 	return true
 }
 
@@ -180,7 +213,8 @@ func (c *Committer) replace(
 		r.Err = err
 		return false
 	}
-	if loc.Place == PlaceCold && c.bulk.MayCover(loc.Key, d.ID) {
+	loc.ID, loc.Rec, loc.Known = d.ID, *old, true
+	if loc.Place == PlaceCold && (old.Recurs || c.bulk.MayCover(loc.Key, d.ID)) {
 		rec, fetched := records[loc.Key]
 		switch {
 		case !fetched:
@@ -191,6 +225,11 @@ func (c *Committer) replace(
 			return true
 		}
 		loc.Record = rec
+	}
+	if d.Recurrence != nil {
+		if r.Err = d.Recurrence.Continue(loc.Record); r.Err != nil {
+			return false
+		}
 	}
 	if !c.claimable(loc) {
 		r.Err = fmt.Errorf("%w: id %q is claimed", delay.ErrTooLate, d.ID)
@@ -204,6 +243,10 @@ func (c *Committer) replace(
 	}
 	forward := delay.Key{Due: max(d.Due, c.meta.Watermark.Due), Seq: c.lastSeq() + 1}
 	c.remove(loc, &delay.Mark{Key: loc.Key, State: delay.Scheduled, At: c.now(), Forward: forward})
+	if isNow := d.Recurrence != nil; old.Recurs != isNow {
+		c.uncounted(old.Recurs)
+		c.counted(&d.Message)
+	}
 	return true
 }
 

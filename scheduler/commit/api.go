@@ -28,6 +28,8 @@ const (
 	StopRetrying
 	Reschedule
 	Fire
+	PauseSchedule
+	ResumeSchedule
 )
 
 // Verdict is the answer to a change (S5).
@@ -42,12 +44,14 @@ const (
 	Stopped             // claimed, and no further attempt is made
 	TooLate             // claimed or finished
 	NotFound            //
+	Paused              // a schedule does not fire until it is resumed
+	Resumed             //
 )
 
 // String is the word of the API.
 func (v Verdict) String() string {
 	return [...]string{"", "CANCELLED", "RESCHEDULED", "FIRED", "STOPPED", "TOO_LATE",
-		"NOT_FOUND"}[v]
+		"NOT_FOUND", "PAUSED", "RESUMED"}[v]
 }
 
 // ChangeRequest asks for one change of one message.
@@ -58,13 +62,13 @@ type ChangeRequest struct {
 	Cut    delay.Seq // of a purge: a message accepted later is left alone; 0 is no cut
 }
 
-// ChangeResult is the answer. Due is set for Rescheduled and Fired, State for TooLate.
+// ChangeResult is the answer. Due is set for Rescheduled, Fired and Resumed, State for TooLate.
 type ChangeResult struct {
 	Verdict    Verdict
 	Due        delay.Due
 	State      delay.State
 	Durability delay.Durability
-	Err        error // set when there is no verdict: unavailable, closed
+	Err        error // set when there is no verdict: unavailable, closed, a change that cannot be
 }
 
 // KindOf is the label of the error of a Receipt in metrics.

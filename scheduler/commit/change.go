@@ -15,6 +15,9 @@ import (
 // claimable reports whether loc may be changed, and if so takes it away from delivery: the core is
 // asked last (C5). Everything granted must be followed by remove or giveBack.
 func (c *Committer) claimable(loc Located) bool {
+	if recurs(loc) {
+		return c.takeSchedule(loc)
+	}
 	if c.untraced(loc.Key) {
 		return false
 	}
@@ -172,6 +175,9 @@ func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) Chang
 			return r
 		}
 	}
+	if q.Change > StopRetrying && (recurs(loc) || q.Change > Fire) {
+		return c.changeSchedule(q, loc)
+	}
 	if !c.claimable(loc) {
 		return ChangeResult{Verdict: TooLate, State: delay.Claimed}
 	}
@@ -252,8 +258,7 @@ func (c *Committer) cancel(loc Located) ChangeResult {
 	if !planted.Is(planted.OutcomeForgotten) {
 		c.outcome(loc.ID, rec, delay.Cancelled)
 	}
-	c.books.Pending--
-	c.books.Cancelled++
+	c.uncounted(rec.Recurs)
 	return ChangeResult{Verdict: Cancelled, Durability: durability}
 }
 
@@ -266,15 +271,21 @@ func (c *Committer) move(loc Located, due delay.Due, verdict Verdict) ChangeResu
 		}
 		return ChangeResult{Err: fmt.Errorf("message %s: %w", loc.ID, err)}
 	}
+	m.Due, m.Cold = due, false
+	c.relocate(loc, &m)
+	return ChangeResult{Verdict: verdict, Due: due, Durability: m.Durability}
+}
+
+// relocate stores m, the message of loc with another due, under a fresh key.
+func (c *Committer) relocate(loc Located, m *delay.Message) {
 	ident := loc.Rec.Identity
 	if !loc.Known {
-		ident = delay.IdentityOf(loc.Key, &m)
+		ident = delay.IdentityOf(loc.Key, m)
 	}
 	// The record goes on saying what was asked for first: after a restore it is all that is left.
-	m.ID, m.Due, m.Given, m.FirstDue = loc.ID, due, ident.Given, ident.FirstDue
-	r := c.insert(&m)
+	m.ID, m.Given, m.FirstDue = loc.ID, ident.Given, ident.FirstDue
+	r := c.insert(m)
 	c.remove(loc, &delay.Mark{Key: loc.Key, State: delay.Scheduled, At: c.now(), Forward: r.Key})
 	ident.Key = r.Key
 	c.batch.PutID(string(loc.ID), localstore.IDRecord{Identity: ident, State: delay.Scheduled})
-	return ChangeResult{Verdict: verdict, Due: due, Durability: m.Durability}
 }

@@ -69,6 +69,7 @@ func (o *DeadOp) again(
 	}
 	now := c.now()
 	m.ID, m.Due, m.Given, m.FirstDue, m.NotAfter = o.ID, now, ident.Given, ident.FirstDue, 0
+	m.Cold = false
 	r := c.insert(&m)
 	ident.Key = r.Key
 	c.batch.PutID(string(o.ID), localstore.IDRecord{Identity: ident, State: delay.Scheduled})

@@ -104,7 +104,7 @@ func (n *Lanes) Len() int {
 
 // RefOf is the reference of a stored message whose record has size bytes.
 func (n *Lanes) RefOf(key delay.Key, m *delay.Message, size int) core.Ref {
-	r := core.Ref{Key: key, Lane: n.Number(m.Target), Meta: uint32(size)}
+	r := core.Ref{Key: key, Lane: n.Number(m.Lane()), Meta: uint32(size)}
 	if m.Cold {
 		r.Meta |= core.RefCold
 	}

@@ -260,7 +260,11 @@ func (c *Committer) cancelCold(
 	if first == nil {
 		return false
 	}
-	if !counted {
+	switch {
+	case counted:
+	case delay.RecordRecurs(rec):
+		c.books.Schedules--
+	default:
 		c.books.Pending--
 		c.books.Cancelled++
 		first.Cancelled++

@@ -149,6 +149,7 @@ type Outcome struct {
 	Result  broker.Outcome // when an attempt was made
 	Expired bool           // its time had passed: no attempt was made
 	Lost    bool           // no copy of it could be read
+	Moved   bool           // a schedule that has moved on, or is gone: there is nothing to commit
 	Last    bool           // this was its last attempt
 	Backoff time.Duration  // the message's own first pause; 0 is the default
 	After   time.Duration  // the receiver's wish
@@ -187,6 +188,9 @@ func (e EvOutcomes) apply(c *Core) {
 
 func (c *Core) outcome(l *lane, f flight, o Outcome) {
 	switch {
+	case o.Moved:
+		c.landed(o.Key)
+		c.finished = true
 	case o.Expired:
 		f.attempt--
 		c.finish(f, delay.Expired, "expired", "")

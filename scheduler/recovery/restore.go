@@ -275,7 +275,7 @@ func (r *restorer) keep(k delay.Kept) error {
 		return nil
 	}
 	claimed := k.Progress.State == delay.Claimed
-	r.b.PutParked(m.Target.Hash(), k.Key, claimed, k.Record)
+	r.b.PutParked(m.Lane().Hash(), k.Key, claimed, k.Record)
 	if k.Progress.Attempts > 0 {
 		r.b.PutProgress(k.Key, k.Progress)
 	}

@@ -16,8 +16,9 @@ import (
 // of everything before it 4.
 const (
 	magic      = "CICADMAN"
-	version    = 2
-	basic      = 1 // what a reader must know of a manifest without paused targets
+	version    = 3
+	pausing    = 2 // what a reader must know of a manifest with paused targets
+	basic      = 1 // and of one without
 	headSize   = 16
 	maxBody    = 256 << 20
 	maxName    = 128
@@ -33,15 +34,24 @@ const (
 func Encode(z *codec.Zstd, s *State) []byte {
 	body := appendState(s)
 	out := append(make([]byte, 0, len(body)/2+64), magic...)
-	// Without paused targets the bytes are those of version 1, for the sake of its readers.
-	needs := byte(basic)
-	if len(s.Paused) > 0 {
-		needs = version
-	}
+	needs := needed(s)
 	out = append(out, needs, needs, 0, 0)
 	out = binary.BigEndian.AppendUint32(out, uint32(len(body)))
 	out = z.Compress(out, body)
 	return binary.BigEndian.AppendUint32(out, codec.CRC(out))
+}
+
+// needed is the least version that can say what s says: its bytes are written, for the sake of
+// older readers.
+func needed(s *State) byte {
+	switch {
+	case s.Books.Schedules != 0:
+		return version
+	case len(s.Paused) > 0:
+		return pausing
+	default:
+		return basic
+	}
 }
 
 // Decode reads what Encode wrote. Anything wrong is a delay.ErrCorrupt.
@@ -111,12 +121,15 @@ func appendState(s *State) (b []byte) {
 	for i := range s.Predicates {
 		b = codec.AppendString(b, string(delay.AppendPredicate(nil, &s.Predicates[i])))
 	}
-	if len(s.Paused) == 0 {
-		return b
+	needs := needed(s)
+	if needs >= pausing {
+		b = binary.AppendUvarint(b, uint64(len(s.Paused)))
+		for _, t := range s.Paused {
+			b = codec.AppendString(b, string(t))
+		}
 	}
-	b = binary.AppendUvarint(b, uint64(len(s.Paused)))
-	for _, t := range s.Paused {
-		b = codec.AppendString(b, string(t))
+	if needs >= version {
+		b = binary.AppendVarint(b, s.Books.Schedules)
 	}
 	return b
 }
@@ -174,8 +187,14 @@ func readState(body []byte, writer byte) (State, error) {
 		s.Deletes = append(s.Deletes, PendingDelete{Name: r.String(maxName), NotBefore: r.Due()})
 	}
 	readPredicates(&r, &s)
-	if writer > basic {
+	if writer >= pausing {
 		readPaused(&r, &s)
+	}
+	if writer >= version {
+		s.Books.Schedules = r.Varint()
+	}
+	if r.OK() && needed(&s) != writer {
+		r.Fail("version %d says no more than version %d", writer, needed(&s))
 	}
 	if r.OK() && (s.Epoch == 0 || s.Version == 0) {
 		r.Fail("epoch %d, version %d", s.Epoch, s.Version)
@@ -212,12 +231,9 @@ func readPredicates(r *codec.Reader, s *State) {
 	}
 }
 
-// readPaused reads the paused targets: there is at least one, or the version would be 1.
+// readPaused reads the paused targets.
 func readPaused(r *codec.Reader, s *State) {
 	n, last := r.Count(2), delay.Target("")
-	if n == 0 {
-		r.Fail("no paused target in a manifest of version %d", version)
-	}
 	for i := 0; i < n && r.OK(); i++ {
 		t := delay.Target(r.String(delay.MaxTargetBytes))
 		if t <= last {
