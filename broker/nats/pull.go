@@ -33,11 +33,13 @@ const (
 type puller struct {
 	nc      *nats.Conn
 	subject string
-	inbox   string
+	inbox   string // with its last dot; each request has an answer subject of its own below it
 	in      chan *nats.Msg
 	out     chan []*nats.Msg
 
 	maxBytes int
+	request  int    // the number of the request under way
+	answers  string // its subject
 }
 
 // run pulls until ctx is done or the session has to begin again.
@@ -88,7 +90,8 @@ func (p *puller) run(ctx context.Context) error {
 	}
 }
 
-// ask sends one request for records. An earlier one is always over by then.
+// ask sends one request for records. An earlier one is over by then, but the server's word for that
+// may still be on its way: it comes to another subject.
 func (p *puller) ask() error {
 	body, err := json.Marshal(struct {
 		Batch     int           `json:"batch"`
@@ -99,7 +102,9 @@ func (p *puller) ask() error {
 	if err != nil {
 		return fmt.Errorf("write a pull request: %w", err)
 	}
-	if err := p.nc.PublishRequest(p.subject, p.inbox, body); err != nil {
+	p.request++
+	p.answers = p.inbox + strconv.Itoa(p.request)
+	if err := p.nc.PublishRequest(p.subject, p.answers, body); err != nil {
 		return fmt.Errorf("ask for records: %w", err)
 	}
 	return nil
@@ -110,7 +115,7 @@ func (p *puller) ask() error {
 func (p *puller) status(m *nats.Msg, left int) (over bool, err error) {
 	text := m.Header.Get("Description")
 	switch code := m.Header.Get("Status"); {
-	case code == "100": // a heartbeat
+	case code == "100" || m.Subject != p.answers: // a heartbeat; an earlier request
 		return false, nil
 	case code == "404" || code == "408" || strings.Contains(text, "Batch Completed"):
 		return true, nil

@@ -13,7 +13,7 @@ import (
 
 func (r *session) item(item *broker.Item, m *nats.Msg, seq uint64) error {
 	item.Offset = int64(seq)
-	item.Draft.ID = delay.ID(m.Header.Get("cicada-id"))
+	item.Draft.ID = delay.ID(m.Header.Get("Nats-Msg-Id"))
 	if item.Draft.ID == "" {
 		item.Draft.ID = delay.ID(fmt.Sprintf("%s/%d", r.partition, seq))
 	}

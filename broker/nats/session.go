@@ -48,11 +48,11 @@ func (s *Source) session(ctx context.Context, in broker.Intake) error {
 	}
 	s.log.Info("nats source reads", zap.Uint64("from", at.start), zap.Uint64("cursor", at.cursor))
 	p := &puller{
-		nc: s.nc, subject: pullSubject + s.sc.Stream + "." + s.sc.Consumer, inbox: s.nc.NewInbox(),
+		nc: s.nc, subject: pullSubject + s.sc.Stream + "." + s.sc.Consumer, inbox: s.nc.NewInbox() + ".",
 		in:  make(chan *nats.Msg, broker.MaxBatch+statusRoom),
 		out: make(chan []*nats.Msg), maxBytes: s.pullBytes(),
 	}
-	sub, err := s.nc.ChanSubscribe(p.inbox, p.in)
+	sub, err := s.nc.ChanSubscribe(p.inbox+"*", p.in)
 	if err != nil {
 		return fmt.Errorf("subscribe to stream %s: %w", s.sc.Stream, err)
 	}

@@ -27,7 +27,7 @@ const (
 	MaxPullBytes = 8 << 20
 
 	maxStreamBytes = 128             // an identity with it must fit into an id
-	ackWait        = 2 * time.Minute // a record that is neither stored nor acked comes again
+	ackWait        = 30 * time.Second // after it a record that was not acknowledged comes again
 	ackEvery       = 200 * time.Millisecond
 	minPause       = 100 * time.Millisecond // between sessions, and between tries to store
 	maxPause       = 10 * time.Second
