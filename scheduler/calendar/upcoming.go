@@ -5,7 +5,6 @@ package calendar
 import (
 	"iter"
 	"math"
-	"time"
 
 	"github.com/cicadamq/cicada/delay"
 )
@@ -13,10 +12,10 @@ import (
 // LocalForm is how the local time of a firing is written for people.
 const LocalForm = "Mon 2006-01-02 15:04:05 -07:00"
 
-// Upcoming are the firings of a schedule from its next one on, and of those the ones at from or
-// later, as far as its definition lets them be; pauses and jitter are not looked at. An error is
-// that of Parse.
-func (z *Zones) Upcoming(c *delay.Recurrence, from delay.Due) (iter.Seq[Firing], error) {
+// Upcoming are the firings of a schedule whose next one is due at due: from that one on, and of
+// those the ones at from or later, as far as the definition lets them be. Their instants have its
+// jitter. Pauses are not looked at. An error is that of Parse.
+func (z *Zones) Upcoming(c *delay.Recurrence, due, from delay.Due) (iter.Seq[Firing], error) {
 	rule, err := z.Parse(c.Expr, c.Zone)
 	if err != nil {
 		return nil, err
@@ -25,19 +24,16 @@ func (z *Zones) Upcoming(c *delay.Recurrence, from delay.Due) (iter.Seq[Firing],
 	if c.Count > 0 {
 		left = c.Count - min(c.Fired, c.Count)
 	}
+	late := due - c.Next
 	return func(yield func(Firing) bool) {
-		after := max(c.Next, from) - 1
+		after := max(c.Next, from-late) - 1
 		for ; left > 0; left-- {
 			f, ok := rule.Next(after, c.Start)
-			if !ok || c.Until > 0 && f.At > c.Until || !yield(f) {
+			after = f.At
+			f.At += late
+			if !ok || f.At > delay.MaxDue || c.Until > 0 && f.At > c.Until || !yield(f) {
 				return
 			}
-			after = f.At
 		}
 	}, nil
-}
-
-// Late is by how much jitter delays the firings of a schedule whose next one is due at due.
-func Late(c *delay.Recurrence, due delay.Due) time.Duration {
-	return min(max(due.Sub(c.Next), 0), c.Jitter)
 }

@@ -64,21 +64,19 @@ func (c *firingCounter) add(ctx context.Context, it *Item) error {
 	if r.Paused {
 		return nil
 	}
-	late := delay.Due(calendar.Late(r, it.Info.Due).Milliseconds())
-	from := r.Next // whose firing is the row, which the bars have already
+	from := it.Info.Due // whose firing is the row, which the bars have already
 	if r.Count == 0 {
-		from = max(from, c.from-late) // with a count, those before matter too
+		from = max(from, c.from) // with a count, those before matter too
 	}
-	firings, err := c.zones.Upcoming(r, from)
+	firings, err := c.zones.Upcoming(r, it.Info.Due, from)
 	if err != nil {
 		return fmt.Errorf("schedule %s: %w", it.Info.ID, err)
 	}
 	for f := range firings {
-		due := f.At + late
 		switch {
-		case due >= c.to:
+		case f.At >= c.to:
 			return nil
-		case f.At <= r.Next:
+		case f.At == it.Info.Due:
 			continue
 		}
 		if c.left--; c.left < 0 {
@@ -87,8 +85,8 @@ func (c *firingCounter) add(ctx context.Context, it *Item) error {
 		if c.left%scanChunk == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if due >= c.from {
-			b := c.h.at(due)
+		if f.At >= c.from {
+			b := c.h.at(f.At)
 			b.Count++
 			b.Recurring++
 		}
