@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"github.com/cicadamq/cicada/broker"
+)
+
+// wire counts what decides between Retry and Unknown (B2), because the library does not say whether
+// a record whose produce failed had left: requests that began to be written, and connections that
+// ended after such a request.
+type wire struct {
+	sent atomic.Uint64
+	lost atomic.Uint64
+}
+
+// mark is a moment of a wire.
+type mark struct{ sent, lost uint64 }
+
+// mark is now. What a Deliver has to do with it begins later.
+func (w *wire) mark() mark { return mark{sent: w.sent.Load(), lost: w.lost.Load()} }
+
+// result is the outcome of a record that was handed to the library after at:
+//
+//	no produce request left since         nobody can have it: Retry
+//	an answer, and every one arrived      what the answer says
+//	else                                  Unknown: an earlier try may have been stored
+func (w *wire) result(at mark, err error) broker.Result {
+	if err == nil {
+		return broker.Result{Outcome: broker.Delivered}
+	}
+	r := broker.Result{Outcome: verdict(err), Reason: reason(err)}
+	now := w.mark()
+	switch {
+	case now.sent == at.sent:
+		if r.Outcome == broker.Unknown {
+			r.Outcome, r.Reason = broker.Retry, "not sent: "+r.Reason
+		}
+	case now.lost != at.lost:
+		r.Outcome = broker.Unknown
+	}
+	return r
+}
+
+// dialer connects as c says, TLS included, and counts.
+func (w *wire) dialer(c *Config) func(context.Context, string, string) (net.Conn, error) {
+	dial := c.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: c.DialTimeout}).DialContext
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		if c.TLS != nil {
+			if conn, err = handshake(ctx, conn, c.TLS, address); err != nil {
+				return nil, err
+			}
+		}
+		return &watched{Conn: conn, wire: w}, nil
+	}
+}
+
+func handshake(
+	ctx context.Context, conn net.Conn, conf *tls.Config, address string,
+) (net.Conn, error) {
+	if conf = conf.Clone(); conf.ServerName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		conf.ServerName = host
+	}
+	secure := tls.Client(conn, conf)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("tls %s: %w", address, err)
+	}
+	return secure, nil
+}
+
+// watched is a connection that tells a wire what happens to produce requests. The library writes a
+// request with one call.
+type watched struct {
+	net.Conn
+
+	wire     *wire
+	produced atomic.Bool // and not yet counted as lost
+}
+
+const produceKey = 0
+
+// Write counts before it writes: a byte may arrive even if it fails. A frame begins with its
+// length, four bytes, and the key of the request.
+func (w *watched) Write(b []byte) (int, error) {
+	if len(b) < 6 || b[4] == 0 && b[5] == produceKey {
+		w.produced.Store(true)
+		w.wire.sent.Add(1)
+	}
+	return w.Conn.Write(b)
+}
+
+// Read counts an end of the connection before the library hears of it.
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if err != nil {
+		w.end()
+	}
+	return n, err
+}
+
+// Close ends the connection.
+func (w *watched) Close() error {
+	w.end()
+	return w.Conn.Close()
+}
+
+func (w *watched) end() {
+	if w.produced.CompareAndSwap(true, false) {
+		w.wire.lost.Add(1)
+	}
+}
