@@ -43,6 +43,9 @@ func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
 	}
+	lanes = slices.DeleteFunc(lanes, func(l core.LaneStatus) bool {
+		return l.Target == delay.Schedules // nobody's target: it only makes firings
+	})
 	rates := s.rates.take(lanes, s.parts.Now())
 	out := make([]TargetStatus, len(lanes))
 	for i, l := range lanes {

@@ -47,7 +47,8 @@ func open(
 		reads:   make(chan core.Action, loadsInFlight), closed: make(chan struct{}),
 		settled: make(chan struct{}),
 	}
-	s.clock = clock.New(parts.Now, parts.Boot, opts.ClockMaxHold, parts.Events.ClockStep)
+	s.clock = clock.New(parts.Now, parts.Boot, opts.ClockMaxHold, parts.Events.ClockStep,
+		parts.Witness)
 	s.events.wake = make(chan struct{}, 1)
 	s.tier.flush = make(chan struct{}, 1)
 	var err error

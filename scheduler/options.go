@@ -11,6 +11,7 @@ import (
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -104,8 +105,8 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// Parts are the components a shard joins. Tier is nil for --bucket none and Boot may be nil in
-// tests; the rest is required.
+// Parts are the components a shard joins. Tier is nil for --bucket none, Boot may be nil in
+// tests and Witness anywhere; the rest is required.
 type Parts struct {
 	Store  *localstore.Store
 	Tier   *tiered.Tier
@@ -114,4 +115,6 @@ type Parts struct {
 	Now    func() time.Time     // the wall clock
 	Boot   func() time.Duration // time since boot, suspend included (rule R21)
 	Events Events
+	// Witness tells an independent time, such as the bucket's; nil is none (rule R21).
+	Witness clock.Witness
 }

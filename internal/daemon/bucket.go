@@ -75,7 +75,7 @@ func (d *Daemon) tryOut(ctx context.Context) error {
 	if c, ok := d.bucket.(objstore.Clock); ok {
 		remote, local, known := c.RemoteTime()
 		if ahead := local.Sub(remote); known && ahead.Abs() > farApart {
-			d.log.Warn("the system clock and the bucket's differ: messages are due by the system's",
+			d.log.Warn("the system clock and the bucket's differ: see the clock in the status",
 				zap.Duration("system_ahead", ahead), zap.Time("bucket_time", remote))
 		}
 	}

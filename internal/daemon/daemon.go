@@ -239,8 +239,12 @@ func (d *Daemon) openShard(ctx context.Context) error {
 }
 
 func (d *Daemon) parts() scheduler.Parts {
+	var witness func() (remote, local time.Time, ok bool)
+	if c, ok := d.bucket.(objstore.Clock); ok {
+		witness = c.RemoteTime
+	}
 	return scheduler.Parts{
-		Store: d.store, Tier: d.tier, Logger: d.log.Named("scheduler"), Now: d.opts.Now,
+		Witness: witness, Store: d.store, Tier: d.tier, Logger: d.log.Named("scheduler"), Now: d.opts.Now,
 		Boot: d.boot, Events: d.counts.Events(),
 		Sinks: func(t delay.Target) broker.Sink {
 			if s, ok := d.sinks[t.Kind()]; ok {

@@ -232,5 +232,9 @@ func lateMistakes() []Mistake {
 		mistake(planted.WindowByTimer, "S4", "scheduler TestDedupeWindowToTheMillisecond"),
 		mistake(planted.ReservedUnissued, "S4", "scheduler TestReservedIDsAreReal"),
 		mistake(planted.WindowFromNow, "R7 S2", "scheduler/core TestStartReadsFromTheWatermark"),
+		mistake(planted.SuccessorLost, "R20", "scheduler TestScheduleFires"),
+		mistake(planted.FiringRepeated, "R20", "scheduler/commit TestFiringsAreKnownByTheirIDs"),
+		mistake(planted.MissedInTime, "R20", "scheduler TestMisfire"),
+		mistake(planted.StartUnwitnessed, "R21 S1", "scheduler/clock TestStartWithWitness"),
 	}
 }

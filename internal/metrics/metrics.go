@@ -61,7 +61,7 @@ type Set struct {
 	delivered, attempts, dead       *prometheus.CounterVec
 	settled                         *prometheus.CounterVec
 	cancelled, expired, fallback    prometheus.Counter
-	clockSteps                      prometheus.Counter
+	clockSteps, firings, missed     prometheus.Counter
 	lateness                        *prometheus.HistogramVec
 	commit, sync, offload, hydrate  prometheus.Histogram
 	tierRequests, tierBytes, writes *prometheus.CounterVec
@@ -107,6 +107,8 @@ func (s *Set) counters() {
 	s.dead = vec("dead_total", "Messages given up.", "lane", "reason")
 	s.cancelled = one("cancelled_total", "Messages cancelled.")
 	s.expired = one("expired_total", "Messages that expired before they were delivered.")
+	s.firings = one("schedule_firings_total", "Messages made by recurring schedules.")
+	s.missed = one("schedule_missed_total", "Firings that were due and not made, by their misfire policy.")
 	s.fallback = one("tier_fallback_reads_total",
 		"Messages whose body was read from the tier at delivery.")
 	s.clockSteps = one("clock_step_total", "Forward steps of the wall clock that were held.")
@@ -163,7 +165,7 @@ func (s *Set) Handler() http.Handler {
 func (s *Set) Events() scheduler.Events {
 	return scheduler.Events{
 		Accepted: s.Accepted, Rejected: s.Rejected, Duplicate: s.Duplicate, Attempts: s.Attempts,
-		Settled:  s.Settled,
+		Settled: s.Settled, Recurred: s.Recurred,
 		Finished: s.Finished, Lateness: s.Lateness, Commit: s.Commit, Sync: s.Sync,
 		Offload: s.Offload, Hydrate: s.Hydrate, Fallback: s.Fallback, ClockStep: s.ClockStep,
 		Maintain: maintain.Events{Compact: s.Compact, Collect: s.Collect, Sweep: s.Sweep},
@@ -245,6 +247,13 @@ func (s *Set) Hydrate(d time.Duration, _ int, err error) {
 
 // Fallback counts bodies read from the tier at delivery.
 func (s *Set) Fallback(n int) { s.fallback.Add(float64(n)) }
+
+// Recurred counts what schedules did at their dues; firings are accepted messages too.
+func (s *Set) Recurred(fired int, missed uint64) {
+	s.Accepted("schedule", fired)
+	s.firings.Add(float64(fired))
+	s.missed.Add(float64(missed))
+}
 
 // ClockStep counts held steps of the clock.
 func (s *Set) ClockStep(time.Duration) { s.clockSteps.Inc() }

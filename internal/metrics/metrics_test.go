@@ -28,7 +28,7 @@ pending_bytes{tier} lateness_seconds{lane} due_lag_seconds low_watermark_seconds
 wal_sync_seconds offload_seconds hydrate_seconds hydrate_margin_seconds oldest_not_uploaded_seconds
 tier_fallback_reads_total tier_segments{level} tier_requests_total{op,code} tier_request_seconds{op}
 tier_bytes_total{op} manifest_commits_total{result} lane_inflight{lane} lane_backlog{lane}
-source_lag{source} disk_free_bytes clock_step_total clock_hold build_info{version,revision}`
+source_lag{source} disk_free_bytes schedule_firings_total schedule_missed_total clock_step_total clock_hold build_info{version,revision}`
 
 // filled is a set in which everything has happened.
 func filled(t *testing.T) *Set {
@@ -50,6 +50,7 @@ func filled(t *testing.T) *Set {
 	e.Offload(time.Hour, 1, errors.New("x"))
 	e.Hydrate(time.Second, 1, nil)
 	e.Fallback(2)
+	e.Recurred(2, 1)
 	e.ClockStep(time.Hour)
 	te.Request("put", "ok", time.Millisecond, 100)
 	te.Commit("ok")

@@ -139,6 +139,7 @@ const (
 	SuccessorLost       // a schedule fires and stays where it is (R20)
 	FiringRepeated      // a firing is made although its id exists (R20)
 	MissedInTime        // what was due while the shard did not run is not missed (R20)
+	StartUnwitnessed    // the clock a daemon starts with is believed (R21)
 	Bugs                // how many there are, None included
 )
 
@@ -274,4 +275,5 @@ var words = [...]string{
 	"schedule does not move on",
 	"firing made twice",
 	"nothing is missed",
+	"start without a witness",
 }

@@ -12,15 +12,16 @@ import (
 
 // hands are two clocks to be set by a test.
 type hands struct {
-	wall time.Time
-	boot time.Duration
+	wall    time.Time
+	boot    time.Duration
+	witness Witness
 }
 
 func (h *hands) pass(d time.Duration) { h.wall, h.boot = h.wall.Add(d), h.boot+d }
 
 func (h *hands) clock(hold time.Duration, ev func(time.Duration)) *Guarded {
 	h.wall = time.UnixMilli(1_700_000_000_000)
-	return New(func() time.Time { return h.wall }, func() time.Duration { return h.boot }, hold, ev)
+	return New(func() time.Time { return h.wall }, func() time.Duration { return h.boot }, hold, ev, h.witness)
 }
 
 // A forward step must not fire everything at once: time goes on by the boot clock until somebody
@@ -48,6 +49,89 @@ func TestForwardStep(t *testing.T) {
 			end(&h, g)
 			require.Equal(t, h.wall.UnixMilli(), int64(g.Now()))
 			require.False(t, g.Status().Held)
+		})
+	}
+}
+
+// hear has the witness tell that it was ahead by d when it was heard, now.
+func (h *hands) hear(d time.Duration) {
+	remote, local := h.wall.Add(d), h.wall
+	h.witness = func() (time.Time, time.Time, bool) { return remote, local, true }
+}
+
+// An answer of the bucket that was heard after the step and agrees with it ends the hold: a machine
+// that slept for an hour must not wait for an operator. One that was heard before, or disagrees,
+// does not, however near it is (C11).
+func TestWitnessConfirms(t *testing.T) {
+	for name, c := range map[string]struct {
+		ahead time.Duration // of the witness, when it is heard
+		late  bool          // it is heard after the step
+		held  bool
+	}{
+		"agrees":           {ahead: 900 * time.Millisecond, late: true},
+		"a second behind":  {ahead: -time.Second, late: true},
+		"heard before":     {held: true},
+		"disagrees":        {ahead: -time.Hour, late: true, held: true},
+		"not quite agrees": {ahead: -3500 * time.Millisecond, late: true, held: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var h hands
+			said := new(Witness)
+			h.witness = func() (time.Time, time.Time, bool) { return (*said)() }
+			*said = func() (time.Time, time.Time, bool) { return time.Time{}, time.Time{}, false }
+			g := h.clock(5*time.Minute, nil)
+			hear := func() {
+				remote, local := h.wall.Add(c.ahead), h.wall
+				*said = func() (time.Time, time.Time, bool) { return remote, local, true }
+			}
+			if !c.late {
+				hear()
+			}
+			before := g.Now()
+			h.wall = h.wall.Add(time.Hour)
+			require.Equal(t, before, g.Now())
+			h.pass(time.Second)
+			if c.late {
+				hear()
+			}
+			require.Equal(t, c.held, g.Status().Held)
+			if !c.held {
+				require.Equal(t, h.wall.UnixMilli(), int64(g.Now()))
+			}
+		})
+	}
+}
+
+// A machine that boots with its clock ahead must not deliver early: before the first claim the
+// clock is compared with the bucket's, and held at that (C19). One that is behind is only late.
+func TestStartWithWitness(t *testing.T) {
+	for name, c := range map[string]struct {
+		ahead time.Duration // of the witness
+		held  bool
+	}{
+		"ahead by an hour": {ahead: -time.Hour, held: true},
+		"behind":           {ahead: time.Hour},
+		"agrees":           {ahead: -2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var h hands
+			h.wall = time.UnixMilli(1_700_000_000_000)
+			h.hear(c.ahead)
+			g := h.clock(5*time.Minute, nil)
+			want := h.wall
+			if c.held {
+				want = want.Add(c.ahead)
+			}
+			require.Equal(t, want.UnixMilli(), int64(g.Now()))
+			require.Equal(t, c.held, g.Status().Held)
+			h.pass(time.Minute)
+			require.Equal(t, want.Add(time.Minute).UnixMilli(), int64(g.Now()))
+			if c.held {
+				require.Contains(t, g.Status().Reason, "ahead of the bucket's")
+				h.wall = h.wall.Add(c.ahead) // set right
+				require.False(t, g.Status().Held)
+				require.Equal(t, h.wall.UnixMilli(), int64(g.Now()))
+			}
 		})
 	}
 }

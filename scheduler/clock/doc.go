@@ -8,8 +8,9 @@
 // # Invariants
 //
 //	C10  The guarded clock never goes back.
-//	C11  It follows a forward step only after the wall clock agrees again, somebody confirmed it,
-//	     or it was held for the longest time.
+//	C11  It follows a forward step only after the wall clock agrees again, an independent clock
+//	     agrees with it, somebody confirmed it, or it was held for the longest time.
+//	C19  It begins no later than an independent clock says, if one was heard.
 //
 // # Concurrency
 //
