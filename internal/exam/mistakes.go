@@ -232,9 +232,14 @@ func lateMistakes() []Mistake {
 		mistake(planted.WindowByTimer, "S4", "scheduler TestDedupeWindowToTheMillisecond"),
 		mistake(planted.ReservedUnissued, "S4", "scheduler TestReservedIDsAreReal"),
 		mistake(planted.WindowFromNow, "R7 S2", "scheduler/core TestStartReadsFromTheWatermark"),
+		mistake(planted.CursorBeforeRows, "R16 S2", "scheduler/cut TestCursorWaits"),
+		mistake(planted.ShortUncovered, "R16 S2", "scheduler/cut TestCursorWaits"),
+		mistake(planted.CursorsUnrestored, "R16", "scheduler/recovery TestRestoreIsWhole"),
+		mistake(planted.CursorPassesFailed, "R17 S2", "scheduler/commit TestTakeStopsAtWhatFailed"),
 		mistake(planted.SuccessorLost, "R20", "scheduler TestScheduleFires"),
 		mistake(planted.FiringRepeated, "R20", "scheduler/commit TestFiringsAreKnownByTheirIDs"),
 		mistake(planted.MissedInTime, "R20", "scheduler TestMisfire"),
+		mistake(planted.LimitForgotten, "S9", "scheduler/core TestLimit"),
 		mistake(planted.StartUnwitnessed, "R21 S1", "scheduler/clock TestStartWithWitness"),
 	}
 }

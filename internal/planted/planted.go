@@ -139,7 +139,12 @@ const (
 	SuccessorLost       // a schedule fires and stays where it is (R20)
 	FiringRepeated      // a firing is made although its id exists (R20)
 	MissedInTime        // what was due while the shard did not run is not missed (R20)
+	CursorBeforeRows    // a manifest's cursor does not wait for the rows below it (R16)
+	ShortUncovered      // nor for those that wait too short to be uploaded (R16)
+	CursorsUnrestored   // a restore forgets how far sources were read (R16)
 	StartUnwitnessed    // the clock a daemon starts with is believed (R21)
+	LimitForgotten      // a lane with a limit hands out what it likes (S9)
+	CursorPassesFailed  // a cursor passes what could not be taken (R17)
 	Bugs                // how many there are, None included
 )
 
@@ -275,5 +280,10 @@ var words = [...]string{
 	"schedule does not move on",
 	"firing made twice",
 	"nothing is missed",
+	"cursor before its rows",
+	"cursor before short waits",
+	"restore forgets cursors",
+	"cursor passes what failed",
 	"start without a witness",
+	"limit forgotten",
 }

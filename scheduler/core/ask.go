@@ -16,6 +16,7 @@ type LaneStatus struct {
 	LastError string // of an attempt
 	Paused    bool
 	Open      bool // the breaker is open
+	Limit     delay.Limit
 }
 
 func (e EvTargets) apply(c *Core) {
@@ -26,7 +27,7 @@ func (e EvTargets) apply(c *Core) {
 		out = append(out, LaneStatus{
 			Target: l.target, InFlight: l.inflight, Paused: l.paused, LastError: l.lastError,
 			Backlog: int64(l.ready.len()) + l.backlog, Open: c.now < l.openUntil,
-			Delivered: l.delivered,
+			Delivered: l.delivered, Limit: l.rate.limit,
 		})
 	}
 	for _, f := range c.flights {

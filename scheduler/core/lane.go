@@ -27,6 +27,7 @@ type lane struct {
 	pull   bool
 	paused bool
 	timer  bool // a timerLane is set
+	rate   bucket
 
 	touched bool
 	ready   queue[waiting] // due, unclaimed, in memory
@@ -141,10 +142,16 @@ func (c *Core) newLease() uint64 {
 func (c *Core) dispatchPull(l *lane) {
 	for l.waiters.len() > 0 {
 		w := l.waiters.items[l.waiters.head]
-		claims := c.claim(l, w.Max, claimBytes)
+		most := l.rate.may(w.Max, c.now)
+		if most == 0 {
+			c.remindLane(l, l.rate.next())
+			return
+		}
+		claims := c.claim(l, most, claimBytes)
 		if len(claims) == 0 {
 			return
 		}
+		l.rate.spend(len(claims))
 		l.waiters.pop()
 		g := Grant{
 			Epoch:   c.epoch,
@@ -187,10 +194,16 @@ func (c *Core) dispatchPush(l *lane) {
 		if messages <= 0 || bytes <= 0 {
 			return
 		}
-		claims := c.claim(l, min(messages, deliverChunk), min(bytes, claimBytes))
+		most := l.rate.may(min(messages, deliverChunk), c.now)
+		if most == 0 {
+			c.remindLane(l, l.rate.next())
+			return
+		}
+		claims := c.claim(l, most, min(bytes, claimBytes))
 		if len(claims) == 0 {
 			return
 		}
+		l.rate.spend(len(claims))
 		c.handOut(l, claims)
 		c.do(ActDeliver{Lane: l.no, Claims: claims})
 	}
@@ -286,11 +299,14 @@ type EvPause struct {
 
 func (e EvPause) apply(c *Core) {
 	l := c.lane(e.Lane)
+	if l.paused && !e.Paused {
+		c.slowStart(l)
+	}
 	l.paused = e.Paused
 	c.touch(l)
 }
 
-// EvParkedLanes tells, at start, which lanes have parked rows and which are paused.
+// EvParkedLanes tells, at start, which lanes have parked rows, which are paused and which limited.
 type EvParkedLanes struct{ Lanes []ParkedLane }
 
 // ParkedLane is a lane as the local store knows it.
@@ -298,6 +314,7 @@ type ParkedLane struct {
 	Lane    uint32
 	Rows    int64 // parked
 	Paused  bool
+	Limit   delay.Limit
 	Claimed delay.Key // the durable claim cursor (rule R8)
 }
 
@@ -306,6 +323,7 @@ func (e EvParkedLanes) apply(c *Core) {
 		l := c.lane(p.Lane)
 		l.more, l.backlog = p.Rows > 0, p.Rows
 		l.paused, l.claimed = p.Paused, p.Claimed
+		l.rate.set(p.Limit, c.now)
 		c.touch(l)
 	}
 }

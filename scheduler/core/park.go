@@ -145,6 +145,9 @@ func (c *Core) parkOld(crowded bool) {
 
 // blocked reports whether the lane could not claim now anyway.
 func (l *lane) blocked(c *Core) bool {
+	if l.rate.dry(c.now) {
+		return true
+	}
 	if l.pull {
 		return l.paused || l.waiters.len() == 0
 	}

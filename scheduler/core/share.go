@@ -94,8 +94,20 @@ func (c *Core) handBack(l *lane, r Ref) {
 	}
 }
 
-// grow widens the window of a lane whose breaker was open: each answer admits one message more, so
-// that a receiver which has just come back is not met by all that has piled up.
+// slowPart is the part of the window with which a resumed lane begins.
+const slowPart = 8
+
+// slowStart narrows the window of a lane that is resumed: what has piled up meanwhile must not meet
+// its receiver all at once. Consumers take what they want.
+func (c *Core) slowStart(l *lane) {
+	if !l.pull {
+		l.window = max(1, c.opts.Window/slowPart)
+	}
+}
+
+// grow widens the window of a lane whose breaker was open or that was paused: each answer admits
+// one message more, which doubles it with each round trip, so that a receiver which has just come
+// back is not met by all that has piled up.
 func (c *Core) grow(l *lane) {
 	if l.window == 0 {
 		return

@@ -27,7 +27,8 @@ type EvFenced struct{}
 
 func (EvFenced) apply(c *Core) { c.handAt, c.handOn = 0, c.load == nil }
 
-// ActForget asks for what is durable of an idle lane to be forgotten, unless it is paused by then.
+// ActForget asks for what is durable of an idle lane to be forgotten, unless it is paused or
+// limited by then.
 type ActForget struct{ Target delay.Target }
 
 // wantRound begins a round of the clock hand, and moves the hand.
@@ -71,7 +72,7 @@ func (l *lane) idle() bool {
 	switch {
 	case l.hot+l.flying+l.moving > 0 && !planted.Is(planted.LaneForgotten):
 	case l.ready.len()+l.parked.len()+l.waiters.len() > 0:
-	case l.more, l.loading, l.claiming, l.paused:
+	case l.more, l.loading, l.claiming, l.paused, !l.rate.limit.IsZero():
 	case l.timer, l.hungry, l.held, l.touched:
 	default:
 		return true
