@@ -88,7 +88,8 @@ type Intake interface {
 
 // Ledger is implemented by sinks that deliver exactly once: they make the messages and a record
 // that lists them visible together, and can tell after any crash which ones were (rule R17). A
-// batch and its entry have the entry's number; numbers grow by one.
+// batch and its entry have the entry's number; numbers grow, and one whose batch was given up is
+// never used again.
 type Ledger interface {
 	// Recover makes this process the only writer, shutting out whoever wrote before, and only then
 	// tells the entries above after, in order. It is called before the first Deliver, and again

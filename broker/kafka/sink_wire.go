@@ -13,11 +13,11 @@ import (
 )
 
 // wire counts what decides between Retry and Unknown (B2), because the library does not say whether
-// a record whose produce failed had left: requests that began to be written, and connections that
-// ended after such a request.
+// a record whose produce failed had left.
 type wire struct {
-	sent atomic.Uint64
-	lost atomic.Uint64
+	writing atomic.Int64  // produce requests that are being written
+	sent    atomic.Uint64 // of which a byte was written
+	lost    atomic.Uint64 // connections that ended after one
 }
 
 // mark is a moment of a wire.
@@ -36,9 +36,10 @@ func (w *wire) result(at mark, err error) broker.Result {
 		return broker.Result{Outcome: broker.Delivered}
 	}
 	r := broker.Result{Outcome: verdict(err), Reason: reason(err)}
+	writing := w.writing.Load() // before sent: what ends in between is counted there
 	now := w.mark()
 	switch {
-	case now.sent == at.sent:
+	case writing == 0 && now.sent == at.sent:
 		if r.Outcome == broker.Unknown {
 			r.Outcome, r.Reason = broker.Retry, "not sent: "+r.Reason
 		}
@@ -98,14 +99,20 @@ type watched struct {
 
 const produceKey = 0
 
-// Write counts before it writes: a byte may arrive even if it fails. A frame begins with its
-// length, four bytes, and the key of the request.
+// Write counts frames of produce requests: a frame begins with its length, four bytes, and the key
+// of the request.
 func (w *watched) Write(b []byte) (int, error) {
-	if len(b) < 6 || b[4] == 0 && b[5] == produceKey {
-		w.produced.Store(true)
+	if len(b) >= 6 && (b[4] != 0 || b[5] != produceKey) {
+		return w.Conn.Write(b)
+	}
+	w.wire.writing.Add(1)
+	defer w.wire.writing.Add(-1)
+	w.produced.Store(true)
+	n, err := w.Conn.Write(b)
+	if n > 0 || err == nil {
 		w.wire.sent.Add(1)
 	}
-	return w.Conn.Write(b)
+	return n, err
 }
 
 // Read counts an end of the connection before the library hears of it.

@@ -323,10 +323,7 @@ func (s *Exact) prepareTopic(ctx context.Context) error {
 	}
 	d := details[topic]
 	if errors.Is(d.Err, kerr.UnknownTopicOrPartition) {
-		if err := s.makeTopic(ctx, adm); err != nil {
-			return err
-		}
-		return nil
+		return s.makeTopic(ctx, adm)
 	}
 	if d.Err != nil {
 		return fmt.Errorf("%w: ledger %s: look up: %w", delay.ErrUnavailable, topic, d.Err)
@@ -348,8 +345,15 @@ func (s *Exact) makeTopic(ctx context.Context, adm *kadm.Client) error {
 	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return fmt.Errorf("%w: ledger %s: create: %w", delay.ErrUnavailable, topic, err)
 	}
-	s.log.Info("ledger topic made", zap.String("topic", topic))
-	return nil
+	for { // brokers learn of it one after the other
+		if _, _, err = s.bounds(ctx, 0); err == nil {
+			s.log.Info("ledger topic made", zap.String("topic", topic))
+			return nil
+		}
+		if doze(ctx, minMetadataAge); ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 func (s *Exact) checkPolicy(ctx context.Context, adm *kadm.Client) error {
