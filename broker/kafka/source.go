@@ -29,7 +29,7 @@ const (
 	maxShares         = 8        // no partition has more than this part of maxQueued, if there are so many
 	maxTaking         = 16       // Takes under way
 	maxTakeBytes      = 4 << 20  // of records in one Take
-	recordOverhead    = 200      // bytes a record costs beside what is in it
+	fetchedOverhead   = 200      // bytes a record costs beside what is in it
 
 	minRetry = 50 * time.Millisecond
 	maxRetry = 5 * time.Second
@@ -60,6 +60,8 @@ type SourceOptions struct {
 	Tier bool
 	// IDFromKey takes the ids of messages from the records' keys, where no header gives one.
 	IDFromKey bool
+	// CheckTarget refuses targets that can never work, without I/O. nil: the shard alone does.
+	CheckTarget func(delay.Target) error
 	// RejectTopic gets the records that can be no request, "" is none: they are counted and logged.
 	RejectTopic string
 	// ServerSide uses the group protocol of KIP-848, in which the broker assigns the partitions; its
@@ -166,7 +168,7 @@ func (s *Source) Run(ctx context.Context, in broker.Intake) error {
 		}
 		s.counts.restarts.Add(1)
 		s.log.Warn("joining the group anew", zap.Error(err))
-		if !pause(ctx, wait) {
+		if !restFor(ctx, wait) {
 			return nil
 		}
 	}
@@ -220,8 +222,8 @@ func (s *Source) partition(n int32) *partition {
 	return s.parts[n]
 }
 
-// pause waits, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
+// restFor waits, and reports whether ctx is still alive.
+func restFor(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -23,6 +23,7 @@ import (
 func (n *session) assign(
 	ctx context.Context, offsets map[string]map[int32]kgo.Offset,
 ) (map[string]map[int32]kgo.Offset, error) {
+	<-n.ready
 	mine := offsets[n.opts.Topic]
 	if len(mine) == 0 {
 		return offsets, nil

@@ -3,57 +3,71 @@
 package kafka
 
 import (
-	"strconv"
-	"time"
-
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cicadamq/cicada/broker"
-	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/broker/intake"
 )
 
-// parse turns records into items, and what is no request into rejects.
+// maxKeptHeaders is the largest capacity of an item's headers that a slot keeps for the next one.
+const maxKeptHeaders = 8
+
+// slot is what one Take needs; there are maxTaking of them.
+type slot struct {
+	records []*kgo.Record
+	items   []broker.Item // what records ask for; their memory is kept
+	taken   []*kgo.Record // those of records that are items
+	rejects []reject
+	record  intake.Record // of parse
+}
+
+func newSlot() *slot {
+	return &slot{
+		records: make([]*kgo.Record, 0, broker.MaxBatch),
+		items:   make([]broker.Item, 0, broker.MaxBatch),
+		taken:   make([]*kgo.Record, 0, broker.MaxBatch),
+	}
+}
+
+// reset lets go of everything that keeps fetched records alive.
+func (s *slot) reset() {
+	for i := range s.items {
+		h := s.items[i].Draft.Headers
+		s.items[i] = broker.Item{}
+		if cap(h) <= maxKeptHeaders {
+			clear(h[:cap(h)])
+			s.items[i].Draft.Headers = h[:0]
+		}
+	}
+	clear(s.records)
+	clear(s.taken)
+	clear(s.rejects)
+	clear(s.record.Headers[:cap(s.record.Headers)])
+	s.record = intake.Record{Headers: s.record.Headers[:0]}
+	s.records, s.items, s.taken, s.rejects = s.records[:0], s.items[:0], s.taken[:0], s.rejects[:0]
+}
+
+// parse turns records into items, and what is no request into rejects. The items alias the records.
 func (p *partition) parse(s *slot) {
+	opts := intake.Options{
+		Kind: intake.Kafka, Broker: p.n.opts.Broker, IDFromKey: p.n.opts.IDFromKey,
+		CheckTarget: p.n.opts.CheckTarget, Origin: p.name,
+	}
 	now := p.n.in.Now()
+	rec := &s.record
 	for _, r := range s.records {
-		s.items = append(s.items, broker.Item{})
-		item := &s.items[len(s.items)-1]
-		if err := p.parseOne(item, r, now); err != nil {
-			s.items = s.items[:len(s.items)-1]
+		rec.Key, rec.Value, rec.Offset, rec.Headers = r.Key, r.Value, r.Offset, rec.Headers[:0]
+		for i := range r.Headers {
+			h := &r.Headers[i]
+			rec.Headers = append(rec.Headers, intake.Header{Name: h.Key, Value: h.Value})
+		}
+		n := len(s.items)
+		s.items = s.items[:n+1]
+		if err := intake.Parse(&s.items[n], rec, now, &opts); err != nil {
+			s.items = s.items[:n]
 			s.rejects = append(s.rejects, reject{r, err})
 			continue
 		}
 		s.taken = append(s.taken, r)
 	}
-}
-
-func (p *partition) parseOne(item *broker.Item, r *kgo.Record, now delay.Due) error {
-	item.Offset = r.Offset
-	d := &item.Draft
-	for _, h := range r.Headers {
-		switch h.Key {
-		case "cicada-id":
-			d.ID = delay.ID(h.Value)
-		case "cicada-target":
-			d.Target = delay.Target(h.Value)
-		case "cicada-delay":
-			ms, err := strconv.ParseInt(string(h.Value), 10, 64)
-			if err != nil {
-				return delay.Invalid("cicada-delay", "bad")
-			}
-			d.Due = now.Add(time.Duration(ms) * time.Millisecond)
-		}
-	}
-	if d.ID == "" {
-		d.ID = delay.ID(string(p.name) + "/" + strconv.FormatInt(r.Offset, 10))
-	}
-	if r.Value == nil {
-		item.Cancel = d.ID
-		return nil
-	}
-	d.Body = r.Value
-	if d.Target == "" {
-		return delay.Invalid("cicada-target", "is missing")
-	}
-	return nil
 }

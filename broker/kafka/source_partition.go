@@ -51,14 +51,6 @@ type run struct {
 	start   int64 // of the log, by then
 }
 
-// slot is what one Take needs; there are maxTaking of them.
-type slot struct {
-	records []*kgo.Record
-	items   []broker.Item
-	taken   []*kgo.Record // those of records that are items
-	rejects []reject
-}
-
 func (n *session) newPartition(ctx context.Context, id [16]byte, number int32) *partition {
 	p := &partition{
 		n: n, number: number, topicID: id, name: partitionName(n.opts.Broker, n.opts.Topic, id, number),
@@ -127,7 +119,7 @@ func (p *partition) pull(s *slot) (start int64) {
 		r := &p.queue[0]
 		start = max(start, r.start)
 		for len(r.records) > 0 && len(s.records) < broker.MaxBatch {
-			more := recordSize(r.records[0])
+			more := fetchedSize(r.records[0])
 			if len(s.records) > 0 && size+more > maxTakeBytes {
 				p.release(size)
 				return start
@@ -190,21 +182,12 @@ func (p *partition) work() {
 			return
 		}
 		if s == nil {
-			s = &slot{
-				records: make([]*kgo.Record, 0, broker.MaxBatch),
-				items:   make([]broker.Item, 0, broker.MaxBatch),
-				taken:   make([]*kgo.Record, 0, broker.MaxBatch),
-			}
+			s = newSlot()
 		}
 		start := p.pull(s)
 		p.unpause()
 		on := p.handle(s, start)
-		clear(s.records)
-		clear(s.items)
-		clear(s.taken)
-		clear(s.rejects)
-		s.records, s.items, s.taken, s.rejects = s.records[:0], s.items[:0], s.taken[:0],
-			s.rejects[:0]
+		s.reset()
 		p.n.slots <- s
 		if !on {
 			return

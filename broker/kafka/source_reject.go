@@ -12,14 +12,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
+	"github.com/cicadamq/cicada/broker/intake"
 	"github.com/cicadamq/cicada/delay"
 )
 
 // The headers of a rejected record, beside its own.
 const (
-	headerError  = "cicada-error"  // why
-	headerSource = "cicada-source" // topic/partition/offset
-	headerCut    = "cicada-cut"    // bytes of a value that the reject topic did not take
+	headerError  = intake.HeaderError
+	headerSource = intake.HeaderSource
+	// headerCut is the size of a value that the reject topic did not take. Such a record cannot be
+	// sent again, and its header is not understood (I1).
+	headerCut = "cicada-cut"
 )
 
 // Limits of rejected records.
@@ -68,7 +71,7 @@ func (p *partition) copyOut(rejects []reject) bool {
 	for len(rejects) > 0 {
 		some, size := 0, int64(0)
 		for some < len(rejects) && (some == 0 || size < maxRejectChunk) {
-			size += recordSize(rejects[some].record)
+			size += fetchedSize(rejects[some].record)
 			some++
 		}
 		if !p.copySome(rejects[:some]) {
@@ -154,12 +157,13 @@ func (p *partition) uncopied(rejects []reject, err error) {
 	}
 }
 
-// rejected is the copy: the record as it was, with where it was and why it is here. A cut one has
-// an empty value, and of headers what a message may have.
+// rejected is the copy: the record as it was, with where it was and why it is here. Its timestamp
+// is of now, from which retention and the limit of a try are counted. A cut one has an empty value,
+// and of headers what a message may have.
 func (p *partition) rejected(r *reject, cut bool) *kgo.Record {
 	from := r.record
 	c := &kgo.Record{
-		Topic: p.n.opts.RejectTopic, Key: from.Key, Value: from.Value, Timestamp: from.Timestamp,
+		Topic: p.n.opts.RejectTopic, Key: from.Key, Value: from.Value,
 		Headers: make([]kgo.RecordHeader, 0, len(from.Headers)+3),
 	}
 	size := len(from.Key)

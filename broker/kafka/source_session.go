@@ -30,6 +30,7 @@ type session struct {
 
 	in      broker.Intake
 	cl      *kgo.Client
+	ready   chan struct{} // closed when cl is set: the client calls back before it is made
 	workers sync.WaitGroup
 	queued  atomic.Int64  // bytes waiting, all partitions together
 	room    chan struct{} // cap 1: queued has fallen
@@ -43,6 +44,7 @@ type session struct {
 func (s *Source) session(ctx context.Context, in broker.Intake) error {
 	n := &session{
 		Source: s, in: in, room: make(chan struct{}, 1), ended: make(chan struct{}),
+		ready:   make(chan struct{}),
 		grumble: s.log.WithOptions(zap.WrapCore(sampled)),
 	}
 	var once sync.Once
@@ -54,6 +56,7 @@ func (s *Source) session(ctx context.Context, in broker.Intake) error {
 		return err
 	}
 	n.cl = cl
+	close(n.ready)
 	err = n.poll(ctx)
 	cl.AllowRebalance()
 	// Leaving calls revoked, which stops the partitions and commits.
@@ -150,7 +153,7 @@ func (n *session) pollOnce(ctx context.Context) error {
 		}
 	}
 	if failed && !records {
-		pause(ctx, minRetry) // an error that comes at once and again must not keep a core busy
+		restFor(ctx, minRetry) // an error that comes at once and again must not keep a core busy
 	}
 	return nil
 }
@@ -206,7 +209,7 @@ func (n *session) dispatch(topicID [16]byte, f *kgo.FetchPartition) error {
 	}
 	var size int64
 	for _, r := range f.Records {
-		size += recordSize(r)
+		size += fetchedSize(r)
 	}
 	p.end.Store(f.LastStableOffset)
 	n.queued.Add(size)
@@ -228,10 +231,10 @@ func (n *session) share() int64 {
 	return int64(maxQueued / min(max(len(n.parts), 1), maxShares))
 }
 
-func recordSize(r *kgo.Record) int64 {
-	size := len(r.Key) + len(r.Value) + recordOverhead
+func fetchedSize(r *kgo.Record) int64 {
+	size := len(r.Key) + len(r.Value) + fetchedOverhead
 	for i := range r.Headers {
-		size += len(r.Headers[i].Key) + len(r.Headers[i].Value) + recordOverhead/4
+		size += len(r.Headers[i].Key) + len(r.Headers[i].Value) + fetchedOverhead/4
 	}
 	return int64(size)
 }

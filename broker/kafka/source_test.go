@@ -13,7 +13,7 @@ import (
 // What could go wrong: requests out of order, twice, under another identity, offsets committed
 // before the shard has them, or never.
 func TestSourceTakesInOrderAndCommits(t *testing.T) {
-	inBubble(t, 3, func(w *world) {
+	inBubble(t, 3, func(t *testing.T, w *world) {
 		w.requests(3, 2500)
 		sh := newShard(t)
 		src, stop := w.run(w.options(), sh)
@@ -35,7 +35,7 @@ func TestSourceTakesInOrderAndCommits(t *testing.T) {
 
 // What could go wrong: a cancel is taken for a message without a body.
 func TestSourceCancels(t *testing.T) {
-	inBubble(t, 1, func(w *world) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.produce(request(0, "o-1", "x"), &kgo.Record{
 			Topic: inTopic, Headers: []kgo.RecordHeader{{Key: "cicada-id", Value: []byte("o-1")}},
 		})
@@ -51,7 +51,7 @@ func TestSourceCancels(t *testing.T) {
 
 // What could go wrong: the rest of a commit interval is lost when the source stops.
 func TestSourceCommitsWhenItStops(t *testing.T) {
-	inBubble(t, 1, func(w *world) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 10)
 		sh := newShard(t)
 		opts := w.options()
@@ -61,5 +61,19 @@ func TestSourceCommitsWhenItStops(t *testing.T) {
 		require.Equal(t, int64(-1), w.committed(0))
 		stop()
 		require.Equal(t, int64(10), w.committed(0))
+	})
+}
+
+// What could go wrong: an empty body is taken for a null value and cancels.
+func TestSourceKeepsAnEmptyBody(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		r := request(0, "o-1", "")
+		r.Value = []byte{}
+		w.produce(r)
+		sh := newShard(t)
+		_, stop := w.run(w.options(), sh)
+		w.until("it is taken", func() bool { return sh.count() == 1 })
+		stop()
+		require.Empty(t, sh.got[w.name(0)][0].Cancel)
 	})
 }
