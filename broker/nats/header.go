@@ -22,8 +22,14 @@ func owned(name string) bool {
 	if lower == delay.HeaderScheduleID || lower == delay.HeaderMissed {
 		return false
 	}
-	return strings.HasPrefix(lower, "cicada-") || strings.HasPrefix(lower, "nats-") ||
-		lower == "status" || lower == "description" // clients take these for the server's
+	return strings.HasPrefix(lower, "cicada-") || controls(name)
+}
+
+// controls reports whether a header is an order to a server, or to a client, for which status and
+// description are the server's words.
+func controls(name string) bool {
+	lower := strings.ToLower(name)
+	return strings.HasPrefix(lower, "nats-") || lower == "status" || lower == "description"
 }
 
 // badHeader says why a header cannot be carried. The client library would replace line breaks

@@ -19,10 +19,10 @@ import (
 const (
 	pullExpires   = 10 * time.Second
 	pullHeartbeat = 2 * time.Second
-	maxQuiet      = 3                      // heartbeats that may be missed
-	statusRoom    = 64                     // in the channel, for what is no record
-	maxRecord     = 128 << 20              // twice what a server can be configured for
-	ackSubject    = "$JS.ACK."             // the reply subject of every record, and of nothing else
+	maxQuiet      = 3          // heartbeats that may be missed
+	statusRoom    = 64         // in the channel, for what is no record
+	maxRecord     = 128 << 20  // twice what a server can be configured for
+	ackSubject    = "$JS.ACK." // the reply subject of every record, and of nothing else
 	pullSubject   = "$JS.API.CONSUMER.MSG.NEXT."
 	frameBytes    = 1 << 10 // what a server counts of a record beside its body and headers
 )

@@ -192,7 +192,7 @@ func TestRealSinkServerKilled(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
-		time.Sleep(20 * time.Millisecond) //nolint:forbidigo // the middle of what is under way
+		sleep(t.Context(), 20*time.Millisecond) // into the middle of what is under way
 		r.Kill(t)
 		r.Start(t)
 	})
@@ -377,7 +377,7 @@ func TestRealSourceTier(t *testing.T) {
 	r.send(0, 3000)
 	waitFor(t, func() bool { return d.count() == 3000 })
 	require.True(t, d.tier)
-	time.Sleep(3 * ackEvery) //nolint:forbidigo // for acks that must not come
+	sleep(t.Context(), 3*ackEvery) // for acks that must not come
 	require.EqualValues(t, 3000, r.info().Msgs)
 	var p broker.Partition
 	d.mu.Lock()
@@ -475,43 +475,40 @@ func TestRealSourcePoison(t *testing.T) {
 	got := other.messages(4)
 	require.Equal(t, "409", got[0].Header.Get("was-Status"))
 	require.Equal(t, "no headers", string(got[2].Data))
-	require.Equal(t, r.name+".p", got[2].Header.Get("cicada-subject"))
+	require.Equal(t, r.name+".p", got[2].Header.Get("was-subject"))
 	require.NotEmpty(t, got[2].Header.Get("cicada-error"))
 	require.Equal(t, "target: is not known", got[3].Header.Get("cicada-error"))
 	require.Contains(t, got[3].Header.Get("cicada-source"), "nats:n1/"+r.name+"@")
 	s.stop()
 }
 
-// N5: two processes with one consumer, as after a takeover: each takes only runs without gaps, so
-// that together they have everything.
+// N5: two processes with one consumer, as in a takeover: what the server gives to the one that is
+// about to be fenced must not be missing in the other.
 func TestRealSourceTwoReaders(t *testing.T) {
 	r := realStream(t, jetstream.StreamConfig{})
 	a, b := newDesk(t), newDesk(t)
 	s1 := r.read(a, nil)
 	r.send(0, 1000)
 	waitFor(t, func() bool { return a.count() == 1000 })
+	for _, p := range a.partitions() {
+		b.cursor[p] = 1001 // from the manifest
+	}
 	s2 := r.read(b, nil)
 	waitFor(t, func() bool { return s2.Stats().Sessions > 0 })
-	r.send(1000, 2000)
+	for i := range 10 {
+		r.send(1000+i*100, 1000+(i+1)*100)
+	}
 	waitFor(t, func() bool { return a.count() > 1000 || b.count() > 0 })
 	s1.crash() // fenced at last
 	r.send(2000, 3000)
-	last := func() bool {
-		next := int64(0)
-		for _, p := range b.partitions() {
-			next, _ = b.Cursor(p)
-		}
+	waitFor(t, func() bool {
+		next, _ := b.Cursor(b.partitions()[0])
 		return next == 3001
-	}
-	waitFor(t, last)
+	})
 	s2.stop()
-	a.inOrder()
 	b.inOrder()
-	for i := range 3000 {
-		id := delay.ID("id-" + strconv.Itoa(i))
-		_, inA := a.drafts[id]
-		_, inB := b.drafts[id]
-		require.True(t, inA || inB, "%s was skipped", id)
+	for i := 1000; i < 3000; i++ {
+		require.Contains(t, b.drafts, delay.ID("id-"+strconv.Itoa(i)), "was skipped")
 	}
 }
 

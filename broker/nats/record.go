@@ -3,24 +3,29 @@
 package nats
 
 import (
-	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/intake"
 	"github.com/cicadamq/cicada/delay"
 )
 
-func (r *session) item(item *broker.Item, m *nats.Msg, seq uint64) error {
-	item.Offset = int64(seq)
-	item.Draft.ID = delay.ID(m.Header.Get("Nats-Msg-Id"))
-	if item.Draft.ID == "" {
-		item.Draft.ID = delay.ID(fmt.Sprintf("%s/%d", r.partition, seq))
+// item reads what a record asks for. Its body and headers are the record's own memory, which the
+// client library made for it alone.
+func (r *session) item(dst *broker.Item, m *nats.Msg, seq uint64, now delay.Due) error {
+	r.headers = r.headers[:0]
+	for name, values := range m.Header {
+		for _, v := range values {
+			r.headers = append(r.headers, intake.Header{Name: name, Value: []byte(v)})
+		}
 	}
-	item.Draft.Target = delay.Target(m.Header.Get("cicada-target"))
-	if item.Draft.Target == "" {
-		return delay.Invalid("cicada-target", "is missing")
-	}
-	item.Draft.Body = m.Data
-	return nil
+	// The library gives them as a map. Several of one name stay in their order.
+	slices.SortStableFunc(r.headers, func(a, b intake.Header) int {
+		return strings.Compare(a.Name, b.Name)
+	})
+	rec := intake.Record{Value: m.Data, Headers: r.headers, Offset: int64(seq)}
+	return intake.Parse(dst, &rec, now, &r.opts)
 }

@@ -6,22 +6,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/intake"
 )
 
-// The headers of a rejected record, beside its own.
 const (
-	headerError   = "cicada-error"
-	headerSource  = "cicada-source"  // the partition and the sequence
-	headerSubject = "cicada-subject" // where it was published to
-	headerCut     = "cicada-cut"     // "body": it was left out, the record is too large with it
-
-	wasPrefix = "was-" // before the names of headers that would be orders to the server (N2)
+	// wasPrefix stands before the names of a rejected record's headers that would be orders to the
+	// server, or to a client (N2), and before subject.
+	wasPrefix = "was-"
+	cutNote   = " (the body is left out: the record is too large with it)"
 )
 
 // reject passes a record that is no request, or that the shard refused, to the reject subject, and
@@ -52,24 +49,23 @@ func (r *session) reject(ctx context.Context, m *nats.Msg, at int, why error) er
 func (r *session) publishRejected(
 	ctx context.Context, m *nats.Msg, seq uint64, why string,
 ) (broker.Result, error) {
-	source := fmt.Sprintf("%s/%d", r.partition, seq)
-	h := nats.Header{
-		msgID: {"rejected:" + source}, headerError: {why}, headerSource: {source},
-		headerSubject: {m.Subject},
-	}
+	h := make(nats.Header, len(m.Header)+4)
 	for name, values := range m.Header {
-		if owned(name) {
+		if controls(name) {
 			name = wasPrefix + name
 		}
 		h[name] = values
 	}
+	source := fmt.Sprintf("%s/%d", r.partition, seq)
+	h[msgID] = []string{"rejected:" + source}
+	h[intake.HeaderError], h[intake.HeaderSource] = []string{why}, []string{source}
+	h[wasPrefix+"subject"] = []string{m.Subject}
 	out := &nats.Msg{Subject: r.sc.RejectSubject, Header: h, Data: m.Data}
 	res, err := r.request(ctx, out)
 	if err != nil || res.Outcome != broker.Rejected {
 		return res, err
 	}
-	out.Data = nil
-	h[headerCut] = []string{"body"}
+	out.Data, h[intake.HeaderError] = nil, []string{why + cutNote}
 	return r.request(ctx, out)
 }
 
@@ -87,10 +83,4 @@ func (r *session) request(ctx context.Context, m *nats.Msg) (broker.Result, erro
 		return broker.Result{}, fmt.Errorf("publish to %s: %w", m.Subject, err)
 	}
 	return answer(reply), nil
-}
-
-// controls reports whether a header is an order to a server or a client, not the user's.
-func controls(name string) bool {
-	lower := strings.ToLower(name)
-	return strings.HasPrefix(lower, "nats-") || lower == "status" || lower == "description"
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/intake"
 	"github.com/cicadamq/cicada/delay"
 )
 
@@ -27,6 +28,9 @@ type session struct {
 	open   []unacked     // in the order of their sequences
 	items  []broker.Item // of the batch under way
 	marks  []int         // items[i] is open[marks[i]]
+
+	opts    intake.Options
+	headers []intake.Header // scratch
 }
 
 // unacked is a record that the server waits for an ack of.
@@ -63,7 +67,10 @@ func (s *Source) session(ctx context.Context, in broker.Intake) error {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { over <- p.run(ctx) })
-	r := &session{Source: s, place: at, intake: in, pos: at.start}
+	r := &session{Source: s, place: at, intake: in, pos: at.start, opts: intake.Options{
+		Kind: intake.NATS, Broker: s.cfg.Broker, Target: s.sc.Target, CheckTarget: s.sc.CheckTarget,
+		Origin: at.partition,
+	}}
 	return r.loop(ctx, p.out, over)
 }
 
@@ -99,6 +106,7 @@ func (r *session) loop(ctx context.Context, batches <-chan []*nats.Msg, over <-c
 // take hands what is new of msgs to the shard.
 func (r *session) take(ctx context.Context, msgs []*nats.Msg) error {
 	r.items, r.marks = r.items[:0], r.marks[:0]
+	now := r.intake.Now()
 	for _, m := range msgs {
 		d, ok := parseDelivery(m.Reply)
 		if !ok {
@@ -111,7 +119,7 @@ func (r *session) take(ctx context.Context, msgs []*nats.Msg) error {
 				"consumer %s, or records were lost on their way", r.sc.Stream, d.consumer, r.expect-1,
 				r.sc.Consumer)
 		}
-		if err := r.sort(ctx, m, d); err != nil {
+		if err := r.sort(ctx, m, d, now); err != nil {
 			return err
 		}
 	}
@@ -128,7 +136,7 @@ func (r *session) take(ctx context.Context, msgs []*nats.Msg) error {
 }
 
 // sort puts one record where it belongs: it was seen before, it is stored, it is none, or new.
-func (r *session) sort(ctx context.Context, m *nats.Msg, d delivery) error {
+func (r *session) sort(ctx context.Context, m *nats.Msg, d delivery, now delay.Due) error {
 	if d.stream < r.pos {
 		r.n.skipped.Add(1)
 		if len(r.open) > 0 && d.stream >= r.open[0].seq {
@@ -144,7 +152,7 @@ func (r *session) sort(ctx context.Context, m *nats.Msg, d delivery) error {
 	}
 	r.items = append(r.items, broker.Item{})
 	item := &r.items[len(r.items)-1]
-	if err := r.item(item, m, d.stream); err != nil {
+	if err := r.item(item, m, d.stream, now); err != nil {
 		r.items = r.items[:len(r.items)-1]
 		return r.reject(ctx, m, len(r.open)-1, err)
 	}

@@ -61,23 +61,26 @@ func TestSinkConformance(t *testing.T) {
 			if err != nil || m.Reply == "" {
 				return
 			}
+			answer := `{"stream":"S","seq":1}`
 			switch brokertest.AnswerTo(delay.ID(id)) {
 			case brokertest.Later:
-				c.answer(m, `{"error":{"code":503,"err_code":10077,"description":"maximum bytes"}}`)
-				return
+				answer = `{"error":{"code":503,"err_code":10077,"description":"maximum bytes"}}`
 			case brokertest.Never:
-				c.answer(m, `{"error":{"code":400,"err_code":10054,"description":"message size"}}`)
-				return
-			case brokertest.Take:
-				c.answer(m, `{"stream":"S","seq":1}`)
+				answer = `{"error":{"code":400,"err_code":10054,"description":"message size"}}`
 			case brokertest.Silent:
+				answer = ""
+				fallthrough
+			case brokertest.Take:
+				attempt, _ := strconv.ParseUint(m.Header.Get("cicada-attempt"), 10, 32)
+				mu.Lock()
+				got = append(got, brokertest.Received{
+					ID: delay.ID(id), Attempt: uint32(attempt), Body: m.Data,
+				})
+				mu.Unlock()
 			}
-			attempt, _ := strconv.ParseUint(m.Header.Get("cicada-attempt"), 10, 32)
-			mu.Lock()
-			defer mu.Unlock()
-			got = append(got, brokertest.Received{
-				ID: delay.ID(id), Attempt: uint32(attempt), Body: m.Data,
-			})
+			if answer != "" {
+				c.answer(m, answer)
+			}
 		})
 		return brokertest.Subject{
 			Sink: open(t, f), Target: "nats:n1/orders.due", Refuses: true, Hangs: true,

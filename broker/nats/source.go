@@ -26,7 +26,7 @@ const (
 	// MaxPullBytes bounds one pull, unless one record is larger than it.
 	MaxPullBytes = 8 << 20
 
-	maxStreamBytes = 128             // an identity with it must fit into an id
+	maxStreamBytes = 128              // an identity with it must fit into an id
 	ackWait        = 30 * time.Second // after it a record that was not acknowledged comes again
 	ackEvery       = 200 * time.Millisecond
 	minPause       = 100 * time.Millisecond // between sessions, and between tries to store
@@ -51,6 +51,11 @@ type SourceConfig struct {
 	// MaxAckPending bounds the records that were taken and are not acknowledged yet. With Tier it
 	// is also how many are read per flush. 0: DefaultMaxAckPending.
 	MaxAckPending int
+	// Target is that of records that name none. "": such a record is refused.
+	Target delay.Target
+	// CheckTarget refuses targets that can never work, as the API does. nil: only their form is
+	// looked at.
+	CheckTarget func(delay.Target) error
 }
 
 func (c SourceConfig) complete(cfg *Config) (SourceConfig, error) {
