@@ -10,26 +10,64 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/broker/brokertest/realtest"
+	"github.com/cicadamq/cicada/broker/rocketmq/fakebroker"
 	"github.com/cicadamq/cicada/broker/rocketmq/remoting"
 	"github.com/cicadamq/cicada/delay"
 )
 
 func now() delay.Due { return delay.Due(time.Now().UnixMilli()) }
 
-type realBroker struct {
+// testBroker is a broker, real or not, and a client of it.
+type testBroker struct {
 	*remoting.Client
 	addr, topic string
+	stop, start func(t *testing.T)
 }
 
-func realClient(t *testing.T, e remoting.Encoding) realBroker {
+// opener connects to a broker.
+type opener func(t *testing.T, e remoting.Encoding) testBroker
+
+// The fake broker stands for the real one in the tests of whatever uses this package: both must
+// pass the same tests.
+func TestFakeBroker(t *testing.T) {
+	agree(t, func(t *testing.T, e remoting.Encoding) testBroker {
+		c, err := fakebroker.Start(t.Context(), fakebroker.Options{})
+		require.NoError(t, err)
+		t.Cleanup(c.Close)
+		b := connect(t, c.NameServer(), e)
+		b.stop = func(*testing.T) { c.Broker(0).Stop() }
+		b.start = func(t *testing.T) { require.NoError(t, c.Broker(0).Start(t.Context())) }
+		return b
+	})
+}
+
+// The protocol is written down nowhere, so a real broker must be asked.
+func TestRealBroker(t *testing.T) {
+	agree(t, func(t *testing.T, e remoting.Encoding) testBroker {
+		ns, broker := realtest.RocketMQ(t)
+		b := connect(t, ns.Addr, e)
+		b.stop, b.start = func(t *testing.T) { broker.Kill(t) }, func(t *testing.T) { broker.Start(t) }
+		return b
+	})
+}
+
+func agree(t *testing.T, open opener) {
+	t.Run("send and read", func(t *testing.T) { sendAndRead(t, open) })
+	t.Run("offsets", func(t *testing.T) { offsets(t, open) })
+	t.Run("long poll", func(t *testing.T) { longPoll(t, open) })
+	t.Run("delays", func(t *testing.T) { delays(t, open) })
+	t.Run("refusals", func(t *testing.T) { refusals(t, open) })
+	t.Run("restart", func(t *testing.T) { restart(t, open) })
+}
+
+func connect(t *testing.T, nameServer string, e remoting.Encoding) testBroker {
 	t.Helper()
-	ns, _ := realtest.RocketMQ(t)
 	c, err := remoting.New(remoting.Config{
-		NameServers: []string{"127.0.0.1:1", ns.Addr}, Encoding: e,
+		NameServers: []string{"127.0.0.1:1", nameServer}, Encoding: e,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	b := realBroker{Client: c, topic: realtest.Name(t)}
+	b := testBroker{Client: c, topic: realtest.Name(t)}
 	r, err := c.Route(t.Context(), remoting.TopicSchedule)
 	require.NoError(t, err)
 	require.Len(t, r.Brokers, 1)
@@ -38,7 +76,7 @@ func realClient(t *testing.T, e remoting.Encoding) realBroker {
 	return b
 }
 
-func (b realBroker) send(t *testing.T, key string, more ...remoting.Property) remoting.Sent {
+func (b testBroker) send(t *testing.T, key string, more ...remoting.Property) remoting.Sent {
 	t.Helper()
 	p := append(remoting.Properties{
 		{Name: remoting.PropertyUniqueKey, Value: key}, {Name: remoting.PropertyKeys, Value: "k1 k2"},
@@ -52,7 +90,7 @@ func (b realBroker) send(t *testing.T, key string, more ...remoting.Property) re
 }
 
 // pullAll reads a queue to its end.
-func (b realBroker) pullAll(t *testing.T, topic string, queue int32) (all []remoting.Message) {
+func (b testBroker) pullAll(t *testing.T, topic string, queue int32) (all []remoting.Message) {
 	t.Helper()
 	at, err := b.MinOffset(t.Context(), b.addr, topic, queue)
 	require.NoError(t, err)
@@ -70,10 +108,10 @@ func (b realBroker) pullAll(t *testing.T, topic string, queue int32) (all []remo
 
 // The protocol is written down nowhere: what is sent, one by one or as a batch, must come back as
 // it was by every way of reading, in both encodings.
-func TestRealSendAndRead(t *testing.T) {
+func sendAndRead(t *testing.T, open opener) {
 	for _, e := range []remoting.Encoding{remoting.JSON, remoting.Binary} {
 		t.Run(fmt.Sprint(e), func(t *testing.T) {
-			b := realClient(t, e)
+			b := open(t, e)
 			began := now()
 			sent := b.send(t, "U1")
 			batch, err := b.SendBatch(t.Context(), b.addr, b.topic, 1, []remoting.Outgoing{
@@ -123,8 +161,8 @@ func TestRealSendAndRead(t *testing.T) {
 }
 
 // Positions decide what is read again and what never.
-func TestRealOffsets(t *testing.T) {
-	b := realClient(t, remoting.JSON)
+func offsets(t *testing.T, open opener) {
+	b := open(t, remoting.JSON)
 	began := now()
 	for i := range 3 {
 		b.send(t, fmt.Sprint("U", i))
@@ -157,8 +195,8 @@ func TestRealOffsets(t *testing.T) {
 }
 
 // A long poll must return with the message, not with the end of its wait.
-func TestRealLongPoll(t *testing.T) {
-	b := realClient(t, remoting.Binary)
+func longPoll(t *testing.T, open opener) {
+	b := open(t, remoting.Binary)
 	first := b.send(t, "first")
 	done := make(chan error, 1)
 	began := time.Now()
@@ -178,8 +216,8 @@ func TestRealLongPoll(t *testing.T) {
 
 // Delays and timers are what this is about: their entries in the broker's own topics, how far they
 // were delivered, and a recall.
-func TestRealDelays(t *testing.T) {
-	b := realClient(t, remoting.JSON)
+func delays(t *testing.T, open opener) {
+	b := open(t, remoting.JSON)
 	level := b.send(t, "L1", remoting.Property{Name: remoting.PropertyDelayLevel, Value: "5"})
 	require.Empty(t, level.Recall)
 	due := now() + 60_000
@@ -215,8 +253,12 @@ func TestRealDelays(t *testing.T) {
 	low, high, err := info.CommitLog()
 	require.NoError(t, err)
 	require.Less(t, low, high)
-	_, _, ok := info.Level(5)
-	require.True(t, ok)
+	require.Eventually(t, func() bool { // a real broker begins with a level when it is used first
+		info, err := b.RuntimeInfo(t.Context(), b.addr)
+		require.NoError(t, err)
+		_, _, ok := info.Level(5)
+		return ok
+	}, 20*time.Second, 50*time.Millisecond)
 	_, err = b.DelayOffsets(t.Context(), b.addr)
 	require.NoError(t, err)
 	point, err := b.TimerCheckpoint(t.Context(), b.addr)
@@ -234,8 +276,8 @@ func TestRealDelays(t *testing.T) {
 
 // Refusals must be told from failures: what will never be taken must not be tried for ever, and
 // what was not taken must not be given up.
-func TestRealRefusals(t *testing.T) {
-	b := realClient(t, remoting.JSON)
+func refusals(t *testing.T, open opener) {
+	b := open(t, remoting.JSON)
 	b.send(t, "first")
 	for name, c := range map[string]struct {
 		topic      string
@@ -270,14 +312,13 @@ func TestRealRefusals(t *testing.T) {
 }
 
 // A broker that is killed must be found again without a new client.
-func TestRealRestart(t *testing.T) {
-	_, broker := realtest.RocketMQ(t)
-	b := realClient(t, remoting.JSON)
+func restart(t *testing.T, open opener) {
+	b := open(t, remoting.JSON)
 	b.send(t, "before")
-	broker.Kill(t)
+	b.stop(t)
 	_, err := b.MaxOffset(t.Context(), b.addr, b.topic, 1)
 	require.ErrorIs(t, err, delay.ErrUnavailable)
-	broker.Start(t)
+	b.start(t)
 	require.Eventually(t, func() bool {
 		_, err := b.MaxOffset(t.Context(), b.addr, b.topic, 1)
 		return err == nil
