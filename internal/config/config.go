@@ -7,8 +7,6 @@ import (
 	"io"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -106,15 +104,6 @@ func (c *Config) Guarded() bool {
 type Log struct {
 	Level  string // debug, info, warn, error
 	Format string // auto, json, console
-}
-
-// Broker is one named broker of the file.
-type Broker struct {
-	Name string
-	Kind string // kafka, rocketmq, nats
-	Line int    // where it stands in the file
-
-	node *yaml.Node // its part of the file, for Print
 }
 
 // Secret is a value that is never printed (G3).

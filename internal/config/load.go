@@ -59,6 +59,7 @@ type loader struct {
 	cfg      *Config
 	rows     map[string]*Setting // by key
 	origin   map[string]string
+	tiers    []Mistake // places that ask for a bucket, without a reason yet
 	mistakes Mistakes
 }
 
@@ -185,6 +186,7 @@ func (l *loader) finish() {
 			"must not be below delivery.backoff")
 	}
 	l.finishAPI()
+	l.finishBrokers()
 }
 
 // finishAPI checks who may come in.

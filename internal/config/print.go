@@ -148,6 +148,9 @@ func NeedRestart(old, fresh *Config) []string {
 	if old.S3 != fresh.S3 {
 		keys = append(keys, "tier.s3")
 	}
+	if !sameBrokers(old.Brokers, fresh.Brokers) {
+		keys = append(keys, "brokers")
+	}
 	return keys
 }
 
