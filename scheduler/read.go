@@ -47,8 +47,8 @@ func (s *Shard) Next(ctx context.Context, limit int) ([]Info, error) {
 	return out, err
 }
 
-// Count counts messages exactly, and schedules only where the filter asks for them. Without a filter it costs nothing; with one it reads what may
-// match.
+// Count counts messages exactly, and schedules only where the filter asks for them. Without a
+// filter it costs nothing; with one it reads what may match.
 func (s *Shard) Count(ctx context.Context, f Filter) (int64, error) {
 	return s.query.Count(ctx, f)
 }

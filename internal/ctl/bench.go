@@ -105,8 +105,8 @@ func (a *app) plan(f *benchFlags) (benchPlan, error) {
 		return benchPlan{}, err
 	}
 	switch {
-	case f.size < 0 || f.size > maxBody:
-		return benchPlan{}, usagef("--size: want 0 to %d", maxBody)
+	case f.size < 0 || f.size > delay.MaxBodyBytes:
+		return benchPlan{}, usagef("--size: want 0 to %d", delay.MaxBodyBytes)
 	case f.batch < 1 || f.batch > 10_000:
 		return benchPlan{}, usagef("--batch: want 1 to 10000")
 	case f.connections < 0 || f.connections > 1024:

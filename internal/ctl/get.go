@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"github.com/cicadamq/cicada/internal/ctl/schedules"
 )
 
 const getHelp = `Show one message, or with --body write its body to stdout as it is.
@@ -49,13 +51,17 @@ func (a *app) get() *cobra.Command {
 			return a.print(t, true)
 		}
 		t := &table{columns: []string{"", ""}}
-		for _, p := range [][2]string{
+		pairs := [][2]string{
 			{"id", m.ID}, {"state", m.State}, {"due", m.Due}, {"tier", m.Tier},
 			{"target", m.Target}, {"key", m.Key}, {"size", strconv.FormatInt(m.Size, 10)},
 			{"attempts", strconv.FormatUint(uint64(m.Attempts), 10)},
 			{"generation", strconv.FormatUint(uint64(m.Generation), 10)},
 			{"reason", m.Reason}, {"last error", m.LastError},
-		} {
+		}
+		if m.Schedule != nil {
+			pairs = append(pairs, schedules.Lines(m.Schedule)...)
+		}
+		for _, p := range pairs {
 			if p[1] != "" {
 				t.add(m.ID, m, p[0], p[1])
 			}

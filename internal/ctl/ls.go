@@ -10,18 +10,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cicadamq/cicada/internal/ctl/client"
+	"github.com/cicadamq/cicada/internal/ctl/schedules"
 )
 
 const lsHelp = `List messages by due.
 
   cicada ls --target pull:orders --state scheduled --limit 20
   cicada ls --due-from 2030-01-01T00:00:00Z --all -o jsonl
+  cicada ls --schedules
 
 One page of at most --limit messages; --all follows the pages to the end.`
 
 func (a *app) ls() *cobra.Command {
 	var limit int
-	var all bool
+	var all, recurring bool
 	var token string
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List messages by due", Long: lsHelp, Args: args(0, 0, ""),
@@ -30,6 +32,7 @@ func (a *app) ls() *cobra.Command {
 	filter := addFilter(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 100, "messages a page, 1 to 1000")
 	cmd.Flags().BoolVar(&all, "all", false, "every page")
+	cmd.Flags().BoolVar(&recurring, "schedules", false, "only schedules, with their next firing")
 	cmd.Flags().StringVar(&token, "page-token", "", "continue where an earlier page ended")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.dial()
@@ -39,6 +42,11 @@ func (a *app) ls() *cobra.Command {
 		defer c.Close()
 		query := filter.query()
 		query.Set("limit", strconv.Itoa(limit))
+		show := messageTable
+		if recurring {
+			query.Set("kind", "schedule")
+			show = scheduleTable
+		}
 		for {
 			if token != "" {
 				query.Set("page_token", token)
@@ -47,7 +55,7 @@ func (a *app) ls() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.print(messageTable(page.Messages), false); err != nil {
+			if err := a.print(show(page.Messages), false); err != nil {
 				return err
 			}
 			token = page.NextPageToken
@@ -90,6 +98,14 @@ func messageTable(all []client.Message) *table {
 	for _, m := range all {
 		t.add(m.ID, m, m.ID, m.State, m.Due, m.Tier, m.Target, strconv.FormatInt(m.Size, 10),
 			strconv.FormatUint(uint64(m.Attempts), 10))
+	}
+	return t
+}
+
+func scheduleTable(all []client.Message) *table {
+	t := &table{columns: schedules.Columns[:]}
+	for _, m := range all {
+		t.add(m.ID, m, schedules.Cells(&m)...)
 	}
 	return t
 }

@@ -3,21 +3,62 @@
 package ctl
 
 import (
+	"context"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/calendar"
+	"github.com/cicadamq/cicada/internal/ctl/client"
+	"github.com/cicadamq/cicada/internal/ctl/schedules"
 )
 
 func (a *app) schedule() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "schedule", Short: "Look at recurring schedules", Args: args(0, 0, "next"),
+		Use: "schedule", Short: "Look at recurring schedules and steer them",
+		Args: args(0, 0, "ls, next, pause, resume or trigger"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.scheduleNext())
+	ls := a.ls()
+	ls.Short, ls.Long = "List schedules by their next firing", scheduleLsHelp
+	ls.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		return cmd.Flags().Set("schedules", "true")
+	}
+	cmd.AddCommand(ls, a.scheduleNext(),
+		a.steer("pause", "Keep schedules from firing until they are resumed",
+			func(ctx context.Context, c *client.Client, id string) (client.Verdict, error) {
+				return c.PauseSchedule(ctx, id, true)
+			}),
+		a.steer("resume", "Let paused schedules fire again",
+			func(ctx context.Context, c *client.Client, id string) (client.Verdict, error) {
+				return c.PauseSchedule(ctx, id, false)
+			}),
+		a.steer("trigger", "Make one firing of schedules now; they go on as before",
+			func(ctx context.Context, c *client.Client, id string) (client.Verdict, error) {
+				return c.Fire(ctx, id)
+			}))
 	return cmd
+}
+
+const scheduleLsHelp = `List schedules by their next firing.
+
+  cicada schedule ls --target pull:orders
+  cicada schedule ls --all -o jsonl`
+
+// steer is a command that does one thing to each schedule.
+func (a *app) steer(verb, short string,
+	do func(context.Context, *client.Client, string) (client.Verdict, error),
+) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " ID...", Short: short, Args: args(1, -1, "at least one id"),
+		Long: short + ".\n\n  cicada schedule " + verb + " weekly",
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return a.change(cmd.Context(), given,
+				func(c *client.Client, id string) (client.Verdict, error) {
+					return do(cmd.Context(), c, id)
+				})
+		},
+	}
 }
 
 const scheduleNextHelp = `Print when a schedule would fire next, without a daemon.
@@ -52,9 +93,13 @@ func (a *app) scheduleNext() *cobra.Command {
 			if count < 1 || count > maxFirings {
 				return usagef("-n %d: want 1 to %d", count, maxFirings)
 			}
-			t, err := firings(given[0], zone, after, count)
+			firings, err := schedules.Preview(given[0], zone, after, count)
 			if err != nil {
 				return usagef("%v", err)
+			}
+			t := &table{columns: []string{"LOCAL", "UTC", "NOTE"}}
+			for _, f := range firings {
+				t.add(f.Due, f, f.Local, f.Due, f.Note)
 			}
 			return a.print(t, false)
 		},
@@ -64,36 +109,4 @@ func (a *app) scheduleNext() *cobra.Command {
 	f.StringVar(&from, "from", "", "look from this instant on, RFC 3339 (default: now)")
 	f.IntVarP(&count, "count", "n", 5, "how many firings")
 	return cmd
-}
-
-// firing is one line of schedule next.
-type firing struct {
-	Due   string    `json:"due"`
-	DueMS delay.Due `json:"due_ms"`
-	Local string    `json:"local"`
-	Note  string    `json:"note,omitempty"`
-}
-
-func firings(expression, zone string, after delay.Due, count int) (*table, error) {
-	zones, err := calendar.NewZones()
-	if err != nil {
-		return nil, err
-	}
-	rule, err := zones.Parse(expression, zone)
-	if err != nil {
-		return nil, err
-	}
-	t := &table{columns: []string{"LOCAL", "UTC", "NOTE"}}
-	start := after
-	for range count {
-		f, ok := rule.Next(after, start)
-		if !ok {
-			break
-		}
-		local := f.At.Time().In(rule.Location()).Format("Mon 2006-01-02 15:04:05 -07:00")
-		due := f.At.String()
-		t.add(due, firing{Due: due, DueMS: f.At, Local: local, Note: f.Note()}, local, due, f.Note())
-		after = f.At
-	}
-	return t, nil
 }

@@ -6,18 +6,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cicadamq/cicada/internal/ctl/client"
+	"github.com/cicadamq/cicada/internal/ctl/draft"
 )
 
 const sendHelp = `Send one message, or many with --ndjson.
@@ -25,6 +22,7 @@ const sendHelp = `Send one message, or many with --ndjson.
   cicada send --target pull:orders --delay 10s --id o-1 'body'
   cicada send --target https://example.com/hook --at 2030-01-01T00:00:00Z @body.json
   echo body | cicada send --target pull:orders --delay 2d -
+  cicada send --target pull:orders --schedule '0 9 * * MON' --tz Europe/Berlin --id weekly 'body'
   cicada send --ndjson messages.ndjson
 
 The body is the argument; - reads it from stdin, @FILE from a file. Prints the id.
@@ -45,18 +43,30 @@ var textFields = []struct{ flag, field, help string }{
 	{"max-wait", "max_wait", "with --replace: the due may not move beyond first due + this"},
 	{"backoff", "backoff", "first pause between attempts"},
 	{"mode", "mode", "at_least_once, at_most_once or exactly_once"},
+	{"schedule", "schedule", "again and again: five or six cron fields, @daily, @every 5m"},
+	{"tz", "time_zone", "with --schedule: IANA zone, such as Europe/Berlin (default UTC)"},
+	{"misfire", "misfire", "with --schedule: missed firings fire_once (default), fire_all or skip"},
+	{"until", "until", "with --schedule: no firing after this instant"},
+	{"jitter", "jitter", "with --schedule: every firing is late by the same part of it"},
+}
+
+// numberFields are likewise those that are numbers.
+var numberFields = []struct{ flag, field, help string }{
+	{"max-attempts", "max_attempts", "give up after this many attempts"},
+	{"misfire-limit", "misfire_limit", "with --misfire fire_all: at most so many, 1 to 1000"},
+	{"count", "count", "with --schedule: end after so many firings"},
 }
 
 type sendFlags struct {
-	text     map[string]*string
-	headers  []string
-	replace  bool
-	attempts uint32
-	ndjson   string
+	text    map[string]*string
+	numbers map[string]*uint64
+	headers []string
+	replace bool
+	ndjson  string
 }
 
 func (a *app) send() *cobra.Command {
-	f := sendFlags{text: make(map[string]*string)}
+	f := sendFlags{text: make(map[string]*string), numbers: make(map[string]*uint64)}
 	cmd := &cobra.Command{
 		Use: "send [BODY|-|@FILE]", Short: "Send a message", Long: sendHelp,
 		Args: args(0, 1, "one body"),
@@ -66,7 +76,9 @@ func (a *app) send() *cobra.Command {
 	}
 	cmd.Flags().StringArrayVar(&f.headers, "header", nil, "NAME=VALUE, repeatable")
 	cmd.Flags().BoolVar(&f.replace, "replace", false, "replace a message of the same id")
-	cmd.Flags().Uint32Var(&f.attempts, "max-attempts", 0, "give up after this many attempts")
+	for _, n := range numberFields {
+		f.numbers[n.field] = cmd.Flags().Uint64(n.flag, 0, n.help)
+	}
 	cmd.Flags().StringVar(&f.ndjson, "ndjson", "", "send the messages of this file, - for stdin")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		c, err := a.dial()
@@ -89,38 +101,41 @@ func (a *app) sendOne(cmd *cobra.Command, c *client.Client, f *sendFlags, given 
 	if *f.text["target"] == "" {
 		return usagef("send wants --target")
 	}
-	if (*f.text["delay"] == "") == (*f.text["deliver_at"] == "") {
-		return usagef("send wants one of --delay and --at")
+	when := 0
+	for _, field := range [...]string{"delay", "deliver_at", "schedule"} {
+		if *f.text[field] != "" {
+			when++
+		}
+	}
+	if when != 1 {
+		return usagef("send wants one of --delay, --at and --schedule")
 	}
 	if len(given) == 0 {
 		return usagef("send wants a body; '' is an empty one")
 	}
-	body, err := a.readBody(given[0])
-	if err != nil {
+	m := map[string]any{}
+	if err := draft.Body(m, a.Stdin, given[0]); err != nil {
 		return err
 	}
-	m := map[string]any{}
 	for field, v := range f.text {
 		if *v != "" {
 			m[field] = *v
 		}
 	}
-	if utf8.Valid(body) {
-		m["body"] = string(body)
-	} else {
-		m["body_base64"] = base64.StdEncoding.EncodeToString(body)
-	}
 	if f.replace {
 		m["replace"] = true
 	}
-	if cmd.Flags().Changed("max-attempts") {
-		m["max_attempts"] = f.attempts
+	for _, n := range numberFields {
+		if cmd.Flags().Changed(n.flag) {
+			m[n.field] = *f.numbers[n.field]
+		}
 	}
-	if m["headers"], err = headerMap(f.headers); err != nil {
-		return err
-	}
-	if len(f.headers) == 0 {
-		delete(m, "headers")
+	if len(f.headers) > 0 {
+		headers, err := draft.Headers(f.headers)
+		if err != nil {
+			return usagef("%v", err)
+		}
+		m["headers"] = headers
 	}
 	r, err := c.Send(cmd.Context(), m)
 	if err != nil {
@@ -132,45 +147,6 @@ func (a *app) sendOne(cmd *cobra.Command, c *client.Client, f *sendFlags, given 
 	var t table
 	t.add(r.ID, r, r.ID)
 	return a.print(&t, true)
-}
-
-func headerMap(given []string) (map[string]string, error) {
-	m := make(map[string]string, len(given))
-	for _, h := range given {
-		name, value, ok := strings.Cut(h, "=")
-		if _, twice := m[name]; !ok || name == "" || twice {
-			return nil, usagef("--header %q: want NAME=VALUE, each name once", h)
-		}
-		m[name] = value
-	}
-	return m, nil
-}
-
-// maxBody is the contract's limit, checked here so that a wrong file is not read whole.
-const maxBody = 4 << 20
-
-func (a *app) readBody(arg string) ([]byte, error) {
-	from := a.Stdin
-	switch {
-	case arg == "-":
-	case strings.HasPrefix(arg, "@"):
-		file, err := os.Open(arg[1:])
-		if err != nil {
-			return nil, fmt.Errorf("read body: %w", err)
-		}
-		defer func() { _ = file.Close() }()
-		from = file
-	default:
-		return []byte(arg), nil
-	}
-	body, err := io.ReadAll(io.LimitReader(from, maxBody+1))
-	if err != nil {
-		return nil, fmt.Errorf("read body: %w", err)
-	}
-	if len(body) > maxBody {
-		return nil, errors.New("the body is larger than 4 MiB")
-	}
-	return body, nil
 }
 
 // sendMany streams lines to the daemon and prints one line per reply as it comes.

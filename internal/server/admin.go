@@ -18,12 +18,16 @@ import (
 
 // histogramRequest asks for the histogram of the future.
 type histogramRequest struct {
-	bucket   time.Duration
-	from, to delay.Due // 0 is no bound
+	bucket    time.Duration
+	from, to  delay.Due // 0 is no bound
+	recurring bool      // with the firings to come of schedules
 }
 
 func (h histogramRequest) check() error {
-	if h.to == 0 {
+	switch {
+	case h.to == 0 && h.recurring:
+		return delay.Invalid("to", "is needed with recurring: schedules may never end")
+	case h.to == 0:
 		return nil
 	}
 	if h.to <= h.from {
@@ -35,8 +39,16 @@ func (h histogramRequest) check() error {
 	return nil
 }
 
-func (h histogramRequest) filter() scheduler.Filter {
-	return scheduler.Filter{DueFrom: h.from, DueTo: h.to}
+// bars asks the shard.
+func (h histogramRequest) bars(ctx context.Context, shard access.Shard) ([]scheduler.Bar, error) {
+	if err := h.check(); err != nil {
+		return nil, err
+	}
+	f := scheduler.Filter{DueFrom: h.from, DueTo: h.to}
+	if h.recurring {
+		return shard.Firings(ctx, h.bucket, f)
+	}
+	return shard.Histogram(ctx, h.bucket, f)
 }
 
 func appendCount(out []byte, n int64) []byte {
@@ -59,7 +71,7 @@ func appendBars(out []byte, bars []scheduler.Bar) []byte {
 			name  string
 			value int64
 		}{{"count", b.Count}, {"bytes", b.Bytes}, {"hot", b.Hot}, {"warm", b.Warm},
-			{"cold", b.Cold}} {
+			{"cold", b.Cold}, {"recurring", b.Recurring}} {
 			out = append(out, `,"`...)
 			out = append(out, v.name...)
 			out = append(out, `":`...)
@@ -239,6 +251,8 @@ type booksReply struct {
 	LostWithDisk int64 `json:"lost_with_disk"`
 	// Cancelling: at most so many of Pending are cancelled in bulk and not counted yet.
 	Cancelling int64 `json:"cancelling"`
+	// Schedules that have not ended; they are on neither side.
+	Schedules int64 `json:"schedules"`
 }
 
 func booksReplyOf(st *scheduler.Status) booksReply {
@@ -246,6 +260,7 @@ func booksReplyOf(st *scheduler.Status) booksReply {
 	return booksReply{
 		Accepted: b.Accepted, Pending: b.Pending, Delivered: b.Delivered, Cancelled: b.Cancelled,
 		Expired: b.Expired, Dead: b.Dead, LostWithDisk: b.LostWithDisk, Cancelling: st.Cancelling,
+		Schedules: b.Schedules,
 	}
 }
 

@@ -123,6 +123,11 @@ func (f *fakeShard) Histogram(context.Context, time.Duration, scheduler.Filter) 
 	return []scheduler.Bar{{From: fakeNow, Count: 1, Bytes: 2, Hot: 3, Warm: 4, Cold: 5}}, f.err
 }
 
+func (f *fakeShard) Firings(_ context.Context, _ time.Duration, fl scheduler.Filter) ([]scheduler.Bar, error) {
+	f.filters = append(f.filters, fl)
+	return []scheduler.Bar{{From: fakeNow, Count: 9, Recurring: 8}}, f.err
+}
+
 func (f *fakeShard) Next(context.Context, int) ([]scheduler.Info, error) { return f.infos, f.err }
 
 func (f *fakeShard) Purge(

@@ -111,6 +111,10 @@ func (e *estate) Histogram(_ context.Context, _ time.Duration, f scheduler.Filte
 	return []scheduler.Bar{{From: fakeNow, Count: int64(len(e.pick(e.kept(false), f)))}}, nil
 }
 
+func (e *estate) Firings(ctx context.Context, d time.Duration, f scheduler.Filter) ([]scheduler.Bar, error) {
+	return e.Histogram(ctx, d, f)
+}
+
 func (e *estate) Change(_ context.Context, reqs []scheduler.ChangeRequest, res []scheduler.ChangeResult) error {
 	for i, r := range reqs {
 		info, ok := e.find(r.ID)
@@ -187,6 +191,8 @@ var requests = map[string]struct {
 	"DELETE /v1/messages/{id}":         {aboutID, ""},
 	"PATCH /v1/messages/{id}":          {aboutID, `{"delay":1}`},
 	"POST /v1/messages/{id}/fire":      {aboutID, ""},
+	"POST /v1/messages/{id}/pause":     {aboutID, ""},
+	"POST /v1/messages/{id}/resume":    {aboutID, ""},
 	"POST /v1/ids":                     {aboutNone, ""},
 	"GET /v1/pending/count":            {aboutSum, ""},
 	"GET /v1/pending/histogram":        {aboutSum, ""},
@@ -216,6 +222,8 @@ var requests = map[string]struct {
 	"Cancel":           {aboutID, `{"id":"%s"}`},
 	"Reschedule":       {aboutID, `{"id":"%s","delayMs":1}`},
 	"Fire":             {aboutID, `{"id":"%s"}`},
+	"PauseSchedule":    {aboutID, `{"id":"%s"}`},
+	"ResumeSchedule":   {aboutID, `{"id":"%s"}`},
 	"Count":            {aboutSum, `{}`},
 	"Histogram":        {aboutSum, `{}`},
 	"Next":             {aboutAll, `{}`},

@@ -151,7 +151,10 @@ func (s *Server) get(c *call) error {
 	if err != nil {
 		return err
 	}
-	c.reply(wire.AppendInfo(c.memory().out[:0], &info, body, info.State == delay.Dead))
+	c.reply(wire.AppendInfo(c.memory().out[:0], &info, wire.Show{
+		Body: body, Dead: info.State == delay.Dead,
+		Next: s.plans.Next(&info, c.shard.Now(), wire.ShownFirings),
+	}))
 	return nil
 }
 
@@ -176,22 +179,24 @@ func (s *Server) page(c *call, list pager, dead bool) error {
 	if err != nil {
 		return err
 	}
-	out := appendInfos(c.memory().out[:0], infos, dead)
+	out := s.appendInfos(c, infos, dead)
 	out = append(out, `,"next_page_token":`...)
 	out = wire.AppendString(out, token)
 	c.reply(append(out, '}'))
 	return nil
 }
 
-// appendInfos appends an object with the messages, but for its closing brace.
-func appendInfos(out []byte, infos []scheduler.Info, dead bool) []byte {
-	out = append(out, `{"messages":[`...)
+// appendInfos is an object with the messages, but for its closing brace.
+func (s *Server) appendInfos(c *call, infos []scheduler.Info, dead bool) []byte {
+	out, now := append(c.memory().out[:0], `{"messages":[`...), c.shard.Now()
 	for i := range infos {
 		if i > 0 {
 			out = append(out, ',')
 		}
 		infos[i].Known = true // a message that is listed is known
-		out = wire.AppendInfo(out, &infos[i], false, dead)
+		out = wire.AppendInfo(out, &infos[i], wire.Show{
+			Dead: dead, Next: s.plans.Next(&infos[i], now, wire.ListedFirings),
+		})
 	}
 	return append(out, ']')
 }
@@ -215,6 +220,20 @@ func (s *Server) fire(c *call) error {
 		return err
 	}
 	return s.change(c, scheduler.ChangeRequest{Change: scheduler.Fire})
+}
+
+func (s *Server) pauseSchedule(c *call) error {
+	if err := c.nothing(); err != nil {
+		return err
+	}
+	return s.change(c, scheduler.ChangeRequest{Change: scheduler.PauseSchedule})
+}
+
+func (s *Server) resumeSchedule(c *call) error {
+	if err := c.nothing(); err != nil {
+		return err
+	}
+	return s.change(c, scheduler.ChangeRequest{Change: scheduler.ResumeSchedule})
 }
 
 func (s *Server) reschedule(c *call) error {
@@ -276,7 +295,7 @@ func appendVerdict(out []byte, id delay.ID, res *scheduler.ChangeResult, code st
 		out = append(out, '"')
 	}
 	switch res.Verdict {
-	case scheduler.Rescheduled, scheduler.Fired:
+	case scheduler.Rescheduled, scheduler.Fired, scheduler.ScheduleResumed:
 		out = wire.AppendDues(out, res.Due)
 	case scheduler.TooLate:
 		out = append(out, `,"state":"`...)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
@@ -282,6 +283,8 @@ func TestOpenAPIReplies(t *testing.T) {
 	try(late, sample{"POST", "/v1/messages", `{"messages":[{"target":"log:","delay":1}]}`},
 		sample{"POST", "/v1/messages", `{"target":"log:","delay":1}`})
 	full.Body = []byte("text")
+	full.Recurrence = &delay.Recurrence{Expr: "30 2 * * *", Zone: "Europe/Berlin", Next: 1806109200000,
+		Misfire: delay.FireAll, Until: delay.MaxDue, Count: 9, Jitter: time.Second, Last: fakeNow}
 	try(fullGet{newFake(), full}, sample{"GET", "/v1/messages/a%2Fb?body=true", ""})
 	require.Greater(t, len(c.used), 20)
 	for name, sc := range s.Components.Schemas {

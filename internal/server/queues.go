@@ -139,7 +139,7 @@ func (s *Server) next(c *call) error {
 	if err != nil {
 		return err
 	}
-	c.reply(append(appendInfos(c.memory().out[:0], infos, false), '}'))
+	c.reply(append(s.appendInfos(c, infos, false), '}'))
 	return nil
 }
 
@@ -167,10 +167,10 @@ func (s *Server) histogram(c *call) error {
 	if req.to, err = c.instant("to"); err != nil {
 		return err
 	}
-	if err := req.check(); err != nil {
+	if req.recurring, err = c.flag("recurring"); err != nil {
 		return err
 	}
-	bars, err := c.shard.Histogram(c.Context(), req.bucket, req.filter())
+	bars, err := req.bars(c.Context(), c.shard)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ type route struct {
 	serve        func(*Server, *call) error
 }
 
-var filterParams = []string{"target", "state", "tier", "due_from", "due_to", "id_prefix"}
+var filterParams = []string{"target", "state", "tier", "due_from", "due_to", "id_prefix", "kind"}
 
 // The rules of routes and procedures. What is sent and pulled, looked at and changed is restricted
 // to the caller's targets by its view of the shard.
@@ -51,10 +51,12 @@ func routes() []route {
 		{"DELETE", id, maySend, "cancel", false, []string{"stop"}, (*Server).cancel},
 		{"PATCH", id, maySend, "reschedule", true, nil, (*Server).reschedule},
 		{"POST", id + "/fire", maySend, "fire", true, nil, (*Server).fire},
+		{"POST", id + "/pause", maySend, "pause_schedule", false, nil, (*Server).pauseSchedule},
+		{"POST", id + "/resume", maySend, "resume_schedule", true, nil, (*Server).resumeSchedule},
 		{"POST", "/v1/ids", mayName, "", true, []string{"count"}, (*Server).reserve},
 		{"GET", "/v1/pending/count", mayRead, "", false, filterParams, (*Server).count},
-		{"GET", "/v1/pending/histogram", mayRead, "", false, []string{"bucket", "from", "to"},
-			(*Server).histogram},
+		{"GET", "/v1/pending/histogram", mayRead, "", false, []string{"bucket", "from", "to",
+			"recurring"}, (*Server).histogram},
 		{"GET", "/v1/pending/next", mayRead, "", false, []string{"limit"}, (*Server).next},
 		{"POST", "/v1/pending/purge", mayKeep, "purge", true, nil, (*Server).purge},
 		{"POST", "/v1/queues/{queue}/pull", maySend, "", false, nil, (*Server).pull},

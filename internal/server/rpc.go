@@ -39,6 +39,8 @@ func procedures() map[string]procedure {
 		cicadav1connect.SchedulerCancelProcedure:           {maySend, "cancel", false},
 		cicadav1connect.SchedulerRescheduleProcedure:       {maySend, "reschedule", true},
 		cicadav1connect.SchedulerFireProcedure:             {maySend, "fire", true},
+		cicadav1connect.SchedulerPauseScheduleProcedure:    {maySend, "pause_schedule", false},
+		cicadav1connect.SchedulerResumeScheduleProcedure:   {maySend, "resume_schedule", true},
 		cicadav1connect.SchedulerCountProcedure:            {mayRead, "", false},
 		cicadav1connect.SchedulerHistogramProcedure:        {mayRead, "", false},
 		cicadav1connect.SchedulerNextProcedure:             {mayRead, "", false},

@@ -9,6 +9,7 @@ import (
 
 	cicadav1 "github.com/cicadamq/cicada/api/cicada/v1"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/pb"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -30,7 +31,7 @@ func (r *rpc) RetryDeadLetter(ctx context.Context,
 		return nil, err
 	}
 	return connect.NewResponse(
-		&cicadav1.RetryDeadLetterResponse{Receipt: receiptOf(&receipt)}), nil
+		&cicadav1.RetryDeadLetterResponse{Receipt: pb.Receipt(&receipt)}), nil
 }
 
 // DeleteDeadLetter implements the service.
@@ -107,7 +108,7 @@ func (r *rpc) Status(ctx context.Context, _ *connect.Request[cicadav1.StatusRequ
 		Books: &cicadav1.Books{Accepted: st.Books.Accepted, Pending: st.Books.Pending,
 			Delivered: st.Books.Delivered, Cancelled: st.Books.Cancelled, Expired: st.Books.Expired,
 			Dead: st.Books.Dead, LostWithDisk: st.Books.LostWithDisk,
-			Cancelling: st.Cancelling},
+			Cancelling: st.Cancelling, Schedules: st.Books.Schedules},
 	}
 	if !st.LastFlush.IsZero() {
 		out.LastFlushMs = st.LastFlush.UnixMilli()

@@ -10,6 +10,7 @@ import (
 	cicadav1 "github.com/cicadamq/cicada/api/cicada/v1"
 	"github.com/cicadamq/cicada/broker/pull"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/server/pb"
 	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/scheduler"
 )
@@ -27,80 +28,14 @@ func (r *rpc) Get(ctx context.Context, req *connect.Request[cicadav1.GetRequest]
 	}
 	if !info.Known {
 		return connect.NewResponse(&cicadav1.GetResponse{Message: &cicadav1.Info{
-			Id: string(info.ID), State: stateOf(info.State)}}), nil
+			Id: string(info.ID), State: pb.State(info.State)}}), nil
 	}
-	return connect.NewResponse(&cicadav1.GetResponse{Message: infoOf(&info)}), nil
+	return connect.NewResponse(&cicadav1.GetResponse{Message: pb.Info(&info,
+		r.s.plans.Next(&info, callOf(ctx).shard.Now(), wire.ShownFirings))}), nil
 }
 
-func infoOf(m *scheduler.Info) *cicadav1.Info {
-	return &cicadav1.Info{
-		Id: string(m.ID), State: stateOf(m.State), DueMs: int64(m.Due), Attempts: m.Attempts,
-		Tier: cicadav1.Tier(m.Level) + 1, Target: string(m.Target), Key: m.RoutingKey,
-		Headers: headersOf(m.Headers), Size: int64(m.Size), Generation: m.Generation, Body: m.Body,
-		Reason: m.Reason, LastError: m.LastError, DiedAtMs: int64(m.DiedAt),
-	}
-}
-
-func infosOf(infos []scheduler.Info) []*cicadav1.Info {
-	out := make([]*cicadav1.Info, len(infos))
-	for i := range infos {
-		out[i] = infoOf(&infos[i])
-	}
-	return out
-}
-
-func headersOf(headers []delay.Header) []*cicadav1.Header {
-	if len(headers) == 0 {
-		return nil
-	}
-	out := make([]*cicadav1.Header, len(headers))
-	for i, h := range headers {
-		out[i] = &cicadav1.Header{Name: h.Name, Value: h.Value}
-	}
-	return out
-}
-
-// filterOf reads a filter; nil selects everything.
-func filterOf(f *cicadav1.Filter) (scheduler.Filter, error) {
-	out := scheduler.Filter{Target: delay.Target(f.GetTarget()), IDPrefix: f.GetIdPrefix()}
-	if s := f.GetState(); s != 0 {
-		if s < 0 || s > cicadav1.State_STATE_DEAD {
-			return out, delay.Invalid("state", "unknown state")
-		}
-		state := delay.State(s - 1)
-		out.State = &state
-	}
-	if t := f.GetTier(); t != 0 {
-		if t < 0 || t > cicadav1.Tier_TIER_COLD {
-			return out, delay.Invalid("tier", "unknown tier")
-		}
-		level := delay.Level(t - 1)
-		out.Level = &level
-	}
-	var err error
-	if out.DueFrom, err = optionalInstant("due_from", f.GetDueFromMs()); err != nil {
-		return out, err
-	}
-	out.DueTo, err = optionalInstant("due_to", f.GetDueToMs())
-	return out, err
-}
-
-func optionalInstant(name string, ms int64) (delay.Due, error) {
-	if ms == 0 {
-		return 0, nil
-	}
-	at, err := instant(name, ms)
-	return delay.Due(at), err
-}
-
-func limitOf(n uint32) (int, error) {
-	switch {
-	case n == 0:
-		return wire.DefaultPage, nil
-	case n > wire.MaxPage:
-		return 0, delay.Invalid("limit", "want 1 to %d", wire.MaxPage)
-	}
-	return int(n), nil
+func (r *rpc) infos(ctx context.Context, infos []scheduler.Info) []*cicadav1.Info {
+	return pb.Infos(infos, r.s.plans, callOf(ctx).shard.Now())
 }
 
 // List implements the service.
@@ -111,7 +46,7 @@ func (r *rpc) List(ctx context.Context, req *connect.Request[cicadav1.ListReques
 		return nil, err
 	}
 	return connect.NewResponse(
-		&cicadav1.ListResponse{Messages: infosOf(infos), NextPageToken: token}), nil
+		&cicadav1.ListResponse{Messages: r.infos(ctx, infos), NextPageToken: token}), nil
 }
 
 // ListDeadLetters implements the service.
@@ -123,7 +58,7 @@ func (r *rpc) ListDeadLetters(ctx context.Context,
 		return nil, err
 	}
 	return connect.NewResponse(
-		&cicadav1.ListDeadLettersResponse{Messages: infosOf(infos), NextPageToken: token}), nil
+		&cicadav1.ListDeadLettersResponse{Messages: r.infos(ctx, infos), NextPageToken: token}), nil
 }
 
 // pageRequest is what the requests for a page have in common.
@@ -134,11 +69,11 @@ type pageRequest interface {
 }
 
 func pageOf(ctx context.Context, list pager, req pageRequest) ([]scheduler.Info, string, error) {
-	f, err := filterOf(req.GetFilter())
+	f, err := pb.Filter(req.GetFilter())
 	if err != nil {
 		return nil, "", err
 	}
-	limit, err := limitOf(req.GetLimit())
+	limit, err := pb.Limit(req.GetLimit())
 	if err != nil {
 		return nil, "", err
 	}
@@ -148,7 +83,7 @@ func pageOf(ctx context.Context, list pager, req pageRequest) ([]scheduler.Info,
 // Count implements the service.
 func (r *rpc) Count(ctx context.Context, req *connect.Request[cicadav1.CountRequest]) (
 	*connect.Response[cicadav1.CountResponse], error) {
-	f, err := filterOf(req.Msg.GetFilter())
+	f, err := pb.Filter(req.Msg.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +97,7 @@ func (r *rpc) Count(ctx context.Context, req *connect.Request[cicadav1.CountRequ
 // Purge implements the service.
 func (r *rpc) Purge(ctx context.Context, req *connect.Request[cicadav1.PurgeRequest]) (
 	*connect.Response[cicadav1.PurgeResponse], error) {
-	f, err := filterOf(req.Msg.GetFilter())
+	f, err := pb.Filter(req.Msg.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -173,37 +108,34 @@ func (r *rpc) Purge(ctx context.Context, req *connect.Request[cicadav1.PurgeRequ
 		return nil, err
 	}
 	return connect.NewResponse(&cicadav1.PurgeResponse{
-		Count: done.Count, Cancelling: done.Cancelling, Durability: durabilityOf(done.Durability),
+		Count: done.Count, Cancelling: done.Cancelling, Durability: pb.Durability(done.Durability),
 	}), nil
 }
 
 // Histogram implements the service.
 func (r *rpc) Histogram(ctx context.Context, req *connect.Request[cicadav1.HistogramRequest]) (
 	*connect.Response[cicadav1.HistogramResponse], error) {
-	h := histogramRequest{bucket: defaultBucket}
+	h := histogramRequest{bucket: defaultBucket, recurring: req.Msg.GetRecurring()}
 	var err error
 	if ms := req.Msg.GetBucketMs(); ms != 0 {
 		if h.bucket, err = wire.Duration("bucket", ms, 1); err != nil {
 			return nil, err
 		}
 	}
-	if h.from, err = optionalInstant("from", req.Msg.GetFromMs()); err != nil {
+	if h.from, err = pb.OptionalInstant("from", req.Msg.GetFromMs()); err != nil {
 		return nil, err
 	}
-	if h.to, err = optionalInstant("to", req.Msg.GetToMs()); err != nil {
+	if h.to, err = pb.OptionalInstant("to", req.Msg.GetToMs()); err != nil {
 		return nil, err
 	}
-	if err := h.check(); err != nil {
-		return nil, err
-	}
-	bars, err := callOf(ctx).shard.Histogram(ctx, h.bucket, h.filter())
+	bars, err := h.bars(ctx, callOf(ctx).shard)
 	if err != nil {
 		return nil, err
 	}
 	out := &cicadav1.HistogramResponse{Buckets: make([]*cicadav1.Bar, len(bars))}
 	for i, b := range bars {
 		out.Buckets[i] = &cicadav1.Bar{FromMs: int64(b.From), Count: b.Count, Bytes: b.Bytes,
-			Hot: b.Hot, Warm: b.Warm, Cold: b.Cold}
+			Hot: b.Hot, Warm: b.Warm, Cold: b.Cold, Recurring: b.Recurring}
 	}
 	return connect.NewResponse(out), nil
 }
@@ -211,7 +143,7 @@ func (r *rpc) Histogram(ctx context.Context, req *connect.Request[cicadav1.Histo
 // Next implements the service.
 func (r *rpc) Next(ctx context.Context, req *connect.Request[cicadav1.NextRequest]) (
 	*connect.Response[cicadav1.NextResponse], error) {
-	limit, err := limitOf(req.Msg.GetLimit())
+	limit, err := pb.Limit(req.Msg.GetLimit())
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +151,7 @@ func (r *rpc) Next(ctx context.Context, req *connect.Request[cicadav1.NextReques
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&cicadav1.NextResponse{Messages: infosOf(infos)}), nil
+	return connect.NewResponse(&cicadav1.NextResponse{Messages: r.infos(ctx, infos)}), nil
 }
 
 // Pull implements the service.
@@ -252,7 +184,7 @@ func (r *rpc) Pull(ctx context.Context, req *connect.Request[cicadav1.PullReques
 	for i := range leases {
 		l := &leases[i]
 		out.Messages[i] = &cicadav1.Lease{Id: string(l.ID), Receipt: l.Receipt, Attempt: l.Attempt,
-			DueMs: int64(l.Due), Key: l.RoutingKey, Headers: headersOf(l.Headers), Body: l.Body,
+			DueMs: int64(l.Due), Key: l.RoutingKey, Headers: pb.Headers(l.Headers), Body: l.Body,
 			FiredAtMs: int64(l.FiredAt)}
 	}
 	return connect.NewResponse(out), nil

@@ -200,11 +200,21 @@ func TestRPCRefusals(t *testing.T) {
 		return &cicadav1.Message{Target: "log:", When: &cicadav1.Message_DelayMs{DelayMs: 1}}
 	}
 	for field, change := range map[string]func(*cicadav1.Message){
-		"id":           func(m *cicadav1.Message) { m.Id = "a\nb" },
-		"target":       func(m *cicadav1.Message) { m.Target = "x:" },
-		"delay":        func(m *cicadav1.Message) { m.When = &cicadav1.Message_DelayMs{DelayMs: -1} },
-		"deliver_at":   func(m *cicadav1.Message) { m.When = &cicadav1.Message_DeliverAtMs{DeliverAtMs: 5} },
-		"schedule":     func(m *cicadav1.Message) { m.When = &cicadav1.Message_Schedule{Schedule: "@daily"} },
+		"id":         func(m *cicadav1.Message) { m.Id = "a\nb" },
+		"target":     func(m *cicadav1.Message) { m.Target = "x:" },
+		"delay":      func(m *cicadav1.Message) { m.When = &cicadav1.Message_DelayMs{DelayMs: -1} },
+		"deliver_at": func(m *cicadav1.Message) { m.When = &cicadav1.Message_DeliverAtMs{DeliverAtMs: 5} },
+		"schedule":   func(m *cicadav1.Message) { m.When = &cicadav1.Message_Schedule{} },
+		"time_zone":  func(m *cicadav1.Message) { m.TimeZone = "UTC" },
+		"misfire":    func(m *cicadav1.Message) { m.Misfire = "all" },
+		"misfire_limit": func(m *cicadav1.Message) {
+			m.When, m.Misfire = &cicadav1.Message_Schedule{Schedule: "@daily"}, "fire_all"
+			m.MisfireLimit = proto.Uint32(1001)
+		},
+		"until": func(m *cicadav1.Message) { m.UntilMs = proto.Int64(5) },
+		"count": func(m *cicadav1.Message) {
+			m.When, m.Count = &cicadav1.Message_Schedule{Schedule: "@daily"}, proto.Uint64(0)
+		},
 		"jitter":       func(m *cicadav1.Message) { m.JitterMs = proto.Int64(0) },
 		"body":         func(m *cicadav1.Message) { m.Body = make([]byte, delay.MaxBodyBytes+1) },
 		"key":          func(m *cicadav1.Message) { m.Key = strings.Repeat("k", 4097) },

@@ -72,6 +72,7 @@ type Server struct {
 	shard access.Shard // of everybody: handlers use the one of their call (W6)
 	opts  Options
 	rules wire.Rules
+	plans *wire.Forecaster
 	log   *zap.Logger
 	root  http.Handler
 
@@ -103,6 +104,7 @@ func New(shard access.Shard, opts Options) *Server {
 		shard: shard, opts: opts, log: opts.Logger,
 		rules: wire.Rules{Durability: opts.Durability, NoTier: opts.NoTier,
 			HasBroker: opts.HasBroker, CheckTarget: opts.CheckTarget, Salt: rand.Uint64},
+		plans:    wire.NewForecaster(),
 		inflight: limit.NewBytes(opts.MaxInflightBytes, opts.Now),
 		polls:    limit.NewPolls(opts.MaxPolls),
 	}

@@ -67,10 +67,10 @@ func TestSend(t *testing.T) {
 	require.Equal(t, 200, code)
 	require.Equal(t, []any{}, out["results"])
 
-	code, out, _ = ask(t, s, "POST", "/v1/messages", `{"id":"a","target":"log:","schedule":"@daily"}`)
+	code, out, _ = ask(t, s, "POST", "/v1/messages", `{"id":"a","target":"log:","delay":1,"mode":"exactly_once"}`)
 	require.Equal(t, 501, code)
 	require.Equal(t, "unimplemented", out["code"])
-	require.Equal(t, "schedule", out["field"])
+	require.Equal(t, "mode", out["field"])
 
 	f.itemErr = fmt.Errorf("%w: other content", delay.ErrExists)
 	code, out, _ = ask(t, s, "POST", "/v1/messages", `{"id":"a","target":"log:","delay":1}`)
@@ -241,6 +241,11 @@ func TestVerdicts(t *testing.T) {
 		{"PATCH", "/v1/messages/a", `{"delay":"1s"}`, scheduler.ChangeResult{Verdict: scheduler.Rescheduled, Due: 1893553445000}, 200,
 			map[string]any{"id": "a", "result": "RESCHEDULED", "durability": "local",
 				"due": "2030-01-02T03:04:05.000Z", "due_ms": 1893553445000.0}},
+		{"POST", "/v1/messages/a/pause", "", scheduler.ChangeResult{Verdict: scheduler.SchedulePaused}, 200,
+			map[string]any{"id": "a", "result": "PAUSED", "durability": "local"}},
+		{"POST", "/v1/messages/a/resume", "{}", scheduler.ChangeResult{Verdict: scheduler.ScheduleResumed, Due: 1893553445000}, 200,
+			map[string]any{"id": "a", "result": "RESUMED", "durability": "local",
+				"due": "2030-01-02T03:04:05.000Z", "due_ms": 1893553445000.0}},
 		{"POST", "/v1/messages/a/fire", "{}", scheduler.ChangeResult{Verdict: scheduler.Fired, Due: 1893553445000}, 200,
 			map[string]any{"id": "a", "result": "FIRED", "durability": "local",
 				"due": "2030-01-02T03:04:05.000Z", "due_ms": 1893553445000.0}},
@@ -250,10 +255,13 @@ func TestVerdicts(t *testing.T) {
 		require.Equal(t, c.status, status)
 		require.Equal(t, c.want, out)
 	}
+	var asked []scheduler.Change
+	for _, q := range f.changes {
+		asked = append(asked, q.Change)
+	}
 	require.Equal(t, []scheduler.Change{scheduler.Cancel, scheduler.StopRetrying, scheduler.Cancel,
-		scheduler.Cancel, scheduler.Reschedule, scheduler.Fire},
-		[]scheduler.Change{f.changes[0].Change, f.changes[1].Change, f.changes[2].Change,
-			f.changes[3].Change, f.changes[4].Change, f.changes[5].Change})
+		scheduler.Cancel, scheduler.Reschedule, scheduler.PauseSchedule, scheduler.ResumeSchedule,
+		scheduler.Fire}, asked)
 	require.Equal(t, fakeNow+1000, f.changes[4].Due)
 	f.verdict = scheduler.ChangeResult{Err: delay.ErrUnavailable}
 	status, _, _ := ask(t, s, "DELETE", "/v1/messages/a", "")

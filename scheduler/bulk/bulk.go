@@ -87,8 +87,8 @@ type Result struct {
 }
 
 // Purge cancels everything that is scheduled now and passes f, schedules only if f asks for them;
-// what is accepted while it runs is not touched. dryRun only counts. delay.ErrUnavailable after it has begun: it holds here, and
-// whether it would survive the loss of the disk is unknown.
+// what is accepted while it runs is not touched. dryRun only counts. delay.ErrUnavailable
+// after it has begun: it holds here, and whether it would survive the loss of the disk is unknown.
 func (c *Canceller) Purge(ctx context.Context, f query.Filter, dryRun bool) (Result, error) {
 	scheduled := delay.Scheduled
 	if f.State != nil && *f.State != scheduled {

@@ -251,6 +251,8 @@ const (
 	Verdict_VERDICT_STOPPED     Verdict = 4
 	Verdict_VERDICT_TOO_LATE    Verdict = 5
 	Verdict_VERDICT_NOT_FOUND   Verdict = 6
+	Verdict_VERDICT_PAUSED      Verdict = 7
+	Verdict_VERDICT_RESUMED     Verdict = 8
 )
 
 // Enum value maps for Verdict.
@@ -263,6 +265,8 @@ var (
 		4: "VERDICT_STOPPED",
 		5: "VERDICT_TOO_LATE",
 		6: "VERDICT_NOT_FOUND",
+		7: "VERDICT_PAUSED",
+		8: "VERDICT_RESUMED",
 	}
 	Verdict_value = map[string]int32{
 		"VERDICT_UNSPECIFIED": 0,
@@ -272,6 +276,8 @@ var (
 		"VERDICT_STOPPED":     4,
 		"VERDICT_TOO_LATE":    5,
 		"VERDICT_NOT_FOUND":   6,
+		"VERDICT_PAUSED":      7,
+		"VERDICT_RESUMED":     8,
 	}
 )
 
@@ -300,6 +306,55 @@ func (x Verdict) Number() protoreflect.EnumNumber {
 // Deprecated: Use Verdict.Descriptor instead.
 func (Verdict) EnumDescriptor() ([]byte, []int) {
 	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{4}
+}
+
+type Kind int32
+
+const (
+	Kind_KIND_UNSPECIFIED Kind = 0 // both where things are listed, messages where they are counted
+	Kind_KIND_MESSAGE     Kind = 1
+	Kind_KIND_SCHEDULE    Kind = 2
+)
+
+// Enum value maps for Kind.
+var (
+	Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_MESSAGE",
+		2: "KIND_SCHEDULE",
+	}
+	Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_MESSAGE":     1,
+		"KIND_SCHEDULE":    2,
+	}
+)
+
+func (x Kind) Enum() *Kind {
+	p := new(Kind)
+	*p = x
+	return p
+}
+
+func (x Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_cicada_v1_cicada_proto_enumTypes[5].Descriptor()
+}
+
+func (Kind) Type() protoreflect.EnumType {
+	return &file_cicada_v1_cicada_proto_enumTypes[5]
+}
+
+func (x Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Kind.Descriptor instead.
+func (Kind) EnumDescriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{5}
 }
 
 type Settled int32
@@ -347,11 +402,11 @@ func (x Settled) String() string {
 }
 
 func (Settled) Descriptor() protoreflect.EnumDescriptor {
-	return file_cicada_v1_cicada_proto_enumTypes[5].Descriptor()
+	return file_cicada_v1_cicada_proto_enumTypes[6].Descriptor()
 }
 
 func (Settled) Type() protoreflect.EnumType {
-	return &file_cicada_v1_cicada_proto_enumTypes[5]
+	return &file_cicada_v1_cicada_proto_enumTypes[6]
 }
 
 func (x Settled) Number() protoreflect.EnumNumber {
@@ -360,7 +415,7 @@ func (x Settled) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Settled.Descriptor instead.
 func (Settled) EnumDescriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{5}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{6}
 }
 
 type Header struct {
@@ -416,7 +471,8 @@ func (x *Header) GetValue() string {
 }
 
 // Message is one message to be delivered later. Exactly one of deliver_at_ms, delay_ms and
-// schedule is set.
+// schedule is set. With schedule it is never delivered itself: at each instant a firing is made of
+// it, a message with the id <id>@<due_ms>.
 type Message struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`         // optional: else the server makes one
@@ -426,25 +482,26 @@ type Message struct {
 	//	*Message_DeliverAtMs
 	//	*Message_DelayMs
 	//	*Message_Schedule
-	When          isMessage_When `protobuf_oneof:"when"`
-	Body          []byte         `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"`
-	Key           string         `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`
-	Headers       []*Header      `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`                 // names are unique
-	TtlMs         *int64         `protobuf:"varint,9,opt,name=ttl_ms,json=ttlMs,proto3,oneof" json:"ttl_ms,omitempty"` // counts from due
-	NotAfterMs    *int64         `protobuf:"varint,10,opt,name=not_after_ms,json=notAfterMs,proto3,oneof" json:"not_after_ms,omitempty"`
-	SpreadMs      *int64         `protobuf:"varint,11,opt,name=spread_ms,json=spreadMs,proto3,oneof" json:"spread_ms,omitempty"`
-	Durability    Durability     `protobuf:"varint,12,opt,name=durability,proto3,enum=cicada.v1.Durability" json:"durability,omitempty"`
-	Replace       bool           `protobuf:"varint,13,opt,name=replace,proto3" json:"replace,omitempty"`
-	MaxWaitMs     *int64         `protobuf:"varint,14,opt,name=max_wait_ms,json=maxWaitMs,proto3,oneof" json:"max_wait_ms,omitempty"`
-	MaxAttempts   *uint32        `protobuf:"varint,15,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
-	BackoffMs     *int64         `protobuf:"varint,16,opt,name=backoff_ms,json=backoffMs,proto3,oneof" json:"backoff_ms,omitempty"`
-	Mode          Mode           `protobuf:"varint,17,opt,name=mode,proto3,enum=cicada.v1.Mode" json:"mode,omitempty"`
-	TimeZone      string         `protobuf:"bytes,18,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
-	Misfire       string         `protobuf:"bytes,19,opt,name=misfire,proto3" json:"misfire,omitempty"`
-	MisfireLimit  *uint32        `protobuf:"varint,20,opt,name=misfire_limit,json=misfireLimit,proto3,oneof" json:"misfire_limit,omitempty"`
-	UntilMs       *int64         `protobuf:"varint,21,opt,name=until_ms,json=untilMs,proto3,oneof" json:"until_ms,omitempty"`
-	Count         *uint64        `protobuf:"varint,22,opt,name=count,proto3,oneof" json:"count,omitempty"`
-	JitterMs      *int64         `protobuf:"varint,23,opt,name=jitter_ms,json=jitterMs,proto3,oneof" json:"jitter_ms,omitempty"`
+	When        isMessage_When `protobuf_oneof:"when"`
+	Body        []byte         `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"`
+	Key         string         `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`
+	Headers     []*Header      `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`                 // names are unique
+	TtlMs       *int64         `protobuf:"varint,9,opt,name=ttl_ms,json=ttlMs,proto3,oneof" json:"ttl_ms,omitempty"` // counts from due
+	NotAfterMs  *int64         `protobuf:"varint,10,opt,name=not_after_ms,json=notAfterMs,proto3,oneof" json:"not_after_ms,omitempty"`
+	SpreadMs    *int64         `protobuf:"varint,11,opt,name=spread_ms,json=spreadMs,proto3,oneof" json:"spread_ms,omitempty"`
+	Durability  Durability     `protobuf:"varint,12,opt,name=durability,proto3,enum=cicada.v1.Durability" json:"durability,omitempty"`
+	Replace     bool           `protobuf:"varint,13,opt,name=replace,proto3" json:"replace,omitempty"`
+	MaxWaitMs   *int64         `protobuf:"varint,14,opt,name=max_wait_ms,json=maxWaitMs,proto3,oneof" json:"max_wait_ms,omitempty"`
+	MaxAttempts *uint32        `protobuf:"varint,15,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
+	BackoffMs   *int64         `protobuf:"varint,16,opt,name=backoff_ms,json=backoffMs,proto3,oneof" json:"backoff_ms,omitempty"`
+	Mode        Mode           `protobuf:"varint,17,opt,name=mode,proto3,enum=cicada.v1.Mode" json:"mode,omitempty"`
+	// Of a schedule:
+	TimeZone      string  `protobuf:"bytes,18,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`                    // an IANA name; default UTC
+	Misfire       string  `protobuf:"bytes,19,opt,name=misfire,proto3" json:"misfire,omitempty"`                                      // of missed firings: fire_once (default), fire_all, skip
+	MisfireLimit  *uint32 `protobuf:"varint,20,opt,name=misfire_limit,json=misfireLimit,proto3,oneof" json:"misfire_limit,omitempty"` // fire_all: at most so many, 1 to 1,000; default 100
+	UntilMs       *int64  `protobuf:"varint,21,opt,name=until_ms,json=untilMs,proto3,oneof" json:"until_ms,omitempty"`                // no firing after it
+	Count         *uint64 `protobuf:"varint,22,opt,name=count,proto3,oneof" json:"count,omitempty"`                                   // end after so many firings
+	JitterMs      *int64  `protobuf:"varint,23,opt,name=jitter_ms,json=jitterMs,proto3,oneof" json:"jitter_ms,omitempty"`             // every firing is late by the same part of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -666,7 +723,7 @@ type Message_DelayMs struct {
 }
 
 type Message_Schedule struct {
-	Schedule string `protobuf:"bytes,5,opt,name=schedule,proto3,oneof"`
+	Schedule string `protobuf:"bytes,5,opt,name=schedule,proto3,oneof"` // @every 5m, @daily, five or six cron fields
 }
 
 func (*Message_DeliverAtMs) isMessage_When() {}
@@ -1096,6 +1153,7 @@ type Info struct {
 	Reason        string                 `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
 	LastError     string                 `protobuf:"bytes,13,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	DiedAtMs      int64                  `protobuf:"varint,14,opt,name=died_at_ms,json=diedAtMs,proto3" json:"died_at_ms,omitempty"`
+	Schedule      *Schedule              `protobuf:"bytes,15,opt,name=schedule,proto3" json:"schedule,omitempty"` // of a schedule; due_ms is that of its next firing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1228,6 +1286,207 @@ func (x *Info) GetDiedAtMs() int64 {
 	return 0
 }
 
+func (x *Info) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+// Schedule is what a schedule was told and what it has done.
+type Schedule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Expression    string                 `protobuf:"bytes,1,opt,name=expression,proto3" json:"expression,omitempty"`
+	TimeZone      string                 `protobuf:"bytes,2,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	Misfire       string                 `protobuf:"bytes,3,opt,name=misfire,proto3" json:"misfire,omitempty"`
+	MisfireLimit  uint32                 `protobuf:"varint,4,opt,name=misfire_limit,json=misfireLimit,proto3" json:"misfire_limit,omitempty"` // fire_all only
+	UntilMs       int64                  `protobuf:"varint,5,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`                // 0: for ever
+	Count         uint64                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`                                   // 0: no limit
+	JitterMs      int64                  `protobuf:"varint,7,opt,name=jitter_ms,json=jitterMs,proto3" json:"jitter_ms,omitempty"`
+	Fired         uint64                 `protobuf:"varint,8,opt,name=fired,proto3" json:"fired,omitempty"`                             // firings made
+	Missed        uint64                 `protobuf:"varint,9,opt,name=missed,proto3" json:"missed,omitempty"`                           // firings that were due and not made
+	LastDueMs     int64                  `protobuf:"varint,10,opt,name=last_due_ms,json=lastDueMs,proto3" json:"last_due_ms,omitempty"` // of the latest firing; 0: none
+	Paused        bool                   `protobuf:"varint,11,opt,name=paused,proto3" json:"paused,omitempty"`
+	Next          []*Firing              `protobuf:"bytes,12,rep,name=next,proto3" json:"next,omitempty"` // the next five, in lists the next one; of a paused one from now on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Schedule) Reset() {
+	*x = Schedule{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Schedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Schedule) ProtoMessage() {}
+
+func (x *Schedule) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
+func (*Schedule) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Schedule) GetExpression() string {
+	if x != nil {
+		return x.Expression
+	}
+	return ""
+}
+
+func (x *Schedule) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Schedule) GetMisfire() string {
+	if x != nil {
+		return x.Misfire
+	}
+	return ""
+}
+
+func (x *Schedule) GetMisfireLimit() uint32 {
+	if x != nil {
+		return x.MisfireLimit
+	}
+	return 0
+}
+
+func (x *Schedule) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *Schedule) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Schedule) GetJitterMs() int64 {
+	if x != nil {
+		return x.JitterMs
+	}
+	return 0
+}
+
+func (x *Schedule) GetFired() uint64 {
+	if x != nil {
+		return x.Fired
+	}
+	return 0
+}
+
+func (x *Schedule) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *Schedule) GetLastDueMs() int64 {
+	if x != nil {
+		return x.LastDueMs
+	}
+	return 0
+}
+
+func (x *Schedule) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Schedule) GetNext() []*Firing {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+// Firing is one firing to come.
+type Firing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DueMs         int64                  `protobuf:"varint,1,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
+	Local         string                 `protobuf:"bytes,2,opt,name=local,proto3" json:"local,omitempty"` // in the zone of the schedule
+	Note          string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`   // what the clocks do around it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Firing) Reset() {
+	*x = Firing{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Firing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Firing) ProtoMessage() {}
+
+func (x *Firing) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Firing.ProtoReflect.Descriptor instead.
+func (*Firing) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Firing) GetDueMs() int64 {
+	if x != nil {
+		return x.DueMs
+	}
+	return 0
+}
+
+func (x *Firing) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
+func (x *Firing) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1238,7 +1497,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[10]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1509,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[10]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1522,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{10}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetRequest) GetId() string {
@@ -1289,7 +1548,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[11]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1560,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[11]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1573,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{11}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetResponse) GetMessage() *Info {
@@ -1333,13 +1592,14 @@ type Filter struct {
 	DueFromMs     int64                  `protobuf:"varint,4,opt,name=due_from_ms,json=dueFromMs,proto3" json:"due_from_ms,omitempty"` // inclusive
 	DueToMs       int64                  `protobuf:"varint,5,opt,name=due_to_ms,json=dueToMs,proto3" json:"due_to_ms,omitempty"`       // exclusive
 	IdPrefix      string                 `protobuf:"bytes,6,opt,name=id_prefix,json=idPrefix,proto3" json:"id_prefix,omitempty"`
+	Kind          Kind                   `protobuf:"varint,7,opt,name=kind,proto3,enum=cicada.v1.Kind" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[12]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1611,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[12]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1624,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{12}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Filter) GetTarget() string {
@@ -1409,6 +1669,13 @@ func (x *Filter) GetIdPrefix() string {
 	return ""
 }
 
+func (x *Filter) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_KIND_UNSPECIFIED
+}
+
 type ListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Filter        *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
@@ -1420,7 +1687,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[13]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1699,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[13]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1712,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{13}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListRequest) GetFilter() *Filter {
@@ -1479,7 +1746,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[14]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1758,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[14]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1771,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{14}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListResponse) GetMessages() []*Info {
@@ -1531,7 +1798,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[15]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1810,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[15]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1823,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{15}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CancelRequest) GetId() string {
@@ -1583,7 +1850,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[16]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1862,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[16]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1875,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{16}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CancelResponse) GetResult() Verdict {
@@ -1639,7 +1906,7 @@ type RescheduleRequest struct {
 
 func (x *RescheduleRequest) Reset() {
 	*x = RescheduleRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[17]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1918,7 @@ func (x *RescheduleRequest) String() string {
 func (*RescheduleRequest) ProtoMessage() {}
 
 func (x *RescheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[17]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1931,7 @@ func (x *RescheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescheduleRequest.ProtoReflect.Descriptor instead.
 func (*RescheduleRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{17}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RescheduleRequest) GetId() string {
@@ -1726,7 +1993,7 @@ type RescheduleResponse struct {
 
 func (x *RescheduleResponse) Reset() {
 	*x = RescheduleResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[18]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +2005,7 @@ func (x *RescheduleResponse) String() string {
 func (*RescheduleResponse) ProtoMessage() {}
 
 func (x *RescheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[18]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +2018,7 @@ func (x *RescheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescheduleResponse.ProtoReflect.Descriptor instead.
 func (*RescheduleResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{18}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RescheduleResponse) GetResult() Verdict {
@@ -1784,7 +2051,7 @@ type FireRequest struct {
 
 func (x *FireRequest) Reset() {
 	*x = FireRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[19]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +2063,7 @@ func (x *FireRequest) String() string {
 func (*FireRequest) ProtoMessage() {}
 
 func (x *FireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[19]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +2076,7 @@ func (x *FireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FireRequest.ProtoReflect.Descriptor instead.
 func (*FireRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{19}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FireRequest) GetId() string {
@@ -1830,7 +2097,7 @@ type FireResponse struct {
 
 func (x *FireResponse) Reset() {
 	*x = FireResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[20]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +2109,7 @@ func (x *FireResponse) String() string {
 func (*FireResponse) ProtoMessage() {}
 
 func (x *FireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[20]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +2122,7 @@ func (x *FireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FireResponse.ProtoReflect.Descriptor instead.
 func (*FireResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{20}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FireResponse) GetResult() Verdict {
@@ -1879,6 +2146,206 @@ func (x *FireResponse) GetDueMs() int64 {
 	return 0
 }
 
+type PauseScheduleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseScheduleRequest) Reset() {
+	*x = PauseScheduleRequest{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseScheduleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseScheduleRequest) ProtoMessage() {}
+
+func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseScheduleRequest.ProtoReflect.Descriptor instead.
+func (*PauseScheduleRequest) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PauseScheduleRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type PauseScheduleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        Verdict                `protobuf:"varint,1,opt,name=result,proto3,enum=cicada.v1.Verdict" json:"result,omitempty"`
+	Durability    Durability             `protobuf:"varint,2,opt,name=durability,proto3,enum=cicada.v1.Durability" json:"durability,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseScheduleResponse) Reset() {
+	*x = PauseScheduleResponse{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseScheduleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseScheduleResponse) ProtoMessage() {}
+
+func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseScheduleResponse.ProtoReflect.Descriptor instead.
+func (*PauseScheduleResponse) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PauseScheduleResponse) GetResult() Verdict {
+	if x != nil {
+		return x.Result
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *PauseScheduleResponse) GetDurability() Durability {
+	if x != nil {
+		return x.Durability
+	}
+	return Durability_DURABILITY_UNSPECIFIED
+}
+
+type ResumeScheduleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeScheduleRequest) Reset() {
+	*x = ResumeScheduleRequest{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeScheduleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeScheduleRequest) ProtoMessage() {}
+
+func (x *ResumeScheduleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeScheduleRequest.ProtoReflect.Descriptor instead.
+func (*ResumeScheduleRequest) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ResumeScheduleRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ResumeScheduleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        Verdict                `protobuf:"varint,1,opt,name=result,proto3,enum=cicada.v1.Verdict" json:"result,omitempty"`
+	Durability    Durability             `protobuf:"varint,2,opt,name=durability,proto3,enum=cicada.v1.Durability" json:"durability,omitempty"`
+	DueMs         int64                  `protobuf:"varint,3,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeScheduleResponse) Reset() {
+	*x = ResumeScheduleResponse{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeScheduleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeScheduleResponse) ProtoMessage() {}
+
+func (x *ResumeScheduleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeScheduleResponse.ProtoReflect.Descriptor instead.
+func (*ResumeScheduleResponse) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ResumeScheduleResponse) GetResult() Verdict {
+	if x != nil {
+		return x.Result
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *ResumeScheduleResponse) GetDurability() Durability {
+	if x != nil {
+		return x.Durability
+	}
+	return Durability_DURABILITY_UNSPECIFIED
+}
+
+func (x *ResumeScheduleResponse) GetDueMs() int64 {
+	if x != nil {
+		return x.DueMs
+	}
+	return 0
+}
+
 type CountRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Filter        *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
@@ -1888,7 +2355,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[21]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2367,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[21]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2380,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{21}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CountRequest) GetFilter() *Filter {
@@ -1932,7 +2399,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[22]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2411,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[22]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2424,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{22}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -1972,13 +2439,14 @@ type HistogramRequest struct {
 	BucketMs      int64                  `protobuf:"varint,1,opt,name=bucket_ms,json=bucketMs,proto3" json:"bucket_ms,omitempty"` // 0 is one hour
 	FromMs        int64                  `protobuf:"varint,2,opt,name=from_ms,json=fromMs,proto3" json:"from_ms,omitempty"`
 	ToMs          int64                  `protobuf:"varint,3,opt,name=to_ms,json=toMs,proto3" json:"to_ms,omitempty"`
+	Recurring     bool                   `protobuf:"varint,4,opt,name=recurring,proto3" json:"recurring,omitempty"` // with the firings to come of schedules; to_ms is needed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HistogramRequest) Reset() {
 	*x = HistogramRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[23]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2458,7 @@ func (x *HistogramRequest) String() string {
 func (*HistogramRequest) ProtoMessage() {}
 
 func (x *HistogramRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[23]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2471,7 @@ func (x *HistogramRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistogramRequest.ProtoReflect.Descriptor instead.
 func (*HistogramRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{23}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HistogramRequest) GetBucketMs() int64 {
@@ -2027,6 +2495,13 @@ func (x *HistogramRequest) GetToMs() int64 {
 	return 0
 }
 
+func (x *HistogramRequest) GetRecurring() bool {
+	if x != nil {
+		return x.Recurring
+	}
+	return false
+}
+
 type Bar struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FromMs        int64                  `protobuf:"varint,1,opt,name=from_ms,json=fromMs,proto3" json:"from_ms,omitempty"`
@@ -2035,13 +2510,14 @@ type Bar struct {
 	Hot           int64                  `protobuf:"varint,4,opt,name=hot,proto3" json:"hot,omitempty"`
 	Warm          int64                  `protobuf:"varint,5,opt,name=warm,proto3" json:"warm,omitempty"`
 	Cold          int64                  `protobuf:"varint,6,opt,name=cold,proto3" json:"cold,omitempty"`
+	Recurring     int64                  `protobuf:"varint,7,opt,name=recurring,proto3" json:"recurring,omitempty"` // of count: firings that do not exist yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Bar) Reset() {
 	*x = Bar{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[24]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2529,7 @@ func (x *Bar) String() string {
 func (*Bar) ProtoMessage() {}
 
 func (x *Bar) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[24]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2542,7 @@ func (x *Bar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bar.ProtoReflect.Descriptor instead.
 func (*Bar) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{24}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Bar) GetFromMs() int64 {
@@ -2111,6 +2587,13 @@ func (x *Bar) GetCold() int64 {
 	return 0
 }
 
+func (x *Bar) GetRecurring() int64 {
+	if x != nil {
+		return x.Recurring
+	}
+	return 0
+}
+
 type HistogramResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Buckets       []*Bar                 `protobuf:"bytes,1,rep,name=buckets,proto3" json:"buckets,omitempty"`
@@ -2120,7 +2603,7 @@ type HistogramResponse struct {
 
 func (x *HistogramResponse) Reset() {
 	*x = HistogramResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[25]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2615,7 @@ func (x *HistogramResponse) String() string {
 func (*HistogramResponse) ProtoMessage() {}
 
 func (x *HistogramResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[25]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2628,7 @@ func (x *HistogramResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistogramResponse.ProtoReflect.Descriptor instead.
 func (*HistogramResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{25}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HistogramResponse) GetBuckets() []*Bar {
@@ -2164,7 +2647,7 @@ type NextRequest struct {
 
 func (x *NextRequest) Reset() {
 	*x = NextRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[26]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2659,7 @@ func (x *NextRequest) String() string {
 func (*NextRequest) ProtoMessage() {}
 
 func (x *NextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[26]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2672,7 @@ func (x *NextRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextRequest.ProtoReflect.Descriptor instead.
 func (*NextRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{26}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NextRequest) GetLimit() uint32 {
@@ -2208,7 +2691,7 @@ type NextResponse struct {
 
 func (x *NextResponse) Reset() {
 	*x = NextResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[27]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2703,7 @@ func (x *NextResponse) String() string {
 func (*NextResponse) ProtoMessage() {}
 
 func (x *NextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[27]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2716,7 @@ func (x *NextResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextResponse.ProtoReflect.Descriptor instead.
 func (*NextResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{27}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NextResponse) GetMessages() []*Info {
@@ -2253,7 +2736,7 @@ type PurgeRequest struct {
 
 func (x *PurgeRequest) Reset() {
 	*x = PurgeRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[28]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2748,7 @@ func (x *PurgeRequest) String() string {
 func (*PurgeRequest) ProtoMessage() {}
 
 func (x *PurgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[28]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2761,7 @@ func (x *PurgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeRequest.ProtoReflect.Descriptor instead.
 func (*PurgeRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{28}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PurgeRequest) GetFilter() *Filter {
@@ -2306,7 +2789,7 @@ type PurgeResponse struct {
 
 func (x *PurgeResponse) Reset() {
 	*x = PurgeResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[29]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2801,7 @@ func (x *PurgeResponse) String() string {
 func (*PurgeResponse) ProtoMessage() {}
 
 func (x *PurgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[29]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2814,7 @@ func (x *PurgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeResponse.ProtoReflect.Descriptor instead.
 func (*PurgeResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{29}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PurgeResponse) GetCount() int64 {
@@ -2367,7 +2850,7 @@ type PullRequest struct {
 
 func (x *PullRequest) Reset() {
 	*x = PullRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[30]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2862,7 @@ func (x *PullRequest) String() string {
 func (*PullRequest) ProtoMessage() {}
 
 func (x *PullRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[30]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2875,7 @@ func (x *PullRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullRequest.ProtoReflect.Descriptor instead.
 func (*PullRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{30}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PullRequest) GetQueue() string {
@@ -2439,7 +2922,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[31]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2934,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[31]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2947,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{31}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Lease) GetId() string {
@@ -2532,7 +3015,7 @@ type PullResponse struct {
 
 func (x *PullResponse) Reset() {
 	*x = PullResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[32]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2544,7 +3027,7 @@ func (x *PullResponse) String() string {
 func (*PullResponse) ProtoMessage() {}
 
 func (x *PullResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[32]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2557,7 +3040,7 @@ func (x *PullResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullResponse.ProtoReflect.Descriptor instead.
 func (*PullResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{32}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PullResponse) GetMessages() []*Lease {
@@ -2577,7 +3060,7 @@ type SettleResult struct {
 
 func (x *SettleResult) Reset() {
 	*x = SettleResult{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[33]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +3072,7 @@ func (x *SettleResult) String() string {
 func (*SettleResult) ProtoMessage() {}
 
 func (x *SettleResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[33]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +3085,7 @@ func (x *SettleResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResult.ProtoReflect.Descriptor instead.
 func (*SettleResult) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{33}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SettleResult) GetReceipt() string {
@@ -2629,7 +3112,7 @@ type AckRequest struct {
 
 func (x *AckRequest) Reset() {
 	*x = AckRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[34]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +3124,7 @@ func (x *AckRequest) String() string {
 func (*AckRequest) ProtoMessage() {}
 
 func (x *AckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[34]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +3137,7 @@ func (x *AckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckRequest.ProtoReflect.Descriptor instead.
 func (*AckRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{34}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AckRequest) GetQueue() string {
@@ -2680,7 +3163,7 @@ type AckResponse struct {
 
 func (x *AckResponse) Reset() {
 	*x = AckResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[35]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +3175,7 @@ func (x *AckResponse) String() string {
 func (*AckResponse) ProtoMessage() {}
 
 func (x *AckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[35]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +3188,7 @@ func (x *AckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckResponse.ProtoReflect.Descriptor instead.
 func (*AckResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{35}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AckResponse) GetResults() []*SettleResult {
@@ -2727,7 +3210,7 @@ type NackRequest struct {
 
 func (x *NackRequest) Reset() {
 	*x = NackRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[36]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3222,7 @@ func (x *NackRequest) String() string {
 func (*NackRequest) ProtoMessage() {}
 
 func (x *NackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[36]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3235,7 @@ func (x *NackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackRequest.ProtoReflect.Descriptor instead.
 func (*NackRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{36}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *NackRequest) GetQueue() string {
@@ -2792,7 +3275,7 @@ type NackResponse struct {
 
 func (x *NackResponse) Reset() {
 	*x = NackResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[37]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +3287,7 @@ func (x *NackResponse) String() string {
 func (*NackResponse) ProtoMessage() {}
 
 func (x *NackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[37]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +3300,7 @@ func (x *NackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackResponse.ProtoReflect.Descriptor instead.
 func (*NackResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{37}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NackResponse) GetResults() []*SettleResult {
@@ -2838,7 +3321,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[38]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +3333,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[38]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +3346,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{38}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExtendRequest) GetQueue() string {
@@ -2896,7 +3379,7 @@ type ExtendResponse struct {
 
 func (x *ExtendResponse) Reset() {
 	*x = ExtendResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[39]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3391,7 @@ func (x *ExtendResponse) String() string {
 func (*ExtendResponse) ProtoMessage() {}
 
 func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[39]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3404,7 @@ func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendResponse.ProtoReflect.Descriptor instead.
 func (*ExtendResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{39}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExtendResponse) GetResults() []*SettleResult {
@@ -2942,7 +3425,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[40]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3437,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[40]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3450,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{40}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListDeadLettersRequest) GetFilter() *Filter {
@@ -3001,7 +3484,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[41]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3013,7 +3496,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[41]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3026,7 +3509,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{41}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListDeadLettersResponse) GetMessages() []*Info {
@@ -3052,7 +3535,7 @@ type RetryDeadLetterRequest struct {
 
 func (x *RetryDeadLetterRequest) Reset() {
 	*x = RetryDeadLetterRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[42]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3064,7 +3547,7 @@ func (x *RetryDeadLetterRequest) String() string {
 func (*RetryDeadLetterRequest) ProtoMessage() {}
 
 func (x *RetryDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[42]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3077,7 +3560,7 @@ func (x *RetryDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*RetryDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{42}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RetryDeadLetterRequest) GetId() string {
@@ -3096,7 +3579,7 @@ type RetryDeadLetterResponse struct {
 
 func (x *RetryDeadLetterResponse) Reset() {
 	*x = RetryDeadLetterResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[43]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3591,7 @@ func (x *RetryDeadLetterResponse) String() string {
 func (*RetryDeadLetterResponse) ProtoMessage() {}
 
 func (x *RetryDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[43]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3604,7 @@ func (x *RetryDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*RetryDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{43}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RetryDeadLetterResponse) GetReceipt() *Receipt {
@@ -3140,7 +3623,7 @@ type DeleteDeadLetterRequest struct {
 
 func (x *DeleteDeadLetterRequest) Reset() {
 	*x = DeleteDeadLetterRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[44]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3152,7 +3635,7 @@ func (x *DeleteDeadLetterRequest) String() string {
 func (*DeleteDeadLetterRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[44]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3165,7 +3648,7 @@ func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{44}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeleteDeadLetterRequest) GetId() string {
@@ -3183,7 +3666,7 @@ type DeleteDeadLetterResponse struct {
 
 func (x *DeleteDeadLetterResponse) Reset() {
 	*x = DeleteDeadLetterResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[45]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3678,7 @@ func (x *DeleteDeadLetterResponse) String() string {
 func (*DeleteDeadLetterResponse) ProtoMessage() {}
 
 func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[45]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3691,7 @@ func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{45}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{51}
 }
 
 type TargetStatus struct {
@@ -3226,7 +3709,7 @@ type TargetStatus struct {
 
 func (x *TargetStatus) Reset() {
 	*x = TargetStatus{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[46]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3721,7 @@ func (x *TargetStatus) String() string {
 func (*TargetStatus) ProtoMessage() {}
 
 func (x *TargetStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[46]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3734,7 @@ func (x *TargetStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetStatus.ProtoReflect.Descriptor instead.
 func (*TargetStatus) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{46}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TargetStatus) GetTarget() string {
@@ -3311,7 +3794,7 @@ type ListTargetsRequest struct {
 
 func (x *ListTargetsRequest) Reset() {
 	*x = ListTargetsRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[47]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3806,7 @@ func (x *ListTargetsRequest) String() string {
 func (*ListTargetsRequest) ProtoMessage() {}
 
 func (x *ListTargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[47]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3819,7 @@ func (x *ListTargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTargetsRequest.ProtoReflect.Descriptor instead.
 func (*ListTargetsRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{47}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{53}
 }
 
 type ListTargetsResponse struct {
@@ -3348,7 +3831,7 @@ type ListTargetsResponse struct {
 
 func (x *ListTargetsResponse) Reset() {
 	*x = ListTargetsResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[48]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3843,7 @@ func (x *ListTargetsResponse) String() string {
 func (*ListTargetsResponse) ProtoMessage() {}
 
 func (x *ListTargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[48]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3856,7 @@ func (x *ListTargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTargetsResponse.ProtoReflect.Descriptor instead.
 func (*ListTargetsResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{48}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListTargetsResponse) GetTargets() []*TargetStatus {
@@ -3392,7 +3875,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[49]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +3887,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[49]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3417,7 +3900,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{49}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PauseRequest) GetTarget() string {
@@ -3435,7 +3918,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[50]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3447,7 +3930,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[50]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3460,7 +3943,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{50}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{56}
 }
 
 type ResumeRequest struct {
@@ -3472,7 +3955,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[51]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3484,7 +3967,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[51]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3497,7 +3980,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{51}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ResumeRequest) GetTarget() string {
@@ -3515,7 +3998,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[52]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +4010,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[52]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +4023,7 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{52}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{58}
 }
 
 type LevelStatus struct {
@@ -3553,7 +4036,7 @@ type LevelStatus struct {
 
 func (x *LevelStatus) Reset() {
 	*x = LevelStatus{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[53]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3565,7 +4048,7 @@ func (x *LevelStatus) String() string {
 func (*LevelStatus) ProtoMessage() {}
 
 func (x *LevelStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[53]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3578,7 +4061,7 @@ func (x *LevelStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelStatus.ProtoReflect.Descriptor instead.
 func (*LevelStatus) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{53}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *LevelStatus) GetMessages() int64 {
@@ -3607,7 +4090,7 @@ type ClockStatus struct {
 
 func (x *ClockStatus) Reset() {
 	*x = ClockStatus{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[54]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3619,7 +4102,7 @@ func (x *ClockStatus) String() string {
 func (*ClockStatus) ProtoMessage() {}
 
 func (x *ClockStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[54]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3632,7 +4115,7 @@ func (x *ClockStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockStatus.ProtoReflect.Descriptor instead.
 func (*ClockStatus) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{54}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ClockStatus) GetNowMs() int64 {
@@ -3673,13 +4156,14 @@ type Books struct {
 	Dead          int64                  `protobuf:"varint,6,opt,name=dead,proto3" json:"dead,omitempty"`
 	LostWithDisk  int64                  `protobuf:"varint,7,opt,name=lost_with_disk,json=lostWithDisk,proto3" json:"lost_with_disk,omitempty"`
 	Cancelling    int64                  `protobuf:"varint,8,opt,name=cancelling,proto3" json:"cancelling,omitempty"` // at most so many of pending are cancelled in bulk and not counted yet
+	Schedules     int64                  `protobuf:"varint,9,opt,name=schedules,proto3" json:"schedules,omitempty"`   // that have not ended; they are on neither side
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Books) Reset() {
 	*x = Books{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[55]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3691,7 +4175,7 @@ func (x *Books) String() string {
 func (*Books) ProtoMessage() {}
 
 func (x *Books) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[55]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3704,7 +4188,7 @@ func (x *Books) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Books.ProtoReflect.Descriptor instead.
 func (*Books) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{55}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Books) GetAccepted() int64 {
@@ -3763,6 +4247,13 @@ func (x *Books) GetCancelling() int64 {
 	return 0
 }
 
+func (x *Books) GetSchedules() int64 {
+	if x != nil {
+		return x.Schedules
+	}
+	return 0
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3771,7 +4262,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[56]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3783,7 +4274,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[56]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3796,7 +4287,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{56}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{62}
 }
 
 type StatusResponse struct {
@@ -3826,7 +4317,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[57]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +4329,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[57]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +4342,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{57}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -4065,7 +4556,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x0eReserveRequest\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\"#\n" +
 	"\x0fReserveResponse\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\tR\x03ids\"\x8a\x03\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"\xbb\x03\n" +
 	"\x04Info\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12&\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x10.cicada.v1.StateR\x05state\x12\x15\n" +
@@ -4085,20 +4576,42 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\n" +
 	"last_error\x18\r \x01(\tR\tlastError\x12\x1c\n" +
 	"\n" +
-	"died_at_ms\x18\x0e \x01(\x03R\bdiedAtMs\"0\n" +
+	"died_at_ms\x18\x0e \x01(\x03R\bdiedAtMs\x12/\n" +
+	"\bschedule\x18\x0f \x01(\v2\x13.cicada.v1.ScheduleR\bschedule\"\xe1\x02\n" +
+	"\bSchedule\x12\x1e\n" +
+	"\n" +
+	"expression\x18\x01 \x01(\tR\n" +
+	"expression\x12\x1b\n" +
+	"\ttime_zone\x18\x02 \x01(\tR\btimeZone\x12\x18\n" +
+	"\amisfire\x18\x03 \x01(\tR\amisfire\x12#\n" +
+	"\rmisfire_limit\x18\x04 \x01(\rR\fmisfireLimit\x12\x19\n" +
+	"\buntil_ms\x18\x05 \x01(\x03R\auntilMs\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\x04R\x05count\x12\x1b\n" +
+	"\tjitter_ms\x18\a \x01(\x03R\bjitterMs\x12\x14\n" +
+	"\x05fired\x18\b \x01(\x04R\x05fired\x12\x16\n" +
+	"\x06missed\x18\t \x01(\x04R\x06missed\x12\x1e\n" +
+	"\vlast_due_ms\x18\n" +
+	" \x01(\x03R\tlastDueMs\x12\x16\n" +
+	"\x06paused\x18\v \x01(\bR\x06paused\x12%\n" +
+	"\x04next\x18\f \x03(\v2\x11.cicada.v1.FiringR\x04next\"I\n" +
+	"\x06Firing\x12\x15\n" +
+	"\x06due_ms\x18\x01 \x01(\x03R\x05dueMs\x12\x14\n" +
+	"\x05local\x18\x02 \x01(\tR\x05local\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"0\n" +
 	"\n" +
 	"GetRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\bR\x04body\"8\n" +
 	"\vGetResponse\x12)\n" +
-	"\amessage\x18\x01 \x01(\v2\x0f.cicada.v1.InfoR\amessage\"\xc6\x01\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.cicada.v1.InfoR\amessage\"\xeb\x01\n" +
 	"\x06Filter\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12&\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x10.cicada.v1.StateR\x05state\x12#\n" +
 	"\x04tier\x18\x03 \x01(\x0e2\x0f.cicada.v1.TierR\x04tier\x12\x1e\n" +
 	"\vdue_from_ms\x18\x04 \x01(\x03R\tdueFromMs\x12\x1a\n" +
 	"\tdue_to_ms\x18\x05 \x01(\x03R\adueToMs\x12\x1b\n" +
-	"\tid_prefix\x18\x06 \x01(\tR\bidPrefix\"m\n" +
+	"\tid_prefix\x18\x06 \x01(\tR\bidPrefix\x12#\n" +
+	"\x04kind\x18\a \x01(\x0e2\x0f.cicada.v1.KindR\x04kind\"m\n" +
 	"\vListRequest\x12)\n" +
 	"\x06filter\x18\x01 \x01(\v2\x11.cicada.v1.FilterR\x06filter\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x1d\n" +
@@ -4133,22 +4646,39 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\n" +
 	"durability\x18\x02 \x01(\x0e2\x15.cicada.v1.DurabilityR\n" +
 	"durability\x12\x15\n" +
+	"\x06due_ms\x18\x03 \x01(\x03R\x05dueMs\"&\n" +
+	"\x14PauseScheduleRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"z\n" +
+	"\x15PauseScheduleResponse\x12*\n" +
+	"\x06result\x18\x01 \x01(\x0e2\x12.cicada.v1.VerdictR\x06result\x125\n" +
+	"\n" +
+	"durability\x18\x02 \x01(\x0e2\x15.cicada.v1.DurabilityR\n" +
+	"durability\"'\n" +
+	"\x15ResumeScheduleRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x92\x01\n" +
+	"\x16ResumeScheduleResponse\x12*\n" +
+	"\x06result\x18\x01 \x01(\x0e2\x12.cicada.v1.VerdictR\x06result\x125\n" +
+	"\n" +
+	"durability\x18\x02 \x01(\x0e2\x15.cicada.v1.DurabilityR\n" +
+	"durability\x12\x15\n" +
 	"\x06due_ms\x18\x03 \x01(\x03R\x05dueMs\"9\n" +
 	"\fCountRequest\x12)\n" +
 	"\x06filter\x18\x01 \x01(\v2\x11.cicada.v1.FilterR\x06filter\"%\n" +
 	"\rCountResponse\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x03R\x05count\"]\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\"{\n" +
 	"\x10HistogramRequest\x12\x1b\n" +
 	"\tbucket_ms\x18\x01 \x01(\x03R\bbucketMs\x12\x17\n" +
 	"\afrom_ms\x18\x02 \x01(\x03R\x06fromMs\x12\x13\n" +
-	"\x05to_ms\x18\x03 \x01(\x03R\x04toMs\"\x84\x01\n" +
+	"\x05to_ms\x18\x03 \x01(\x03R\x04toMs\x12\x1c\n" +
+	"\trecurring\x18\x04 \x01(\bR\trecurring\"\xa2\x01\n" +
 	"\x03Bar\x12\x17\n" +
 	"\afrom_ms\x18\x01 \x01(\x03R\x06fromMs\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x10\n" +
 	"\x03hot\x18\x04 \x01(\x03R\x03hot\x12\x12\n" +
 	"\x04warm\x18\x05 \x01(\x03R\x04warm\x12\x12\n" +
-	"\x04cold\x18\x06 \x01(\x03R\x04cold\"=\n" +
+	"\x04cold\x18\x06 \x01(\x03R\x04cold\x12\x1c\n" +
+	"\trecurring\x18\a \x01(\x03R\trecurring\"=\n" +
 	"\x11HistogramResponse\x12(\n" +
 	"\abuckets\x18\x01 \x03(\v2\x0e.cicada.v1.BarR\abuckets\"#\n" +
 	"\vNextRequest\x12\x14\n" +
@@ -4247,7 +4777,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x06now_ms\x18\x01 \x01(\x03R\x05nowMs\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\bR\x04held\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05steps\x18\x04 \x01(\x03R\x05steps\"\xed\x01\n" +
+	"\x05steps\x18\x04 \x01(\x03R\x05steps\"\x8b\x02\n" +
 	"\x05Books\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x18\n" +
 	"\apending\x18\x02 \x01(\x03R\apending\x12\x1c\n" +
@@ -4258,7 +4788,8 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x0elost_with_disk\x18\a \x01(\x03R\flostWithDisk\x12\x1e\n" +
 	"\n" +
 	"cancelling\x18\b \x01(\x03R\n" +
-	"cancelling\"\x0f\n" +
+	"cancelling\x12\x1c\n" +
+	"\tschedules\x18\t \x01(\x03R\tschedules\"\x0f\n" +
 	"\rStatusRequest\"\xb9\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
@@ -4305,7 +4836,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x10TIER_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bTIER_HOT\x10\x01\x12\r\n" +
 	"\tTIER_WARM\x10\x02\x12\r\n" +
-	"\tTIER_COLD\x10\x03*\xa7\x01\n" +
+	"\tTIER_COLD\x10\x03*\xd0\x01\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VERDICT_CANCELLED\x10\x01\x12\x17\n" +
@@ -4313,7 +4844,13 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\rVERDICT_FIRED\x10\x03\x12\x13\n" +
 	"\x0fVERDICT_STOPPED\x10\x04\x12\x14\n" +
 	"\x10VERDICT_TOO_LATE\x10\x05\x12\x15\n" +
-	"\x11VERDICT_NOT_FOUND\x10\x06*\xa3\x01\n" +
+	"\x11VERDICT_NOT_FOUND\x10\x06\x12\x12\n" +
+	"\x0eVERDICT_PAUSED\x10\a\x12\x13\n" +
+	"\x0fVERDICT_RESUMED\x10\b*A\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_MESSAGE\x10\x01\x12\x11\n" +
+	"\rKIND_SCHEDULE\x10\x02*\xa3\x01\n" +
 	"\aSettled\x12\x17\n" +
 	"\x13SETTLED_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SETTLED_NOT_FOUND\x10\x01\x12\x11\n" +
@@ -4321,7 +4858,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x0eSETTLED_NACKED\x10\x03\x12\x14\n" +
 	"\x10SETTLED_EXTENDED\x10\x04\x12\x16\n" +
 	"\x12SETTLED_SUPERSEDED\x10\x05\x12\x13\n" +
-	"\x0fSETTLED_UNKNOWN\x10\x062\xb1\v\n" +
+	"\x0fSETTLED_UNKNOWN\x10\x062\xdc\f\n" +
 	"\tScheduler\x127\n" +
 	"\x04Send\x12\x16.cicada.v1.SendRequest\x1a\x17.cicada.v1.SendResponse\x12@\n" +
 	"\aReserve\x12\x19.cicada.v1.ReserveRequest\x1a\x1a.cicada.v1.ReserveResponse\x124\n" +
@@ -4330,7 +4867,9 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x06Cancel\x12\x18.cicada.v1.CancelRequest\x1a\x19.cicada.v1.CancelResponse\x12I\n" +
 	"\n" +
 	"Reschedule\x12\x1c.cicada.v1.RescheduleRequest\x1a\x1d.cicada.v1.RescheduleResponse\x127\n" +
-	"\x04Fire\x12\x16.cicada.v1.FireRequest\x1a\x17.cicada.v1.FireResponse\x12:\n" +
+	"\x04Fire\x12\x16.cicada.v1.FireRequest\x1a\x17.cicada.v1.FireResponse\x12R\n" +
+	"\rPauseSchedule\x12\x1f.cicada.v1.PauseScheduleRequest\x1a .cicada.v1.PauseScheduleResponse\x12U\n" +
+	"\x0eResumeSchedule\x12 .cicada.v1.ResumeScheduleRequest\x1a!.cicada.v1.ResumeScheduleResponse\x12:\n" +
 	"\x05Count\x12\x17.cicada.v1.CountRequest\x1a\x18.cicada.v1.CountResponse\x12F\n" +
 	"\tHistogram\x12\x1b.cicada.v1.HistogramRequest\x1a\x1c.cicada.v1.HistogramResponse\x127\n" +
 	"\x04Next\x12\x16.cicada.v1.NextRequest\x1a\x17.cicada.v1.NextResponse\x12:\n" +
@@ -4359,167 +4898,185 @@ func file_cicada_v1_cicada_proto_rawDescGZIP() []byte {
 	return file_cicada_v1_cicada_proto_rawDescData
 }
 
-var file_cicada_v1_cicada_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_cicada_v1_cicada_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_cicada_v1_cicada_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_cicada_v1_cicada_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_cicada_v1_cicada_proto_goTypes = []any{
 	(Durability)(0),                  // 0: cicada.v1.Durability
 	(Mode)(0),                        // 1: cicada.v1.Mode
 	(State)(0),                       // 2: cicada.v1.State
 	(Tier)(0),                        // 3: cicada.v1.Tier
 	(Verdict)(0),                     // 4: cicada.v1.Verdict
-	(Settled)(0),                     // 5: cicada.v1.Settled
-	(*Header)(nil),                   // 6: cicada.v1.Header
-	(*Message)(nil),                  // 7: cicada.v1.Message
-	(*Error)(nil),                    // 8: cicada.v1.Error
-	(*Receipt)(nil),                  // 9: cicada.v1.Receipt
-	(*SendResult)(nil),               // 10: cicada.v1.SendResult
-	(*SendRequest)(nil),              // 11: cicada.v1.SendRequest
-	(*SendResponse)(nil),             // 12: cicada.v1.SendResponse
-	(*ReserveRequest)(nil),           // 13: cicada.v1.ReserveRequest
-	(*ReserveResponse)(nil),          // 14: cicada.v1.ReserveResponse
-	(*Info)(nil),                     // 15: cicada.v1.Info
-	(*GetRequest)(nil),               // 16: cicada.v1.GetRequest
-	(*GetResponse)(nil),              // 17: cicada.v1.GetResponse
-	(*Filter)(nil),                   // 18: cicada.v1.Filter
-	(*ListRequest)(nil),              // 19: cicada.v1.ListRequest
-	(*ListResponse)(nil),             // 20: cicada.v1.ListResponse
-	(*CancelRequest)(nil),            // 21: cicada.v1.CancelRequest
-	(*CancelResponse)(nil),           // 22: cicada.v1.CancelResponse
-	(*RescheduleRequest)(nil),        // 23: cicada.v1.RescheduleRequest
-	(*RescheduleResponse)(nil),       // 24: cicada.v1.RescheduleResponse
-	(*FireRequest)(nil),              // 25: cicada.v1.FireRequest
-	(*FireResponse)(nil),             // 26: cicada.v1.FireResponse
-	(*CountRequest)(nil),             // 27: cicada.v1.CountRequest
-	(*CountResponse)(nil),            // 28: cicada.v1.CountResponse
-	(*HistogramRequest)(nil),         // 29: cicada.v1.HistogramRequest
-	(*Bar)(nil),                      // 30: cicada.v1.Bar
-	(*HistogramResponse)(nil),        // 31: cicada.v1.HistogramResponse
-	(*NextRequest)(nil),              // 32: cicada.v1.NextRequest
-	(*NextResponse)(nil),             // 33: cicada.v1.NextResponse
-	(*PurgeRequest)(nil),             // 34: cicada.v1.PurgeRequest
-	(*PurgeResponse)(nil),            // 35: cicada.v1.PurgeResponse
-	(*PullRequest)(nil),              // 36: cicada.v1.PullRequest
-	(*Lease)(nil),                    // 37: cicada.v1.Lease
-	(*PullResponse)(nil),             // 38: cicada.v1.PullResponse
-	(*SettleResult)(nil),             // 39: cicada.v1.SettleResult
-	(*AckRequest)(nil),               // 40: cicada.v1.AckRequest
-	(*AckResponse)(nil),              // 41: cicada.v1.AckResponse
-	(*NackRequest)(nil),              // 42: cicada.v1.NackRequest
-	(*NackResponse)(nil),             // 43: cicada.v1.NackResponse
-	(*ExtendRequest)(nil),            // 44: cicada.v1.ExtendRequest
-	(*ExtendResponse)(nil),           // 45: cicada.v1.ExtendResponse
-	(*ListDeadLettersRequest)(nil),   // 46: cicada.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),  // 47: cicada.v1.ListDeadLettersResponse
-	(*RetryDeadLetterRequest)(nil),   // 48: cicada.v1.RetryDeadLetterRequest
-	(*RetryDeadLetterResponse)(nil),  // 49: cicada.v1.RetryDeadLetterResponse
-	(*DeleteDeadLetterRequest)(nil),  // 50: cicada.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLetterResponse)(nil), // 51: cicada.v1.DeleteDeadLetterResponse
-	(*TargetStatus)(nil),             // 52: cicada.v1.TargetStatus
-	(*ListTargetsRequest)(nil),       // 53: cicada.v1.ListTargetsRequest
-	(*ListTargetsResponse)(nil),      // 54: cicada.v1.ListTargetsResponse
-	(*PauseRequest)(nil),             // 55: cicada.v1.PauseRequest
-	(*PauseResponse)(nil),            // 56: cicada.v1.PauseResponse
-	(*ResumeRequest)(nil),            // 57: cicada.v1.ResumeRequest
-	(*ResumeResponse)(nil),           // 58: cicada.v1.ResumeResponse
-	(*LevelStatus)(nil),              // 59: cicada.v1.LevelStatus
-	(*ClockStatus)(nil),              // 60: cicada.v1.ClockStatus
-	(*Books)(nil),                    // 61: cicada.v1.Books
-	(*StatusRequest)(nil),            // 62: cicada.v1.StatusRequest
-	(*StatusResponse)(nil),           // 63: cicada.v1.StatusResponse
+	(Kind)(0),                        // 5: cicada.v1.Kind
+	(Settled)(0),                     // 6: cicada.v1.Settled
+	(*Header)(nil),                   // 7: cicada.v1.Header
+	(*Message)(nil),                  // 8: cicada.v1.Message
+	(*Error)(nil),                    // 9: cicada.v1.Error
+	(*Receipt)(nil),                  // 10: cicada.v1.Receipt
+	(*SendResult)(nil),               // 11: cicada.v1.SendResult
+	(*SendRequest)(nil),              // 12: cicada.v1.SendRequest
+	(*SendResponse)(nil),             // 13: cicada.v1.SendResponse
+	(*ReserveRequest)(nil),           // 14: cicada.v1.ReserveRequest
+	(*ReserveResponse)(nil),          // 15: cicada.v1.ReserveResponse
+	(*Info)(nil),                     // 16: cicada.v1.Info
+	(*Schedule)(nil),                 // 17: cicada.v1.Schedule
+	(*Firing)(nil),                   // 18: cicada.v1.Firing
+	(*GetRequest)(nil),               // 19: cicada.v1.GetRequest
+	(*GetResponse)(nil),              // 20: cicada.v1.GetResponse
+	(*Filter)(nil),                   // 21: cicada.v1.Filter
+	(*ListRequest)(nil),              // 22: cicada.v1.ListRequest
+	(*ListResponse)(nil),             // 23: cicada.v1.ListResponse
+	(*CancelRequest)(nil),            // 24: cicada.v1.CancelRequest
+	(*CancelResponse)(nil),           // 25: cicada.v1.CancelResponse
+	(*RescheduleRequest)(nil),        // 26: cicada.v1.RescheduleRequest
+	(*RescheduleResponse)(nil),       // 27: cicada.v1.RescheduleResponse
+	(*FireRequest)(nil),              // 28: cicada.v1.FireRequest
+	(*FireResponse)(nil),             // 29: cicada.v1.FireResponse
+	(*PauseScheduleRequest)(nil),     // 30: cicada.v1.PauseScheduleRequest
+	(*PauseScheduleResponse)(nil),    // 31: cicada.v1.PauseScheduleResponse
+	(*ResumeScheduleRequest)(nil),    // 32: cicada.v1.ResumeScheduleRequest
+	(*ResumeScheduleResponse)(nil),   // 33: cicada.v1.ResumeScheduleResponse
+	(*CountRequest)(nil),             // 34: cicada.v1.CountRequest
+	(*CountResponse)(nil),            // 35: cicada.v1.CountResponse
+	(*HistogramRequest)(nil),         // 36: cicada.v1.HistogramRequest
+	(*Bar)(nil),                      // 37: cicada.v1.Bar
+	(*HistogramResponse)(nil),        // 38: cicada.v1.HistogramResponse
+	(*NextRequest)(nil),              // 39: cicada.v1.NextRequest
+	(*NextResponse)(nil),             // 40: cicada.v1.NextResponse
+	(*PurgeRequest)(nil),             // 41: cicada.v1.PurgeRequest
+	(*PurgeResponse)(nil),            // 42: cicada.v1.PurgeResponse
+	(*PullRequest)(nil),              // 43: cicada.v1.PullRequest
+	(*Lease)(nil),                    // 44: cicada.v1.Lease
+	(*PullResponse)(nil),             // 45: cicada.v1.PullResponse
+	(*SettleResult)(nil),             // 46: cicada.v1.SettleResult
+	(*AckRequest)(nil),               // 47: cicada.v1.AckRequest
+	(*AckResponse)(nil),              // 48: cicada.v1.AckResponse
+	(*NackRequest)(nil),              // 49: cicada.v1.NackRequest
+	(*NackResponse)(nil),             // 50: cicada.v1.NackResponse
+	(*ExtendRequest)(nil),            // 51: cicada.v1.ExtendRequest
+	(*ExtendResponse)(nil),           // 52: cicada.v1.ExtendResponse
+	(*ListDeadLettersRequest)(nil),   // 53: cicada.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),  // 54: cicada.v1.ListDeadLettersResponse
+	(*RetryDeadLetterRequest)(nil),   // 55: cicada.v1.RetryDeadLetterRequest
+	(*RetryDeadLetterResponse)(nil),  // 56: cicada.v1.RetryDeadLetterResponse
+	(*DeleteDeadLetterRequest)(nil),  // 57: cicada.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLetterResponse)(nil), // 58: cicada.v1.DeleteDeadLetterResponse
+	(*TargetStatus)(nil),             // 59: cicada.v1.TargetStatus
+	(*ListTargetsRequest)(nil),       // 60: cicada.v1.ListTargetsRequest
+	(*ListTargetsResponse)(nil),      // 61: cicada.v1.ListTargetsResponse
+	(*PauseRequest)(nil),             // 62: cicada.v1.PauseRequest
+	(*PauseResponse)(nil),            // 63: cicada.v1.PauseResponse
+	(*ResumeRequest)(nil),            // 64: cicada.v1.ResumeRequest
+	(*ResumeResponse)(nil),           // 65: cicada.v1.ResumeResponse
+	(*LevelStatus)(nil),              // 66: cicada.v1.LevelStatus
+	(*ClockStatus)(nil),              // 67: cicada.v1.ClockStatus
+	(*Books)(nil),                    // 68: cicada.v1.Books
+	(*StatusRequest)(nil),            // 69: cicada.v1.StatusRequest
+	(*StatusResponse)(nil),           // 70: cicada.v1.StatusResponse
 }
 var file_cicada_v1_cicada_proto_depIdxs = []int32{
-	6,  // 0: cicada.v1.Message.headers:type_name -> cicada.v1.Header
+	7,  // 0: cicada.v1.Message.headers:type_name -> cicada.v1.Header
 	0,  // 1: cicada.v1.Message.durability:type_name -> cicada.v1.Durability
 	1,  // 2: cicada.v1.Message.mode:type_name -> cicada.v1.Mode
 	0,  // 3: cicada.v1.Receipt.durability:type_name -> cicada.v1.Durability
 	2,  // 4: cicada.v1.Receipt.state:type_name -> cicada.v1.State
-	9,  // 5: cicada.v1.SendResult.receipt:type_name -> cicada.v1.Receipt
-	8,  // 6: cicada.v1.SendResult.error:type_name -> cicada.v1.Error
-	7,  // 7: cicada.v1.SendRequest.messages:type_name -> cicada.v1.Message
-	10, // 8: cicada.v1.SendResponse.results:type_name -> cicada.v1.SendResult
+	10, // 5: cicada.v1.SendResult.receipt:type_name -> cicada.v1.Receipt
+	9,  // 6: cicada.v1.SendResult.error:type_name -> cicada.v1.Error
+	8,  // 7: cicada.v1.SendRequest.messages:type_name -> cicada.v1.Message
+	11, // 8: cicada.v1.SendResponse.results:type_name -> cicada.v1.SendResult
 	2,  // 9: cicada.v1.Info.state:type_name -> cicada.v1.State
 	3,  // 10: cicada.v1.Info.tier:type_name -> cicada.v1.Tier
-	6,  // 11: cicada.v1.Info.headers:type_name -> cicada.v1.Header
-	15, // 12: cicada.v1.GetResponse.message:type_name -> cicada.v1.Info
-	2,  // 13: cicada.v1.Filter.state:type_name -> cicada.v1.State
-	3,  // 14: cicada.v1.Filter.tier:type_name -> cicada.v1.Tier
-	18, // 15: cicada.v1.ListRequest.filter:type_name -> cicada.v1.Filter
-	15, // 16: cicada.v1.ListResponse.messages:type_name -> cicada.v1.Info
-	4,  // 17: cicada.v1.CancelResponse.result:type_name -> cicada.v1.Verdict
-	0,  // 18: cicada.v1.CancelResponse.durability:type_name -> cicada.v1.Durability
-	4,  // 19: cicada.v1.RescheduleResponse.result:type_name -> cicada.v1.Verdict
-	0,  // 20: cicada.v1.RescheduleResponse.durability:type_name -> cicada.v1.Durability
-	4,  // 21: cicada.v1.FireResponse.result:type_name -> cicada.v1.Verdict
-	0,  // 22: cicada.v1.FireResponse.durability:type_name -> cicada.v1.Durability
-	18, // 23: cicada.v1.CountRequest.filter:type_name -> cicada.v1.Filter
-	30, // 24: cicada.v1.HistogramResponse.buckets:type_name -> cicada.v1.Bar
-	15, // 25: cicada.v1.NextResponse.messages:type_name -> cicada.v1.Info
-	18, // 26: cicada.v1.PurgeRequest.filter:type_name -> cicada.v1.Filter
-	0,  // 27: cicada.v1.PurgeResponse.durability:type_name -> cicada.v1.Durability
-	6,  // 28: cicada.v1.Lease.headers:type_name -> cicada.v1.Header
-	37, // 29: cicada.v1.PullResponse.messages:type_name -> cicada.v1.Lease
-	5,  // 30: cicada.v1.SettleResult.result:type_name -> cicada.v1.Settled
-	39, // 31: cicada.v1.AckResponse.results:type_name -> cicada.v1.SettleResult
-	39, // 32: cicada.v1.NackResponse.results:type_name -> cicada.v1.SettleResult
-	39, // 33: cicada.v1.ExtendResponse.results:type_name -> cicada.v1.SettleResult
-	18, // 34: cicada.v1.ListDeadLettersRequest.filter:type_name -> cicada.v1.Filter
-	15, // 35: cicada.v1.ListDeadLettersResponse.messages:type_name -> cicada.v1.Info
-	9,  // 36: cicada.v1.RetryDeadLetterResponse.receipt:type_name -> cicada.v1.Receipt
-	52, // 37: cicada.v1.ListTargetsResponse.targets:type_name -> cicada.v1.TargetStatus
-	59, // 38: cicada.v1.StatusResponse.hot:type_name -> cicada.v1.LevelStatus
-	59, // 39: cicada.v1.StatusResponse.warm:type_name -> cicada.v1.LevelStatus
-	59, // 40: cicada.v1.StatusResponse.cold:type_name -> cicada.v1.LevelStatus
-	60, // 41: cicada.v1.StatusResponse.clock:type_name -> cicada.v1.ClockStatus
-	61, // 42: cicada.v1.StatusResponse.books:type_name -> cicada.v1.Books
-	11, // 43: cicada.v1.Scheduler.Send:input_type -> cicada.v1.SendRequest
-	13, // 44: cicada.v1.Scheduler.Reserve:input_type -> cicada.v1.ReserveRequest
-	16, // 45: cicada.v1.Scheduler.Get:input_type -> cicada.v1.GetRequest
-	19, // 46: cicada.v1.Scheduler.List:input_type -> cicada.v1.ListRequest
-	21, // 47: cicada.v1.Scheduler.Cancel:input_type -> cicada.v1.CancelRequest
-	23, // 48: cicada.v1.Scheduler.Reschedule:input_type -> cicada.v1.RescheduleRequest
-	25, // 49: cicada.v1.Scheduler.Fire:input_type -> cicada.v1.FireRequest
-	27, // 50: cicada.v1.Scheduler.Count:input_type -> cicada.v1.CountRequest
-	29, // 51: cicada.v1.Scheduler.Histogram:input_type -> cicada.v1.HistogramRequest
-	32, // 52: cicada.v1.Scheduler.Next:input_type -> cicada.v1.NextRequest
-	34, // 53: cicada.v1.Scheduler.Purge:input_type -> cicada.v1.PurgeRequest
-	36, // 54: cicada.v1.Scheduler.Pull:input_type -> cicada.v1.PullRequest
-	40, // 55: cicada.v1.Scheduler.Ack:input_type -> cicada.v1.AckRequest
-	42, // 56: cicada.v1.Scheduler.Nack:input_type -> cicada.v1.NackRequest
-	44, // 57: cicada.v1.Scheduler.Extend:input_type -> cicada.v1.ExtendRequest
-	46, // 58: cicada.v1.Scheduler.ListDeadLetters:input_type -> cicada.v1.ListDeadLettersRequest
-	48, // 59: cicada.v1.Scheduler.RetryDeadLetter:input_type -> cicada.v1.RetryDeadLetterRequest
-	50, // 60: cicada.v1.Scheduler.DeleteDeadLetter:input_type -> cicada.v1.DeleteDeadLetterRequest
-	53, // 61: cicada.v1.Scheduler.ListTargets:input_type -> cicada.v1.ListTargetsRequest
-	55, // 62: cicada.v1.Scheduler.Pause:input_type -> cicada.v1.PauseRequest
-	57, // 63: cicada.v1.Scheduler.Resume:input_type -> cicada.v1.ResumeRequest
-	62, // 64: cicada.v1.Scheduler.Status:input_type -> cicada.v1.StatusRequest
-	12, // 65: cicada.v1.Scheduler.Send:output_type -> cicada.v1.SendResponse
-	14, // 66: cicada.v1.Scheduler.Reserve:output_type -> cicada.v1.ReserveResponse
-	17, // 67: cicada.v1.Scheduler.Get:output_type -> cicada.v1.GetResponse
-	20, // 68: cicada.v1.Scheduler.List:output_type -> cicada.v1.ListResponse
-	22, // 69: cicada.v1.Scheduler.Cancel:output_type -> cicada.v1.CancelResponse
-	24, // 70: cicada.v1.Scheduler.Reschedule:output_type -> cicada.v1.RescheduleResponse
-	26, // 71: cicada.v1.Scheduler.Fire:output_type -> cicada.v1.FireResponse
-	28, // 72: cicada.v1.Scheduler.Count:output_type -> cicada.v1.CountResponse
-	31, // 73: cicada.v1.Scheduler.Histogram:output_type -> cicada.v1.HistogramResponse
-	33, // 74: cicada.v1.Scheduler.Next:output_type -> cicada.v1.NextResponse
-	35, // 75: cicada.v1.Scheduler.Purge:output_type -> cicada.v1.PurgeResponse
-	38, // 76: cicada.v1.Scheduler.Pull:output_type -> cicada.v1.PullResponse
-	41, // 77: cicada.v1.Scheduler.Ack:output_type -> cicada.v1.AckResponse
-	43, // 78: cicada.v1.Scheduler.Nack:output_type -> cicada.v1.NackResponse
-	45, // 79: cicada.v1.Scheduler.Extend:output_type -> cicada.v1.ExtendResponse
-	47, // 80: cicada.v1.Scheduler.ListDeadLetters:output_type -> cicada.v1.ListDeadLettersResponse
-	49, // 81: cicada.v1.Scheduler.RetryDeadLetter:output_type -> cicada.v1.RetryDeadLetterResponse
-	51, // 82: cicada.v1.Scheduler.DeleteDeadLetter:output_type -> cicada.v1.DeleteDeadLetterResponse
-	54, // 83: cicada.v1.Scheduler.ListTargets:output_type -> cicada.v1.ListTargetsResponse
-	56, // 84: cicada.v1.Scheduler.Pause:output_type -> cicada.v1.PauseResponse
-	58, // 85: cicada.v1.Scheduler.Resume:output_type -> cicada.v1.ResumeResponse
-	63, // 86: cicada.v1.Scheduler.Status:output_type -> cicada.v1.StatusResponse
-	65, // [65:87] is the sub-list for method output_type
-	43, // [43:65] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	7,  // 11: cicada.v1.Info.headers:type_name -> cicada.v1.Header
+	17, // 12: cicada.v1.Info.schedule:type_name -> cicada.v1.Schedule
+	18, // 13: cicada.v1.Schedule.next:type_name -> cicada.v1.Firing
+	16, // 14: cicada.v1.GetResponse.message:type_name -> cicada.v1.Info
+	2,  // 15: cicada.v1.Filter.state:type_name -> cicada.v1.State
+	3,  // 16: cicada.v1.Filter.tier:type_name -> cicada.v1.Tier
+	5,  // 17: cicada.v1.Filter.kind:type_name -> cicada.v1.Kind
+	21, // 18: cicada.v1.ListRequest.filter:type_name -> cicada.v1.Filter
+	16, // 19: cicada.v1.ListResponse.messages:type_name -> cicada.v1.Info
+	4,  // 20: cicada.v1.CancelResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 21: cicada.v1.CancelResponse.durability:type_name -> cicada.v1.Durability
+	4,  // 22: cicada.v1.RescheduleResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 23: cicada.v1.RescheduleResponse.durability:type_name -> cicada.v1.Durability
+	4,  // 24: cicada.v1.FireResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 25: cicada.v1.FireResponse.durability:type_name -> cicada.v1.Durability
+	4,  // 26: cicada.v1.PauseScheduleResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 27: cicada.v1.PauseScheduleResponse.durability:type_name -> cicada.v1.Durability
+	4,  // 28: cicada.v1.ResumeScheduleResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 29: cicada.v1.ResumeScheduleResponse.durability:type_name -> cicada.v1.Durability
+	21, // 30: cicada.v1.CountRequest.filter:type_name -> cicada.v1.Filter
+	37, // 31: cicada.v1.HistogramResponse.buckets:type_name -> cicada.v1.Bar
+	16, // 32: cicada.v1.NextResponse.messages:type_name -> cicada.v1.Info
+	21, // 33: cicada.v1.PurgeRequest.filter:type_name -> cicada.v1.Filter
+	0,  // 34: cicada.v1.PurgeResponse.durability:type_name -> cicada.v1.Durability
+	7,  // 35: cicada.v1.Lease.headers:type_name -> cicada.v1.Header
+	44, // 36: cicada.v1.PullResponse.messages:type_name -> cicada.v1.Lease
+	6,  // 37: cicada.v1.SettleResult.result:type_name -> cicada.v1.Settled
+	46, // 38: cicada.v1.AckResponse.results:type_name -> cicada.v1.SettleResult
+	46, // 39: cicada.v1.NackResponse.results:type_name -> cicada.v1.SettleResult
+	46, // 40: cicada.v1.ExtendResponse.results:type_name -> cicada.v1.SettleResult
+	21, // 41: cicada.v1.ListDeadLettersRequest.filter:type_name -> cicada.v1.Filter
+	16, // 42: cicada.v1.ListDeadLettersResponse.messages:type_name -> cicada.v1.Info
+	10, // 43: cicada.v1.RetryDeadLetterResponse.receipt:type_name -> cicada.v1.Receipt
+	59, // 44: cicada.v1.ListTargetsResponse.targets:type_name -> cicada.v1.TargetStatus
+	66, // 45: cicada.v1.StatusResponse.hot:type_name -> cicada.v1.LevelStatus
+	66, // 46: cicada.v1.StatusResponse.warm:type_name -> cicada.v1.LevelStatus
+	66, // 47: cicada.v1.StatusResponse.cold:type_name -> cicada.v1.LevelStatus
+	67, // 48: cicada.v1.StatusResponse.clock:type_name -> cicada.v1.ClockStatus
+	68, // 49: cicada.v1.StatusResponse.books:type_name -> cicada.v1.Books
+	12, // 50: cicada.v1.Scheduler.Send:input_type -> cicada.v1.SendRequest
+	14, // 51: cicada.v1.Scheduler.Reserve:input_type -> cicada.v1.ReserveRequest
+	19, // 52: cicada.v1.Scheduler.Get:input_type -> cicada.v1.GetRequest
+	22, // 53: cicada.v1.Scheduler.List:input_type -> cicada.v1.ListRequest
+	24, // 54: cicada.v1.Scheduler.Cancel:input_type -> cicada.v1.CancelRequest
+	26, // 55: cicada.v1.Scheduler.Reschedule:input_type -> cicada.v1.RescheduleRequest
+	28, // 56: cicada.v1.Scheduler.Fire:input_type -> cicada.v1.FireRequest
+	30, // 57: cicada.v1.Scheduler.PauseSchedule:input_type -> cicada.v1.PauseScheduleRequest
+	32, // 58: cicada.v1.Scheduler.ResumeSchedule:input_type -> cicada.v1.ResumeScheduleRequest
+	34, // 59: cicada.v1.Scheduler.Count:input_type -> cicada.v1.CountRequest
+	36, // 60: cicada.v1.Scheduler.Histogram:input_type -> cicada.v1.HistogramRequest
+	39, // 61: cicada.v1.Scheduler.Next:input_type -> cicada.v1.NextRequest
+	41, // 62: cicada.v1.Scheduler.Purge:input_type -> cicada.v1.PurgeRequest
+	43, // 63: cicada.v1.Scheduler.Pull:input_type -> cicada.v1.PullRequest
+	47, // 64: cicada.v1.Scheduler.Ack:input_type -> cicada.v1.AckRequest
+	49, // 65: cicada.v1.Scheduler.Nack:input_type -> cicada.v1.NackRequest
+	51, // 66: cicada.v1.Scheduler.Extend:input_type -> cicada.v1.ExtendRequest
+	53, // 67: cicada.v1.Scheduler.ListDeadLetters:input_type -> cicada.v1.ListDeadLettersRequest
+	55, // 68: cicada.v1.Scheduler.RetryDeadLetter:input_type -> cicada.v1.RetryDeadLetterRequest
+	57, // 69: cicada.v1.Scheduler.DeleteDeadLetter:input_type -> cicada.v1.DeleteDeadLetterRequest
+	60, // 70: cicada.v1.Scheduler.ListTargets:input_type -> cicada.v1.ListTargetsRequest
+	62, // 71: cicada.v1.Scheduler.Pause:input_type -> cicada.v1.PauseRequest
+	64, // 72: cicada.v1.Scheduler.Resume:input_type -> cicada.v1.ResumeRequest
+	69, // 73: cicada.v1.Scheduler.Status:input_type -> cicada.v1.StatusRequest
+	13, // 74: cicada.v1.Scheduler.Send:output_type -> cicada.v1.SendResponse
+	15, // 75: cicada.v1.Scheduler.Reserve:output_type -> cicada.v1.ReserveResponse
+	20, // 76: cicada.v1.Scheduler.Get:output_type -> cicada.v1.GetResponse
+	23, // 77: cicada.v1.Scheduler.List:output_type -> cicada.v1.ListResponse
+	25, // 78: cicada.v1.Scheduler.Cancel:output_type -> cicada.v1.CancelResponse
+	27, // 79: cicada.v1.Scheduler.Reschedule:output_type -> cicada.v1.RescheduleResponse
+	29, // 80: cicada.v1.Scheduler.Fire:output_type -> cicada.v1.FireResponse
+	31, // 81: cicada.v1.Scheduler.PauseSchedule:output_type -> cicada.v1.PauseScheduleResponse
+	33, // 82: cicada.v1.Scheduler.ResumeSchedule:output_type -> cicada.v1.ResumeScheduleResponse
+	35, // 83: cicada.v1.Scheduler.Count:output_type -> cicada.v1.CountResponse
+	38, // 84: cicada.v1.Scheduler.Histogram:output_type -> cicada.v1.HistogramResponse
+	40, // 85: cicada.v1.Scheduler.Next:output_type -> cicada.v1.NextResponse
+	42, // 86: cicada.v1.Scheduler.Purge:output_type -> cicada.v1.PurgeResponse
+	45, // 87: cicada.v1.Scheduler.Pull:output_type -> cicada.v1.PullResponse
+	48, // 88: cicada.v1.Scheduler.Ack:output_type -> cicada.v1.AckResponse
+	50, // 89: cicada.v1.Scheduler.Nack:output_type -> cicada.v1.NackResponse
+	52, // 90: cicada.v1.Scheduler.Extend:output_type -> cicada.v1.ExtendResponse
+	54, // 91: cicada.v1.Scheduler.ListDeadLetters:output_type -> cicada.v1.ListDeadLettersResponse
+	56, // 92: cicada.v1.Scheduler.RetryDeadLetter:output_type -> cicada.v1.RetryDeadLetterResponse
+	58, // 93: cicada.v1.Scheduler.DeleteDeadLetter:output_type -> cicada.v1.DeleteDeadLetterResponse
+	61, // 94: cicada.v1.Scheduler.ListTargets:output_type -> cicada.v1.ListTargetsResponse
+	63, // 95: cicada.v1.Scheduler.Pause:output_type -> cicada.v1.PauseResponse
+	65, // 96: cicada.v1.Scheduler.Resume:output_type -> cicada.v1.ResumeResponse
+	70, // 97: cicada.v1.Scheduler.Status:output_type -> cicada.v1.StatusResponse
+	74, // [74:98] is the sub-list for method output_type
+	50, // [50:74] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_cicada_v1_cicada_proto_init() }
@@ -4536,20 +5093,20 @@ func file_cicada_v1_cicada_proto_init() {
 		(*SendResult_Receipt)(nil),
 		(*SendResult_Error)(nil),
 	}
-	file_cicada_v1_cicada_proto_msgTypes[17].OneofWrappers = []any{
+	file_cicada_v1_cicada_proto_msgTypes[19].OneofWrappers = []any{
 		(*RescheduleRequest_DeliverAtMs)(nil),
 		(*RescheduleRequest_DelayMs)(nil),
 	}
-	file_cicada_v1_cicada_proto_msgTypes[30].OneofWrappers = []any{}
 	file_cicada_v1_cicada_proto_msgTypes[36].OneofWrappers = []any{}
-	file_cicada_v1_cicada_proto_msgTypes[38].OneofWrappers = []any{}
+	file_cicada_v1_cicada_proto_msgTypes[42].OneofWrappers = []any{}
+	file_cicada_v1_cicada_proto_msgTypes[44].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cicada_v1_cicada_proto_rawDesc), len(file_cicada_v1_cicada_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   58,
+			NumEnums:      7,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -107,6 +107,15 @@ func (c *Client) Fire(ctx context.Context, id string) (Verdict, error) {
 	return c.change(ctx, http.MethodPost, messagePath(id)+"/fire", nil)
 }
 
+// PauseSchedule keeps a schedule from firing, or lets it go on.
+func (c *Client) PauseSchedule(ctx context.Context, id string, paused bool) (Verdict, error) {
+	verb := "/resume"
+	if paused {
+		verb = "/pause"
+	}
+	return c.change(ctx, http.MethodPost, messagePath(id)+verb, nil)
+}
+
 func (c *Client) change(ctx context.Context, method, path string, body []byte) (Verdict, error) {
 	var v Verdict
 	err := c.Do(ctx, method, path, body, &v)

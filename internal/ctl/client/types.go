@@ -34,6 +34,32 @@ type Message struct {
 	Reason     string            `json:"reason,omitempty"`
 	LastError  string            `json:"last_error,omitempty"`
 	DiedAt     string            `json:"died_at,omitempty"`
+	Schedule   *Schedule         `json:"schedule,omitempty"`
+}
+
+// Schedule is what a schedule was told and what it has done.
+type Schedule struct {
+	Expression   string   `json:"expression"`
+	TimeZone     string   `json:"time_zone"`
+	Misfire      string   `json:"misfire"`
+	MisfireLimit uint32   `json:"misfire_limit,omitempty"`
+	Until        string   `json:"until,omitempty"`
+	Count        uint64   `json:"count,omitempty"`
+	Jitter       string   `json:"jitter,omitempty"`
+	Fired        uint64   `json:"fired"`
+	Missed       uint64   `json:"missed"`
+	Last         string   `json:"last,omitempty"`
+	LastDueMS    int64    `json:"last_due_ms,omitempty"`
+	Paused       bool     `json:"paused"`
+	Next         []Firing `json:"next"`
+}
+
+// Firing is one firing to come.
+type Firing struct {
+	Due   string `json:"due"`
+	DueMS int64  `json:"due_ms"`
+	Local string `json:"local"`
+	Note  string `json:"note,omitempty"`
 }
 
 // Page is a page of messages.
@@ -103,6 +129,8 @@ type Bucket struct {
 	Hot    int64  `json:"hot"`
 	Warm   int64  `json:"warm"`
 	Cold   int64  `json:"cold"`
+	// Recurring are those of Count that do not exist yet: firings to come of schedules.
+	Recurring int64 `json:"recurring"`
 }
 
 // Target is one lane.

@@ -34,6 +34,7 @@ type Reader interface {
 	Count(ctx context.Context, f scheduler.Filter) (int64, error)
 	Histogram(ctx context.Context, bucket time.Duration, f scheduler.Filter) (
 		[]scheduler.Bar, error)
+	Firings(ctx context.Context, bucket time.Duration, f scheduler.Filter) ([]scheduler.Bar, error)
 	Next(ctx context.Context, limit int) ([]scheduler.Info, error)
 }
 

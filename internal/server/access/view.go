@@ -128,6 +128,13 @@ func (v *view) Histogram(
 	return v.shard.Histogram(ctx, bucket, f)
 }
 
+func (v *view) Firings(
+	ctx context.Context, bucket time.Duration, f scheduler.Filter,
+) ([]scheduler.Bar, error) {
+	f.Only = v.may
+	return v.shard.Firings(ctx, bucket, f)
+}
+
 func (v *view) Next(ctx context.Context, limit int) ([]scheduler.Info, error) {
 	infos, _, err := v.List(ctx, scheduler.Filter{}, limit, "")
 	return infos, err

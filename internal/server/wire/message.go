@@ -219,7 +219,7 @@ func (d *Decoder) option(f Fields, it *Item) error {
 		m.Backoff, err = d.s.duration(name, 1)
 	case FieldMaxAttempts:
 		var n int64
-		n, err = d.s.whole(name, 1, 1<<32-1)
+		n, err = d.s.whole(name, 1<<32-1)
 		m.MaxAttempts = uint32(n)
 	case FieldReplace:
 		m.Replace, err = d.s.boolean(name)
@@ -231,8 +231,8 @@ func (d *Decoder) option(f Fields, it *Item) error {
 		if word, err = d.s.text(name); err == nil {
 			m.Mode, err = ParseMode(word)
 		}
-	default: // recurring: refused as a whole by Resolve
-		d.s.skip(0)
+	default:
+		err = d.recurring(f, it.Recurrence())
 	}
 	return err
 }
@@ -414,8 +414,8 @@ func (s *scanner) isNumber() bool {
 	return c == '-' || c-'0' <= 9
 }
 
-// whole reads an integer in [least, most].
-func (s *scanner) whole(name string, least, most int64) (int64, error) {
+// whole reads an integer in [1, most].
+func (s *scanner) whole(name string, most int64) (int64, error) {
 	if !s.isNumber() {
 		return 0, s.wrong(name, "want an integer")
 	}
@@ -424,8 +424,8 @@ func (s *scanner) whole(name string, least, most int64) (int64, error) {
 	switch {
 	case !ok && bytes.ContainsAny(number, ".eE"):
 		return 0, delay.Invalid(name, "want an integer")
-	case !ok || v < least || v > most:
-		return 0, delay.Invalid(name, "want %d to %d", least, most)
+	case !ok || v < 1 || v > most:
+		return 0, delay.Invalid(name, "want 1 to %d", most)
 	}
 	return v, nil
 }

@@ -90,25 +90,32 @@ func refusals() map[string][]string {
 	durations := []string{`null`, `true`, `""`, `"1"`, `-1`, `"-1s"`, `"x"`, `{}`, `[]`, `1e400`,
 		`"P1Y"`, `"P1M"`, `253402300800000`, `99999999999999999999`, `"1h "`}
 	return map[string][]string{
-		"id":           {`null`, `1`, `""`, `"\u0000"`, `"a\nb"`, `"\u007f"`, `"\u0085"`, long(257), `"\ud800"`},
-		"target":       {`null`, `7`, `""`, `"pull"`, `"pull:"`, `"pull:a b"`, `"pull:a/b"`, `"log"`, `"log:x"`, `"ftp://x"`, `"http://"`, `"http:x"`, `"https:///p"`, `"http://u:p@h/"`, `"http://h/#f"`, `"http://h/ x"`, `"http://[::1"`, `"kafka:"`, `"kafka:main"`, `"kafka:main/"`, `"kafka:/t"`, long(4097), `"pull:` + strings.Repeat("x", 129) + `"`},
-		"deliver_at":   {`null`, `true`, `""`, `"soon"`, `0`, `-5`, `1893553445`, `"1893553445"`, `1e400`, `-1e400`, `253402300800000`, `"2030-01-02T03:04:05"`, `{}`},
-		"delay":        durations,
-		"body":         {`null`, `1`, `{}`, `"\udfff"`, long(delay.MaxBodyBytes + 1)},
-		"body_base64":  {`null`, `1`, `"a"`, `"YQ"`, `"YQ=="x`, `"Y Q="`, `"YQ==\n"`, `"Y_-="`, `"YR=="`},
-		"key":          {`null`, `1`, `"\t"`, long(4097)},
-		"headers":      {`null`, `[]`, `"a"`, `{"a":1}`, `{"a":null}`, `{"":"x"}`, `{"a":"1","a":"2"}`, `{"a\n":"x"}`, `{"a":"x\r\ny"}`, `{"Cicada-Id":"x"}`, `{"cicada-":"x"}`, `{"a":` + long(65536) + `}`, manyHeaders + `}`},
-		"ttl":          append([]string{`0`, `"0s"`}, durations...),
-		"not_after":    {`null`, `5`, `"x"`, `"1970-01-01T00:00:00Z"`},
-		"spread":       durations,
-		"durability":   {`null`, `1`, `""`, `"disk"`, `"Local"`},
-		"replace":      {`null`, `1`, `"true"`, `"yes"`},
-		"max_wait":     append([]string{`0`}, durations...),
-		"max_attempts": {`null`, `0`, `-1`, `1.5`, `1e2`, `"3"`, `4294967296`, `99999999999999999999`},
-		"backoff":      append([]string{`0`}, durations...),
-		"mode":         {`null`, `1`, `""`, `"once"`},
-		"nonsense":     {`null`, `1`, `{"a":[1,{"b":2}]}`, `"x"`},
-		"ID":           {`"x"`},
+		"id":            {`null`, `1`, `""`, `"\u0000"`, `"a\nb"`, `"\u007f"`, `"\u0085"`, long(257), `"\ud800"`},
+		"target":        {`null`, `7`, `""`, `"pull"`, `"pull:"`, `"pull:a b"`, `"pull:a/b"`, `"log"`, `"log:x"`, `"ftp://x"`, `"http://"`, `"http:x"`, `"https:///p"`, `"http://u:p@h/"`, `"http://h/#f"`, `"http://h/ x"`, `"http://[::1"`, `"kafka:"`, `"kafka:main"`, `"kafka:main/"`, `"kafka:/t"`, long(4097), `"pull:` + strings.Repeat("x", 129) + `"`},
+		"deliver_at":    {`null`, `true`, `""`, `"soon"`, `0`, `-5`, `1893553445`, `"1893553445"`, `1e400`, `-1e400`, `253402300800000`, `"2030-01-02T03:04:05"`, `{}`},
+		"delay":         durations,
+		"body":          {`null`, `1`, `{}`, `"\udfff"`, long(delay.MaxBodyBytes + 1)},
+		"body_base64":   {`null`, `1`, `"a"`, `"YQ"`, `"YQ=="x`, `"Y Q="`, `"YQ==\n"`, `"Y_-="`, `"YR=="`},
+		"key":           {`null`, `1`, `"\t"`, long(4097)},
+		"headers":       {`null`, `[]`, `"a"`, `{"a":1}`, `{"a":null}`, `{"":"x"}`, `{"a":"1","a":"2"}`, `{"a\n":"x"}`, `{"a":"x\r\ny"}`, `{"Cicada-Id":"x"}`, `{"cicada-":"x"}`, `{"a":` + long(65536) + `}`, manyHeaders + `}`},
+		"ttl":           append([]string{`0`, `"0s"`}, durations...),
+		"not_after":     {`null`, `5`, `"x"`, `"1970-01-01T00:00:00Z"`},
+		"spread":        durations,
+		"durability":    {`null`, `1`, `""`, `"disk"`, `"Local"`},
+		"replace":       {`null`, `1`, `"true"`, `"yes"`},
+		"max_wait":      append([]string{`0`}, durations...),
+		"max_attempts":  {`null`, `0`, `-1`, `1.5`, `1e2`, `"3"`, `4294967296`, `99999999999999999999`},
+		"backoff":       append([]string{`0`}, durations...),
+		"mode":          {`null`, `1`, `""`, `"once"`},
+		"schedule":      {`null`, `1`, `""`, `"a\n"`, `{}`, long(257)},
+		"time_zone":     {`null`, `1`, `""`, `"\t"`, long(65)},
+		"misfire":       {`null`, `1`, `""`, `"all"`, `"FIRE_ONCE"`},
+		"misfire_limit": {`null`, `0`, `-1`, `1001`, `1.5`, `"3"`},
+		"until":         {`null`, `5`, `"x"`, `"1970-01-01T00:00:00Z"`, `""`},
+		"count":         {`null`, `0`, `-1`, `1.5`, `"3"`, `9007199254740992`},
+		"jitter":        durations,
+		"nonsense":      {`null`, `1`, `{"a":[1,{"b":2}]}`, `"x"`},
+		"ID":            {`"x"`},
 	}
 }
 
@@ -117,6 +124,13 @@ func withField(field, value string) string {
 	m := map[string]string{"id": `"i"`, "target": `"log:"`, "delay": `1000`, "body": `"b"`}
 	if field == "deliver_at" {
 		delete(m, "delay")
+	}
+	if f := fieldOf(field); f&fieldRecurring != 0 {
+		delete(m, "delay")
+		m["schedule"] = `"@daily"`
+		if f == FieldMisfireLimit {
+			m["misfire"] = `"fire_all"`
+		}
 	}
 	if field == "body_base64" {
 		delete(m, "body")
@@ -174,8 +188,6 @@ func TestCombinations(t *testing.T) {
 		require.Equal(t, field, fe.Field, in)
 	}
 	for in, field := range map[string]string{
-		`{"target":"log:","schedule":"@daily"}`:             "schedule",
-		`{"target":"log:","delay":1,"jitter":"1s"}`:         "jitter",
 		`{"target":"log:","delay":1,"mode":"exactly_once"}`: "mode",
 		`{"target":"kafka:other/t","delay":1}`:              "target",
 		`{"target":"nats:n1/a.b","delay":1}`:                "target",
@@ -284,6 +296,13 @@ type reference struct {
 	MaxAttempts uint32            `json:"max_attempts"`
 	Durability  string            `json:"durability"`
 	Mode        string            `json:"mode"`
+	Schedule    *string           `json:"schedule"`
+	TimeZone    string            `json:"time_zone"`
+	Misfire     string            `json:"misfire"`
+	Limit       uint32            `json:"misfire_limit"`
+	Until       any               `json:"until"`
+	Count       uint64            `json:"count"`
+	Jitter      any               `json:"jitter"`
 	Delay       any               `json:"delay"`
 	DeliverAt   any               `json:"deliver_at"`
 	NotAfter    any               `json:"not_after"`
@@ -304,6 +323,8 @@ func FuzzMessage(f *testing.F) {
 		}
 	}
 	f.Add([]byte(`{"id":"a\u00e4\ud83d\ude00","target":"pull:q","delay":"1w","headers":{"a":"\"","\u0062":"x"}}`))
+	f.Add([]byte(`{"target":"pull:q","schedule":"0 9 * * MON","time_zone":"Europe/Berlin",` +
+		`"misfire":"fire_all","misfire_limit":10,"until":"2040-01-01T00:00:00Z","count":5,"jitter":"30s"}`))
 	f.Add([]byte(`{"target":"https://h/p?q","deliver_at":1893553445000.5,"body_base64":"\u0059Q==","spread":5}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		got, err := decodeOne(string(in))
@@ -331,7 +352,17 @@ func FuzzMessage(f *testing.F) {
 			require.Equal(t, want.Headers[h.Name], h.Value)
 		}
 		require.Equal(t, want.Durability == "tier", got.Durability == delay.Tier)
-		require.True(t, (want.Delay == nil) != (want.DeliverAt == nil))
+		if r := got.Recurrence; r != nil {
+			require.Nil(t, want.Delay)
+			require.Nil(t, want.DeliverAt)
+			require.Equal(t, delay.Recurrence{Expr: *want.Schedule, Zone: want.TimeZone,
+				MisfireLimit: want.Limit, Count: want.Count,
+				Misfire: r.Misfire, Until: r.Until, Jitter: r.Jitter}, *r)
+			require.Equal(t, want.Misfire != "" && want.Misfire != "fire_once", r.Misfire != delay.FireOnce)
+		} else {
+			require.Nil(t, want.Schedule)
+			require.True(t, (want.Delay == nil) != (want.DeliverAt == nil))
+		}
 		require.Equal(t, want.Delay != nil, got.ByDelay)
 		require.True(t, got.Due >= 0 && got.Due <= delay.MaxDue)
 		rec := delay.AppendRecord(nil, &got.Message)

@@ -98,9 +98,15 @@ func AppendSettled(dst []byte, receipts []string, results []scheduler.SettleResu
 	return append(dst, `]}`...)
 }
 
-// AppendInfo appends what is known of one message, with its body if it was asked for; dead adds
-// what is known of its end.
-func AppendInfo(dst []byte, m *scheduler.Info, body, dead bool) []byte {
+// Show is what a reply shows of a message beside what is known of all.
+type Show struct {
+	Body bool     // the body
+	Dead bool     // how it ended, even where nothing is known of it
+	Next []Firing // of a schedule
+}
+
+// AppendInfo appends what is known of one message.
+func AppendInfo(dst []byte, m *scheduler.Info, show Show) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = AppendString(dst, string(m.ID))
 	dst = append(dst, `,"state":"`...)
@@ -124,7 +130,11 @@ func AppendInfo(dst []byte, m *scheduler.Info, body, dead bool) []byte {
 	dst = strconv.AppendInt(dst, int64(m.Size), 10)
 	dst = append(dst, `,"generation":`...)
 	dst = strconv.AppendUint(dst, uint64(m.Generation), 10)
-	if dead || m.Reason != "" || m.LastError != "" {
+	if m.Recurrence != nil {
+		dst = append(dst, `,"schedule":`...)
+		dst = appendSchedule(dst, m.Recurrence, show.Next)
+	}
+	if show.Dead || m.Reason != "" || m.LastError != "" {
 		dst = append(dst, `,"reason":`...)
 		dst = AppendString(dst, m.Reason)
 		dst = append(dst, `,"last_error":`...)
@@ -135,7 +145,7 @@ func AppendInfo(dst []byte, m *scheduler.Info, body, dead bool) []byte {
 		dst = AppendDue(dst, m.DiedAt)
 		dst = append(dst, '"')
 	}
-	if body {
+	if show.Body {
 		dst = appendBody(dst, m.Body)
 	}
 	return append(dst, '}')

@@ -46,9 +46,9 @@ func TestReplies(t *testing.T) {
 	require.Equal(t, `{"id":"i","state":"dead","due":"1970-01-01T00:00:00.007Z","due_ms":7,"attempts":2,`+
 		`"tier":"cold","target":"log:","key":"k","headers":{},"size":3,"generation":1,"reason":"attempts",`+
 		`"last_error":"no","died_at":"1970-01-01T00:00:00.009Z","body":"abc"}`,
-		string(AppendInfo(nil, &info, true, true)))
+		string(AppendInfo(nil, &info, Show{Body: true, Dead: true})))
 	require.Equal(t, `{"id":"i","state":"delivered"}`,
-		string(AppendInfo(nil, &scheduler.Info{ID: "i", State: delay.Delivered}, true, false)))
+		string(AppendInfo(nil, &scheduler.Info{ID: "i", State: delay.Delivered}, Show{Body: true})))
 }
 
 // Requests other than messages must refuse what they do not know, with the field named (J1).

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler"
+	"github.com/cicadamq/cicada/scheduler/query"
 )
 
 // The fields of the requests other than messages, for which FieldNames serves.
@@ -18,7 +19,8 @@ var (
 	NackFields   = [...]string{"receipts", "delay", "reason"}
 	ExtendFields = [...]string{"receipts", "lease"}
 	PatchFields  = [...]string{"deliver_at", "delay"}
-	PurgeFields  = [...]string{"target", "state", "tier", "due_from", "due_to", "id_prefix", "dry_run"}
+	PurgeFields  = [...]string{"target", "state", "tier", "due_from", "due_to", "id_prefix", "kind",
+		"dry_run"}
 	TargetFields = [...]string{"target"}
 )
 
@@ -82,7 +84,7 @@ func DecodePull(b []byte) (Pull, error) {
 		switch PullFields[field] {
 		case "max":
 			var n int64
-			n, err = s.whole("max", 1, MaxPage)
+			n, err = s.whole("max", MaxPage)
 			p.Max = int(n)
 		case "wait":
 			p.Wait, err = s.duration("wait", 0)
@@ -270,6 +272,11 @@ func SetFilter(f *scheduler.Filter, name, v string) (err error) {
 		f.DueTo, err = ParseInstant(v)
 	case "id_prefix":
 		f.IDPrefix = v
+	case "kind":
+		var ok bool
+		if f.Kind, ok = query.ParseKind(v); !ok {
+			return delay.Invalid(name, "want message or schedule")
+		}
 	default:
 		return unknownField(name)
 	}

@@ -79,7 +79,7 @@ const (
 	FieldMode
 )
 
-// fieldRecurring are the fields of recurring messages.
+// fieldRecurring are the fields of schedules.
 const fieldRecurring = FieldSchedule | FieldTimeZone | FieldMisfire | FieldMisfireLimit |
 	FieldUntil | FieldCount | FieldJitter
 
@@ -157,20 +157,26 @@ type Rules struct {
 	Salt func() uint64
 }
 
-// Resolve checks it and completes its draft: due, given and accepted instants, defaults. now is the
-// guarded clock at receipt. Target's own syntax is not checked here (see Target), because batches
-// repeat targets.
+// Resolve checks it and completes its draft: due, given and accepted instants, defaults. A schedule
+// gets its due from the shard, which knows its calendar. now is the guarded clock at receipt.
+// Target's own syntax is not checked here (see Target), because batches repeat targets.
 func (r *Rules) Resolve(it Item, now delay.Due) error {
-	if err := r.unbuilt(it); err != nil {
-		return err
-	}
 	d := it.Draft
-	d.AcceptedAt = now
-	due, err := it.Due(now)
-	if err != nil {
-		return err
+	if d.Mode == delay.ExactlyOnce {
+		return &Unimplemented{"mode", "exactly_once is not built yet"}
 	}
-	d.Due, d.ByDelay = due, it.Given&FieldDelay != 0
+	d.AcceptedAt = now
+	if it.Given&fieldRecurring != 0 {
+		if err := it.recurs(); err != nil {
+			return err
+		}
+	} else {
+		due, err := it.Due(now)
+		if err != nil {
+			return err
+		}
+		d.Due, d.ByDelay = due, it.Given&FieldDelay != 0
+	}
 	if it.Given&FieldTarget == 0 {
 		return delay.Invalid("target", "is needed")
 	}
@@ -181,19 +187,6 @@ func (r *Rules) Resolve(it Item, now delay.Due) error {
 		return delay.Invalid("replace", "needs an id")
 	}
 	return r.complete(it)
-}
-
-func (r *Rules) unbuilt(it Item) error {
-	if f := it.Given & fieldRecurring; f != 0 {
-		if it.Given&(FieldDeliverAt|FieldDelay) != 0 && f&FieldSchedule != 0 {
-			return delay.Invalid("schedule", "only one of deliver_at, delay and schedule may be given")
-		}
-		return &Unimplemented{f.String(), "recurring messages are not built yet"}
-	}
-	if it.Draft.Mode == delay.ExactlyOnce {
-		return &Unimplemented{"mode", "exactly_once is not built yet"}
-	}
-	return nil
 }
 
 // complete applies spread and defaults, and checks what depends on the due.

@@ -53,6 +53,11 @@ const (
 	SchedulerRescheduleProcedure = "/cicada.v1.Scheduler/Reschedule"
 	// SchedulerFireProcedure is the fully-qualified name of the Scheduler's Fire RPC.
 	SchedulerFireProcedure = "/cicada.v1.Scheduler/Fire"
+	// SchedulerPauseScheduleProcedure is the fully-qualified name of the Scheduler's PauseSchedule RPC.
+	SchedulerPauseScheduleProcedure = "/cicada.v1.Scheduler/PauseSchedule"
+	// SchedulerResumeScheduleProcedure is the fully-qualified name of the Scheduler's ResumeSchedule
+	// RPC.
+	SchedulerResumeScheduleProcedure = "/cicada.v1.Scheduler/ResumeSchedule"
 	// SchedulerCountProcedure is the fully-qualified name of the Scheduler's Count RPC.
 	SchedulerCountProcedure = "/cicada.v1.Scheduler/Count"
 	// SchedulerHistogramProcedure is the fully-qualified name of the Scheduler's Histogram RPC.
@@ -101,7 +106,12 @@ type SchedulerClient interface {
 	// too late or not found.
 	Cancel(context.Context, *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error)
 	Reschedule(context.Context, *connect.Request[v1.RescheduleRequest]) (*connect.Response[v1.RescheduleResponse], error)
+	// Fire of a schedule makes one firing due now; the schedule goes on.
 	Fire(context.Context, *connect.Request[v1.FireRequest]) (*connect.Response[v1.FireResponse], error)
+	// PauseSchedule keeps a schedule from firing until ResumeSchedule; what it misses meanwhile is
+	// made up for as its misfire says. Both are refused for a message that is no schedule.
+	PauseSchedule(context.Context, *connect.Request[v1.PauseScheduleRequest]) (*connect.Response[v1.PauseScheduleResponse], error)
+	ResumeSchedule(context.Context, *connect.Request[v1.ResumeScheduleRequest]) (*connect.Response[v1.ResumeScheduleResponse], error)
 	Count(context.Context, *connect.Request[v1.CountRequest]) (*connect.Response[v1.CountResponse], error)
 	Histogram(context.Context, *connect.Request[v1.HistogramRequest]) (*connect.Response[v1.HistogramResponse], error)
 	// Next lists the pending messages that are due soonest.
@@ -175,6 +185,18 @@ func NewSchedulerClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			httpClient,
 			baseURL+SchedulerFireProcedure,
 			connect.WithSchema(schedulerMethods.ByName("Fire")),
+			connect.WithClientOptions(opts...),
+		),
+		pauseSchedule: connect.NewClient[v1.PauseScheduleRequest, v1.PauseScheduleResponse](
+			httpClient,
+			baseURL+SchedulerPauseScheduleProcedure,
+			connect.WithSchema(schedulerMethods.ByName("PauseSchedule")),
+			connect.WithClientOptions(opts...),
+		),
+		resumeSchedule: connect.NewClient[v1.ResumeScheduleRequest, v1.ResumeScheduleResponse](
+			httpClient,
+			baseURL+SchedulerResumeScheduleProcedure,
+			connect.WithSchema(schedulerMethods.ByName("ResumeSchedule")),
 			connect.WithClientOptions(opts...),
 		),
 		count: connect.NewClient[v1.CountRequest, v1.CountResponse](
@@ -279,6 +301,8 @@ type schedulerClient struct {
 	cancel           *connect.Client[v1.CancelRequest, v1.CancelResponse]
 	reschedule       *connect.Client[v1.RescheduleRequest, v1.RescheduleResponse]
 	fire             *connect.Client[v1.FireRequest, v1.FireResponse]
+	pauseSchedule    *connect.Client[v1.PauseScheduleRequest, v1.PauseScheduleResponse]
+	resumeSchedule   *connect.Client[v1.ResumeScheduleRequest, v1.ResumeScheduleResponse]
 	count            *connect.Client[v1.CountRequest, v1.CountResponse]
 	histogram        *connect.Client[v1.HistogramRequest, v1.HistogramResponse]
 	next             *connect.Client[v1.NextRequest, v1.NextResponse]
@@ -329,6 +353,16 @@ func (c *schedulerClient) Reschedule(ctx context.Context, req *connect.Request[v
 // Fire calls cicada.v1.Scheduler.Fire.
 func (c *schedulerClient) Fire(ctx context.Context, req *connect.Request[v1.FireRequest]) (*connect.Response[v1.FireResponse], error) {
 	return c.fire.CallUnary(ctx, req)
+}
+
+// PauseSchedule calls cicada.v1.Scheduler.PauseSchedule.
+func (c *schedulerClient) PauseSchedule(ctx context.Context, req *connect.Request[v1.PauseScheduleRequest]) (*connect.Response[v1.PauseScheduleResponse], error) {
+	return c.pauseSchedule.CallUnary(ctx, req)
+}
+
+// ResumeSchedule calls cicada.v1.Scheduler.ResumeSchedule.
+func (c *schedulerClient) ResumeSchedule(ctx context.Context, req *connect.Request[v1.ResumeScheduleRequest]) (*connect.Response[v1.ResumeScheduleResponse], error) {
+	return c.resumeSchedule.CallUnary(ctx, req)
 }
 
 // Count calls cicada.v1.Scheduler.Count.
@@ -419,7 +453,12 @@ type SchedulerHandler interface {
 	// too late or not found.
 	Cancel(context.Context, *connect.Request[v1.CancelRequest]) (*connect.Response[v1.CancelResponse], error)
 	Reschedule(context.Context, *connect.Request[v1.RescheduleRequest]) (*connect.Response[v1.RescheduleResponse], error)
+	// Fire of a schedule makes one firing due now; the schedule goes on.
 	Fire(context.Context, *connect.Request[v1.FireRequest]) (*connect.Response[v1.FireResponse], error)
+	// PauseSchedule keeps a schedule from firing until ResumeSchedule; what it misses meanwhile is
+	// made up for as its misfire says. Both are refused for a message that is no schedule.
+	PauseSchedule(context.Context, *connect.Request[v1.PauseScheduleRequest]) (*connect.Response[v1.PauseScheduleResponse], error)
+	ResumeSchedule(context.Context, *connect.Request[v1.ResumeScheduleRequest]) (*connect.Response[v1.ResumeScheduleResponse], error)
 	Count(context.Context, *connect.Request[v1.CountRequest]) (*connect.Response[v1.CountResponse], error)
 	Histogram(context.Context, *connect.Request[v1.HistogramRequest]) (*connect.Response[v1.HistogramResponse], error)
 	// Next lists the pending messages that are due soonest.
@@ -489,6 +528,18 @@ func NewSchedulerHandler(svc SchedulerHandler, opts ...connect.HandlerOption) (s
 		SchedulerFireProcedure,
 		svc.Fire,
 		connect.WithSchema(schedulerMethods.ByName("Fire")),
+		connect.WithHandlerOptions(opts...),
+	)
+	schedulerPauseScheduleHandler := connect.NewUnaryHandler(
+		SchedulerPauseScheduleProcedure,
+		svc.PauseSchedule,
+		connect.WithSchema(schedulerMethods.ByName("PauseSchedule")),
+		connect.WithHandlerOptions(opts...),
+	)
+	schedulerResumeScheduleHandler := connect.NewUnaryHandler(
+		SchedulerResumeScheduleProcedure,
+		svc.ResumeSchedule,
+		connect.WithSchema(schedulerMethods.ByName("ResumeSchedule")),
 		connect.WithHandlerOptions(opts...),
 	)
 	schedulerCountHandler := connect.NewUnaryHandler(
@@ -597,6 +648,10 @@ func NewSchedulerHandler(svc SchedulerHandler, opts ...connect.HandlerOption) (s
 			schedulerRescheduleHandler.ServeHTTP(w, r)
 		case SchedulerFireProcedure:
 			schedulerFireHandler.ServeHTTP(w, r)
+		case SchedulerPauseScheduleProcedure:
+			schedulerPauseScheduleHandler.ServeHTTP(w, r)
+		case SchedulerResumeScheduleProcedure:
+			schedulerResumeScheduleHandler.ServeHTTP(w, r)
 		case SchedulerCountProcedure:
 			schedulerCountHandler.ServeHTTP(w, r)
 		case SchedulerHistogramProcedure:
@@ -662,6 +717,14 @@ func (UnimplementedSchedulerHandler) Reschedule(context.Context, *connect.Reques
 
 func (UnimplementedSchedulerHandler) Fire(context.Context, *connect.Request[v1.FireRequest]) (*connect.Response[v1.FireResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cicada.v1.Scheduler.Fire is not implemented"))
+}
+
+func (UnimplementedSchedulerHandler) PauseSchedule(context.Context, *connect.Request[v1.PauseScheduleRequest]) (*connect.Response[v1.PauseScheduleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cicada.v1.Scheduler.PauseSchedule is not implemented"))
+}
+
+func (UnimplementedSchedulerHandler) ResumeSchedule(context.Context, *connect.Request[v1.ResumeScheduleRequest]) (*connect.Response[v1.ResumeScheduleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cicada.v1.Scheduler.ResumeSchedule is not implemented"))
 }
 
 func (UnimplementedSchedulerHandler) Count(context.Context, *connect.Request[v1.CountRequest]) (*connect.Response[v1.CountResponse], error) {
