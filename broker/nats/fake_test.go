@@ -187,12 +187,6 @@ func (c *fakeConn) answer(m *nats.Msg, data string) {
 	}
 }
 
-func (c *fakeConn) status(to, code, text string) {
-	c.send(to, &nats.Msg{
-		Subject: to, Header: nats.Header{"Status": {code}, "Description": {text}},
-	})
-}
-
 func matches(pattern, subject string) bool {
 	p, s := strings.Split(pattern, "."), strings.Split(subject, ".")
 	for i := range p {

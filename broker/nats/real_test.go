@@ -22,20 +22,20 @@ import (
 	"github.com/cicadamq/cicada/delay"
 )
 
-// real is a stream on a real server, and a plain client beside ours.
-type real struct {
+// lab is a stream on a real server, and a plain client beside ours.
+type lab struct {
 	realtest.Broker
 
-	t      *testing.T
+	t      testing.TB
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	name   string // of the stream, and the first part of its subjects
 }
 
-func realStream(t *testing.T, cfg jetstream.StreamConfig) *real {
+func realStream(t testing.TB, cfg jetstream.StreamConfig) *lab {
 	t.Helper()
-	r := &real{Broker: realtest.NATS(t), t: t, name: realtest.Name(t)}
+	r := &lab{Broker: realtest.NATS(t), t: t, name: realtest.Name(t)}
 	var err error
 	r.nc, err = nats.Connect(r.Addr, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	require.NoError(t, err)
@@ -49,7 +49,7 @@ func realStream(t *testing.T, cfg jetstream.StreamConfig) *real {
 	return r
 }
 
-func (r *real) config() Config {
+func (r *lab) config() Config {
 	log := zaptest.NewLogger(r.t, zaptest.Level(zap.WarnLevel))
 	if testing.Verbose() {
 		log = zaptest.NewLogger(r.t)
@@ -57,7 +57,7 @@ func (r *real) config() Config {
 	return Config{Broker: "n1", URLs: []string{r.Addr}, AckTimeout: 3 * time.Second, Logger: log}
 }
 
-func (r *real) sink() *Sink {
+func (r *lab) sink() *Sink {
 	s, err := NewSink(r.config())
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() { _ = s.Close() })
@@ -65,11 +65,11 @@ func (r *real) sink() *Sink {
 	return s
 }
 
-func (r *real) target(subject string) delay.Target {
+func (r *lab) target(subject string) delay.Target {
 	return delay.Target("nats:n1/" + r.name + "." + subject)
 }
 
-func (r *real) messages(n int) []*nats.Msg {
+func (r *lab) messages(n int) []*nats.Msg {
 	r.t.Helper()
 	c, err := r.js.OrderedConsumer(r.t.Context(), r.name, jetstream.OrderedConsumerConfig{})
 	require.NoError(r.t, err)
@@ -82,17 +82,17 @@ func (r *real) messages(n int) []*nats.Msg {
 	return all
 }
 
-func (r *real) info() jetstream.StreamState {
+func (r *lab) info() jetstream.StreamState {
 	info, err := r.stream.Info(r.t.Context())
 	require.NoError(r.t, err)
 	return info.State
 }
 
 // send publishes requests from..to-1 as a plain client.
-func (r *real) send(from, to int) {
+func (r *lab) send(from, to int) {
 	r.t.Helper()
 	for i := from; i < to; i++ {
-		_, err := r.js.PublishMsgAsync(request(r.name, i))
+		_, err := r.js.PublishMsgAsync(request(r.name, i), jetstream.WithStallWait(patience))
 		require.NoError(r.t, err)
 	}
 	select {
@@ -238,12 +238,12 @@ func TestRealSinkServerKilled(t *testing.T) {
 type reader struct {
 	*Source
 
-	t      *testing.T
+	t      testing.TB
 	cancel context.CancelFunc
 	done   chan error
 }
 
-func (r *real) read(in broker.Intake, change func(*SourceConfig, *Source)) *reader {
+func (r *lab) read(in broker.Intake, change func(*SourceConfig, *Source)) *reader {
 	r.t.Helper()
 	sc := SourceConfig{Stream: r.name}
 	if change != nil {
@@ -317,7 +317,7 @@ func TestRealSourceCrashes(t *testing.T) {
 	}
 }
 
-func crashes(t *testing.T, r *real, old bool) {
+func crashes(t *testing.T, r *lab, old bool) {
 	const n = 5000
 	d := newDesk(t)
 	takes := 0
@@ -552,4 +552,61 @@ func TestRealSourceEnds(t *testing.T) {
 	case <-time.After(patience):
 		require.Fail(t, "Run goes on after the shard was fenced")
 	}
+}
+
+// The conformance suite of sources, on a stream and a reject stream of a real server.
+func TestRealSourceConformance(t *testing.T) {
+	brokertest.RunSource(t, func(t *testing.T, tier bool) brokertest.SourceSubject {
+		r := realStream(t, jetstream.StreamConfig{})
+		reject := *r
+		reject.name = r.name + "-reject"
+		var err error
+		reject.stream, err = r.js.CreateStream(t.Context(), jetstream.StreamConfig{
+			Name: reject.name, Subjects: []string{reject.name},
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = r.js.DeleteStream(context.Background(), reject.name) })
+		return brokertest.SourceSubject{
+			Partitions: 1,
+			Open: func(t *testing.T) broker.Source {
+				s, err := NewSource(r.config(), SourceConfig{
+					Stream: r.name, Tier: tier, RejectSubject: reject.name,
+				})
+				require.NoError(t, err)
+				return s
+			},
+			Append: func(t *testing.T, _ int, records ...brokertest.Sent) {
+				for i := range records {
+					m := &nats.Msg{Subject: r.name + ".s", Data: records[i].Value, Header: nats.Header{}}
+					for _, h := range records[i].Headers {
+						m.Header.Add(h.Name, h.Value)
+					}
+					_, err := r.js.PublishMsg(t.Context(), m)
+					require.NoError(t, err)
+				}
+			},
+			Acknowledged: func(t *testing.T, _ int) int64 {
+				c, err := r.stream.Consumer(t.Context(), DefaultConsumer)
+				if err != nil {
+					return 0
+				}
+				return int64(c.CachedInfo().AckFloor.Stream)
+			},
+			Rejected: func(t *testing.T) (all []brokertest.Reject) {
+				state, err := reject.stream.Info(t.Context())
+				require.NoError(t, err)
+				for _, m := range reject.messages(int(state.State.Msgs)) {
+					all = append(all, brokertest.Reject{
+						Value: m.Data, Error: m.Header.Get("cicada-error"),
+					})
+				}
+				return all
+			},
+			Restart: func(t *testing.T) {
+				r.Kill(t)
+				r.Start(t)
+				waitFor(t, r.nc.IsConnected)
+			},
+		}
+	})
 }

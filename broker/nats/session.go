@@ -246,8 +246,7 @@ func (r *session) ack(u unacked) error {
 
 // refusal is why a record was refused, short enough to be told.
 func refusal(err error) string {
-	var field *delay.FieldError
-	if errors.As(err, &field) {
+	if field, ok := errors.AsType[*delay.FieldError](err); ok {
 		return brief(field.Error())
 	}
 	return brief(err.Error())

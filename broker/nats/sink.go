@@ -139,9 +139,9 @@ func (e rejectedError) Error() string { return string(e) }
 // refused is the outcome of a publish that returned an error. A write that failed half way may
 // have sent the message: it is Unknown (N3).
 func (s *Sink) refused(err error) broker.Result {
-	var rejected rejectedError
+	rejected, refused := errors.AsType[rejectedError](err)
 	switch {
-	case errors.As(err, &rejected):
+	case refused:
 		return broker.Result{Outcome: broker.Rejected, Reason: string(rejected)}
 	case errors.Is(err, nats.ErrMaxPayload):
 		return broker.Result{

@@ -33,7 +33,7 @@ func open(t *testing.T, f *fake) *Sink {
 	return s
 }
 
-func waitFor(t *testing.T, what func() bool) {
+func waitFor(t testing.TB, what func() bool) {
 	t.Helper()
 	require.Eventually(t, what, patience, time.Millisecond)
 }

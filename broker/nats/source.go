@@ -173,24 +173,25 @@ func (s *Source) Stats() Stats {
 // Run implements broker.Source. It returns nil when ctx is done or when the shard takes nothing
 // more; everything else is tried again.
 func (s *Source) Run(ctx context.Context, in broker.Intake) error {
-	pause := minPause
-	for {
-		before := s.n.taken.Load()
-		s.n.sessions.Add(1)
-		err := s.session(ctx, in)
-		if ctx.Err() != nil || ended(err) {
-			_ = s.nc.FlushTimeout(lastFlush) // an ack that is lost is asked for again
-			return nil
+	taken := uint64(0)
+	for pause := minPause; s.runOnce(ctx, in, pause); pause = min(2*pause, maxPause) {
+		if now := s.n.taken.Load(); now != taken {
+			taken, pause = now, minPause // it works, but for a moment
 		}
-		if s.n.taken.Load() != before {
-			pause = minPause
-		}
-		s.log.Warn("nats source begins again", zap.Error(err), zap.Duration("after", pause))
-		if !sleep(ctx, pause) {
-			return nil
-		}
-		pause = min(2*pause, maxPause)
 	}
+	_ = s.nc.FlushTimeout(lastFlush) // an ack that is lost is asked for again
+	return nil
+}
+
+// runOnce runs a session and a pause, and reports whether there is to be another one.
+func (s *Source) runOnce(ctx context.Context, in broker.Intake, pause time.Duration) bool {
+	s.n.sessions.Add(1)
+	err := s.session(ctx, in)
+	if ctx.Err() != nil || ended(err) {
+		return false
+	}
+	s.log.Warn("nats source begins again", zap.Error(err), zap.Duration("after", pause))
+	return sleep(ctx, pause)
 }
 
 // ended reports whether the shard will take nothing more.
