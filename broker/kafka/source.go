@@ -32,7 +32,7 @@ const (
 	fetchedOverhead   = 200      // bytes a record costs beside what is in it
 
 	minRetry = 50 * time.Millisecond
-	maxRetry = 5 * time.Second
+	maxRetry = 2 * time.Second
 
 	grumbleInterval = 10 * time.Second // between two lines that say the same
 
