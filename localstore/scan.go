@@ -269,6 +269,13 @@ func (s *Store) Cursor(source string) ([]byte, bool, error) {
 	return s.get(s.textKey(spaceCursor, source))
 }
 
+// ScanCursors calls fn for every source that was read, until it returns false.
+func (s *Store) ScanCursors(fn func(source string, cursor []byte) bool) error {
+	return s.scan(s.prefix(spaceCursor), nil, func(k, v []byte) (bool, error) {
+		return fn(string(k[prefixLen:]), v), nil
+	})
+}
+
 // ScanTargets calls fn for every target that has a state, until it returns false.
 func (s *Store) ScanTargets(fn func(delay.Target, TargetState) bool) error {
 	return s.scan(s.prefix(spaceTarget), nil, func(k, v []byte) (bool, error) {

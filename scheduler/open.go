@@ -14,9 +14,12 @@ import (
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
 	"github.com/cicadamq/cicada/scheduler/cut"
+	"github.com/cicadamq/cicada/scheduler/lanes"
+	"github.com/cicadamq/cicada/scheduler/position"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recovery"
 	"github.com/cicadamq/cicada/scheduler/recur"
+	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
 // ErrOldDisk says that the data directory does not match the bucket's manifest: another owner has
@@ -42,7 +45,7 @@ func open(
 		parts.Boot = func() time.Duration { return parts.Now().Sub(start) }
 	}
 	s := &Shard{
-		parts: parts, opts: opts, log: parts.Logger, lanes: commit.NewLanes(), drive: drive,
+		parts: parts, opts: opts, log: parts.Logger, lanes: lanes.New(), drive: drive,
 		loading: trouble{log: parts.Logger, what: "load"},
 		reads:   make(chan core.Action, loadsInFlight), closed: make(chan struct{}),
 		settled: make(chan struct{}),
@@ -120,14 +123,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Horizon: meta.ClaimHorizon, ClaimFrom: own.ClaimFrom,
 		Last: max(s.parts.Store.LastSeq(), first),
 	})
-	part := commit.Part{
-		Last: first, Outbox: meta.OutboxNext, Mark: meta.Watermark, Books: own.Books,
-		Kept: f.Kept, Bulk: f.Bulk, Paused: commit.PausedOf(f.Targets),
-	}
-	if own.Behind {
-		part.Behind, part.Since, s.tier.missed = first, s.clock.Now(), own.Restore == nil
-	}
-	s.upload = commit.NewBuffer(s.parts.Tier == nil, s.clock.Now, part)
+	s.upload = upload.New(s.parts.Tier == nil, s.clock.Now, s.firstPart(&own, &f))
 	s.commit = commit.New(commit.Config{
 		Store: s.parts.Store, IDs: s.ids, Shard: s.shard, Lanes: s.lanes, Upload: s.upload,
 		Log: s.log, Tiered: s.parts.Tier != nil, Now: s.Now, Wall: s.parts.Now, Post: s.post,
@@ -139,7 +135,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 			MaxPendingMessages: s.opts.MaxPendingMessages, Syncs: syncs,
 		},
 		Meta: meta, First: first, Books: own.Books, Bulk: f.Bulk, Uncold: f.Uncold,
-		Horizon: own.Horizon, Targets: f.Targets, Crashed: !own.Clean,
+		Horizon: own.Horizon, Targets: f.Targets, Read: f.Read, Crashed: !own.Clean,
 	})
 	s.cuts = cut.New(s.parts.Store, s.Now)
 	s.find = s.commit.Finder()
@@ -147,10 +143,30 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Store: s.parts.Store, Tier: s.parts.Tier, Find: s.find, IDs: s.ids, Shard: s.shard,
 		Inspect: s.inspect, Hot: func() int64 { return s.glance().Hot },
 	})
+	s.openIntake(&own, &f)
 	s.maintainer = s.newMaintainer()
 	s.hydrator = s.newHydrator()
 	s.bulk = s.newBulk()
 	s.firsts = []core.Event{f.Lanes, f.Flights}
+}
+
+// firstPart is what waits for the first flush.
+func (s *Shard) firstPart(own *recovery.Ownership, f *recovery.Found) upload.Part {
+	part := upload.Part{
+		Last: own.First, Outbox: own.Meta.OutboxNext, Mark: own.Meta.Watermark, Books: own.Books,
+		Kept: f.Kept, Bulk: f.Bulk, Paused: commit.PausedOf(f.Targets),
+		Limits: commit.LimitsOf(f.Targets),
+	}
+	for name, next := range f.Read {
+		part.Read.Add(name, position.Note{
+			Next: next, Since: s.clock.Now(), Seq: own.First, Outbox: own.Meta.OutboxNext,
+			Short: f.Short,
+		})
+	}
+	if own.Behind {
+		part.Behind, part.Since, s.tier.missed = own.First, s.clock.Now(), own.Restore == nil
+	}
+	return part
 }
 
 // askCore asks the core for a key on behalf of the committer (C5).

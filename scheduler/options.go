@@ -106,7 +106,7 @@ func (o Options) Validate() error {
 }
 
 // Parts are the components a shard joins. Tier is nil for --bucket none, Boot may be nil in
-// tests and Witness anywhere; the rest is required.
+// tests, Check and Witness anywhere; the rest is required.
 type Parts struct {
 	Store  *localstore.Store
 	Tier   *tiered.Tier
@@ -115,6 +115,9 @@ type Parts struct {
 	Now    func() time.Time     // the wall clock
 	Boot   func() time.Duration // time since boot, suspend included (rule R21)
 	Events Events
+	// Check refuses what a source brings and can never be delivered, with a *delay.FieldError; nil
+	// refuses nothing.
+	Check func(*delay.Draft) error
 	// Witness tells an independent time, such as the bucket's; nil is none (rule R21).
 	Witness clock.Witness
 }

@@ -23,9 +23,13 @@ import (
 	"github.com/cicadamq/cicada/scheduler/core"
 	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/hydrate"
+	"github.com/cicadamq/cicada/scheduler/intake"
+	"github.com/cicadamq/cicada/scheduler/lanes"
 	"github.com/cicadamq/cicada/scheduler/maintain"
+	"github.com/cicadamq/cicada/scheduler/position"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recur"
+	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
 // Bounds of the runner.
@@ -45,10 +49,10 @@ type Shard struct {
 	clock  *clock.Guarded
 	ids    delay.IDMaker
 	shard  delay.Shard
-	lanes  *commit.Lanes
+	lanes  *lanes.Table
 	core   *core.Core
 	commit *commit.Committer
-	upload *commit.Buffer
+	upload *upload.Buffer
 	find   *commit.Finder
 	query  *query.Reader
 	bulk   *bulk.Canceller
@@ -61,6 +65,8 @@ type Shard struct {
 
 	maintainer *maintain.Maintainer // nil without a bucket
 	hydrator   *hydrate.Hydrator    // nil without a bucket
+	positions  *position.Table      // how far sources were read
+	intake     *intake.Intake
 	receipts   pull.Maker
 
 	events   eventQueue

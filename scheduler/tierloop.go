@@ -16,6 +16,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/upload"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -40,7 +41,7 @@ type tierState struct {
 		oldest   delay.Due // since when a failed flush waits to be repeated; 0 is none
 	}
 	flush   chan struct{} // holds one token: who has it may use what follows
-	pending commit.Part   // taken from the buffer and not yet in the bucket
+	pending upload.Part   // taken from the buffer and not yet in the bucket
 	unsure  bool          // a commit that got no answer may have landed
 	missed  bool          // what was delivered before a crash is to be looked for
 
@@ -211,6 +212,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	}
 	s.noteAnswer(asked)
 	s.cuts.Advance(part, left)
+	s.noteCovered(st.Cursors)
 	outbox := left.Outbox
 	done := make(chan error, 1)
 	err = s.do(commit.NoteUpload(cut.Uploaded, st.Version, outbox, done), 0, done)
@@ -223,7 +225,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 
 // readBack reads rows from the store, and adds what was to be kept by then: it is in the upload
 // buffer when it is synced.
-func (s *Shard) readBack(part *commit.Part) error {
+func (s *Shard) readBack(part *upload.Part) error {
 	if err := s.cuts.ReadBack(part.Behind); err != nil {
 		return fmt.Errorf("read rows back: %w", err)
 	}
@@ -239,7 +241,7 @@ func (s *Shard) readBack(part *commit.Part) error {
 
 // lookForMissed has the first cut after a crash mark what was delivered before it. What a segment
 // that is damaged holds may come again: no upload waits for it.
-func (s *Shard) lookForMissed(ctx context.Context, part *commit.Part) error {
+func (s *Shard) lookForMissed(ctx context.Context, part *upload.Part) error {
 	if !s.tier.missed || planted.Is(planted.DoneLost) {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 
 	"go.uber.org/zap"
@@ -34,10 +33,11 @@ type Cut struct {
 	Uploaded     delay.Seq
 	Books        delay.Books
 	NotUploaded  int64
-	Cursors      map[string][]byte
+	Cursors      map[string][]byte // those that have moved; the others stay (rule R16)
 	Released     bool
-	Predicates   []delay.Predicate // all that are not retired, ascending seqs (rule R6)
-	Paused       []delay.Target    // all, ascending
+	Predicates   []delay.Predicate   // all that are not retired, ascending seqs (rule R6)
+	Paused       []delay.Target      // all, ascending
+	Limits       []delay.TargetLimit // likewise
 }
 
 // Commit uploads the cut and commits a manifest that lists it: all of it or, on an error, none of
@@ -111,8 +111,18 @@ func (c *Cut) unchanged(s *State) bool {
 		c.Watermark == s.Watermark && c.ClaimHorizon == s.ClaimHorizon &&
 		c.Uploaded == s.Uploaded && c.Books == s.Books && c.NotUploaded == s.NotUploaded &&
 		c.Released == s.Released && slices.Equal(c.Predicates, s.Predicates) &&
-		slices.Equal(c.Paused, s.Paused) &&
-		maps.EqualFunc(c.Cursors, s.Cursors, bytes.Equal)
+		slices.Equal(c.Paused, s.Paused) && slices.Equal(c.Limits, s.Limits) &&
+		!c.moves(s.Cursors)
+}
+
+// moves reports whether the cut moves a cursor.
+func (c *Cut) moves(old map[string][]byte) bool {
+	for name, cursor := range c.Cursors {
+		if at, ok := old[name]; !ok || !bytes.Equal(at, cursor) {
+			return true
+		}
+	}
+	return false
 }
 
 // apply is the state after the cut. An object that base lists already, because an earlier attempt
@@ -124,11 +134,10 @@ func (c *Cut) apply(base *State, objects []stagedObject, now delay.Due) State {
 	next.Books, next.NotUploaded = c.Books, c.NotUploaded
 	next.Predicates = append([]delay.Predicate(nil), c.Predicates...) // nil when there are none
 	next.Paused = append([]delay.Target(nil), c.Paused...)
-	// Never an empty map, which would not come back from its bytes.
-	next.Cursors = nil
+	next.Limits = append([]delay.TargetLimit(nil), c.Limits...)
 	for name, cursor := range c.Cursors {
 		if next.Cursors == nil {
-			next.Cursors = make(map[string][]byte, len(c.Cursors))
+			next.Cursors = make(map[string][]byte, len(c.Cursors)) // never empty: it would not come back
 		}
 		next.Cursors[name] = bytes.Clone(cursor)
 	}

@@ -27,7 +27,7 @@ func (c *Committer) insert(m *delay.Message) core.Ref {
 	r := core.Ref{Key: key, Lane: c.lanes.Number(m.Lane()), Meta: uint32(len(c.scratch))}
 	if m.Cold {
 		r.Meta |= core.RefCold
-		c.next.rows = append(c.next.rows, c.upload.row(key, c.scratch))
+		c.next.Rows = append(c.next.Rows, c.upload.Row(key, c.scratch))
 	} else {
 		c.uncold++
 	}
@@ -188,8 +188,11 @@ func (c *Committer) repeated(d *delay.Draft, r *Receipt, old *localstore.IDRecor
 	r.ID, r.Duplicate, r.State = d.ID, true, old.State
 	r.Due = old.Given.Add(d.Due.Sub(d.GivenDue())) // the same id has the same spread
 	r.Durability, r.Generation = old.Durability, old.Generation
-	if d.Recurrence != nil {
+	switch {
+	case d.Recurrence != nil:
 		r.Due = old.Key.Due // the next firing, as far as the index knows
+	case d.MaxWait > 0:
+		r.Due = min(r.Due, old.FirstDue.Add(d.MaxWait))
 	}
 	return true
 }
@@ -238,7 +241,7 @@ func (c *Committer) replace(
 	d.FirstDue = old.FirstDue
 	if d.MaxWait > 0 {
 		if most := old.FirstDue.Add(d.MaxWait); d.Due > most {
-			d.Due = most
+			d.Given, d.Due = d.GivenDue(), most // repeated, it is told by what was asked for (S4)
 		}
 	}
 	forward := delay.Key{Due: max(d.Due, c.meta.Watermark.Due), Seq: c.lastSeq() + 1}

@@ -4,6 +4,7 @@ package commit
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/lanes"
+	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
 // Bounds of the committer.
@@ -49,8 +52,8 @@ type Config struct {
 	Store    *localstore.Store
 	IDs      delay.IDMaker
 	Shard    delay.Shard
-	Lanes    *Lanes
-	Upload   *Buffer
+	Lanes    *lanes.Table
+	Upload   *upload.Buffer
 	Log      *zap.Logger
 	Options  Options
 	Tiered   bool                          // there is a bucket
@@ -69,7 +72,8 @@ type Config struct {
 	Uncold  int64             // pending rows that no segment holds (rule R15)
 	Horizon delay.Due         // push messages up to it may have been claimed before (rule R8)
 	Targets map[delay.Target]localstore.TargetState
-	Crashed bool // the claim cursors of Targets may be behind what was handed over
+	Read    map[string]int64 // how far sources were read
+	Crashed bool             // the claim cursors of Targets may be behind what was handed over
 }
 
 // loner is an op that must not share a batch: it decides by reading rows and marks, which show only
@@ -90,7 +94,7 @@ type Committer struct {
 	find    *Finder
 	opts    Options
 	log     *zap.Logger
-	lanes   *Lanes
+	lanes   *lanes.Table
 	tiered  bool
 	shard   delay.Shard
 	now     func() delay.Due
@@ -100,7 +104,7 @@ type Committer struct {
 	wall    func() time.Time
 	onWrite func(time.Duration, int)
 	onSync  func(time.Duration)
-	upload  *Buffer
+	upload  *upload.Buffer
 	inbox   *inbox
 	bulk    *Bulk
 	synced  chan flushed // to the syncer
@@ -125,7 +129,10 @@ type Committer struct {
 	first   delay.Seq                               // seqs above it are of this process
 	targets map[delay.Target]localstore.TargetState // as written last
 	paused  []delay.Target                          // never changed, but replaced
+	limits  []delay.TargetLimit                     // likewise
 	cursors map[delay.Target]delay.Key              // claim cursors as recovered after a crash
+	read    map[string]int64                        // how far sources were read, this batch included
+	reached map[string]reached                      // how far with this batch, unless it is told
 	failed  error
 
 	// unpassed: bulk cancels of which local rows may still have to be cancelled one by one.
@@ -152,10 +159,12 @@ func New(cfg Config) *Committer {
 		lowest: delay.MaxKey, ranged: cfg.Meta.Watermark,
 		targets: make(map[delay.Target]localstore.TargetState),
 		cursors: make(map[delay.Target]delay.Key),
+		read:    make(map[string]int64), reached: make(map[string]reached),
 
 		bulk:     newBulk(cfg.IDs, cfg.Shard, cfg.Bulk),
 		unpassed: make(map[delay.Seq]struct{}),
 		paused:   PausedOf(cfg.Targets),
+		limits:   LimitsOf(cfg.Targets),
 	}
 	for i := range cfg.Bulk {
 		if p := &cfg.Bulk[i]; p.Swept.Less(p.Upper()) {
@@ -168,6 +177,7 @@ func New(cfg Config) *Committer {
 			c.cursors[t] = st.ClaimCursor
 		}
 	}
+	maps.Copy(c.read, cfg.Read)
 	c.handed.Store(uint64(max(c.lastSeq(), cfg.Store.LastSeq())))
 	c.find = &Finder{
 		store: cfg.Store, ids: cfg.IDs, shard: cfg.Shard, issued: c.issued, bulk: c.bulk,
@@ -221,20 +231,11 @@ type accepted struct {
 
 // flushed is a batch on its way to the disk and what waits for it.
 type flushed struct {
+	upload.Part
 	pending localstore.Pending
 	ops     []Op
 	refs    []core.Ref
 	events  []core.Event
-	rows    []Row
-	kept    []KeptRef
-	done    []delay.Key // delivered without a mark of their own
-	last    delay.Seq
-	outbox  uint64
-	mark    delay.Key // watermark as of this batch
-	books   delay.Books
-	bulk    []delay.Predicate
-	uncold  int64
-	paused  []delay.Target
 	at      time.Time // when it was applied
 }
 
@@ -288,6 +289,7 @@ func (c *Committer) flush() {
 	if c.batch.Len() == 0 && len(c.staged) == 0 && len(c.next.events) == 0 {
 		return
 	}
+	c.putReached()
 	if c.metaSet {
 		c.batch.SetMeta(c.meta)
 		c.metaSet = false
@@ -297,11 +299,11 @@ func (c *Committer) flush() {
 	pending, err := c.store.Apply(c.batch)
 	c.batch = c.store.NewBatch()
 	f := c.next
-	f.ops, f.pending, f.books, f.uncold = c.staged, pending, c.books, c.uncold
-	f.bulk, f.paused = c.bulk.All(), c.paused
-	f.last, f.outbox, f.mark = c.lastSeq(), c.meta.OutboxNext, c.meta.Watermark
+	f.ops, f.pending, f.Books, f.Uncold = c.staged, pending, c.books, c.uncold
+	f.Bulk, f.Paused, f.Limits = c.bulk.All(), c.paused, c.limits
+	f.Last, f.Outbox, f.Mark = c.lastSeq(), c.meta.OutboxNext, c.meta.Watermark
 	if len(f.refs) > 0 {
-		c.recent = append(c.recent, accepted{last: f.last, low: c.lowest})
+		c.recent = append(c.recent, accepted{last: f.Last, low: c.lowest})
 	}
 	c.lowest = delay.MaxKey
 	if f.at = c.wall(); c.onWrite != nil {
@@ -318,7 +320,7 @@ func (c *Committer) flush() {
 	}
 	f.ops = slices.DeleteFunc(f.ops, answeredEarly)
 	if planted.Is(planted.UploadBeforeSync) {
-		c.upload.add(&f)
+		c.upload.Add(f.Part)
 	}
 	c.synced <- f
 }
@@ -405,9 +407,9 @@ func (c *Committer) settle(f flushed) error {
 	if c.onSync != nil {
 		c.onSync(c.wall().Sub(f.at))
 	}
-	c.upload.add(&f)
+	c.upload.Add(f.Part)
 	if len(f.refs) > 0 {
-		c.post(core.EvAccepted{Refs: f.refs, Last: f.last})
+		c.post(core.EvAccepted{Refs: f.refs, Last: f.Last})
 	}
 	for _, ev := range f.events {
 		c.post(ev)

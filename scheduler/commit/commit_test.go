@@ -13,6 +13,8 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/lanes"
+	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
 // bench is a committer on a store in memory, driven by steps.
@@ -34,8 +36,8 @@ func newBench(t *testing.T) *bench {
 	b := &bench{t: t, store: store, grant: true, now: 1_700_000_000_000}
 	now := func() delay.Due { return b.now }
 	b.Committer = New(Config{
-		Store: store, IDs: delay.NewIDMaker("cluster"), Lanes: NewLanes(),
-		Upload: NewBuffer(true, now, Part{}), Log: zaptest.NewLogger(t), Now: now,
+		Store: store, IDs: delay.NewIDMaker("cluster"), Lanes: lanes.New(),
+		Upload: upload.New(true, now, upload.Part{}), Log: zaptest.NewLogger(t), Now: now,
 		Wall: func() time.Time { return time.UnixMilli(int64(b.now)) },
 		Post: func(ev core.Event) { b.posted = append(b.posted, ev) },
 		Ask:  func(delay.Key, *uint32) bool { return b.grant },

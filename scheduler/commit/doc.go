@@ -4,14 +4,14 @@
 //
 // A Committer turns requests (Op) into batches of the local store, one at a time and in order, and
 // pipelines their syncs. After the sync of a batch it answers its ops, posts their events to the
-// core and hands what must be uploaded to the Buffer:
+// core and hands what must be uploaded to the upload.Buffer:
 //
 //	AcceptOp, ChangeOp, FinishOp ... --Put--> inbox --> batch --apply--> sync --> replies
 //	                                                     ^                  |---> events to the core
 //	                                     core.EvWithdraw |                  '---> Buffer --> bucket
 //	                                     (may it change?) core
 //
-// A Finder looks up where a message is; Lanes numbers the targets.
+// A Finder looks up where a message is.
 //
 // # Invariants
 //
@@ -23,8 +23,8 @@
 //
 // # Concurrency
 //
-// Put, Enqueue, Close, HandedOut and Backlog are safe for concurrent use, and so are Finder, Lanes
-// and, where it says so, Buffer. Run and RunSyncs run in one goroutine each; all state of the
+// Put, Enqueue, Close, HandedOut and Backlog are safe for concurrent use, and so is Finder.
+// Run and RunSyncs run in one goroutine each; all state of the
 // Committer is confined to Run, which sends applied batches to RunSyncs. In a simulation CommitStep
 // and SyncStep take their places.
 //

@@ -11,6 +11,8 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/lanes"
+	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
 // FinishOp commits outcomes, attempts and the end of leases.
@@ -78,14 +80,14 @@ func (o *FinishOp) finish(_ localstore.Synced, err error) {
 
 // Runs tells fn of runs of equal outcomes, each run at once.
 func (o *FinishOp) Runs(
-	lanes *Lanes, fn func(target delay.Target, state delay.State, reason string, n int),
+	table *lanes.Table, fn func(target delay.Target, state delay.State, reason string, n int),
 ) {
 	for i := 0; i < len(o.Items); {
 		it, n := &o.Items[i], 1
 		for i+n < len(o.Items) && sameEnd(it, &o.Items[i+n]) {
 			n++
 		}
-		fn(lanes.Target(it.Ref.Lane), it.State, it.Reason, n)
+		fn(table.Target(it.Ref.Lane), it.State, it.Reason, n)
 		i += n
 	}
 }
@@ -211,7 +213,7 @@ func (c *Committer) finishItem(it *core.FinishItem, rec []byte) {
 		case it.Parked: // a kept segment may hold it (rule R5)
 			c.mark(&delay.Mark{Key: key, State: it.State, At: c.now()}, true)
 		case it.Ref.Meta&core.RefCold != 0:
-			c.next.done = append(c.next.done, key)
+			c.next.Done = append(c.next.Done, key)
 		}
 		return
 	}
@@ -245,7 +247,7 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 		c.batch.PutDead(key, died, rec)
 		c.batch.PutTimer(died.DiedAt.Add(c.opts.DeadRetention), TimerBury,
 			delay.AppendKey(nil, key))
-		c.keep(KeptRef{Key: key, Dead: true})
+		c.keep(upload.Kept{Key: key, Dead: true})
 		if c.tiered && !key.Less(c.meta.Boundary) {
 			// Its segment is still to be hydrated, and must not bring it back (rule R1). The tier
 			// gets no mark: that would bury the dead letter.
@@ -266,9 +268,9 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 }
 
 // keep has a message uploaded again (rule R5).
-func (c *Committer) keep(r KeptRef) {
-	c.next.kept = append(c.next.kept, r)
-	c.upload.owed.Add(1)
+func (c *Committer) keep(r upload.Kept) {
+	c.next.Kept = append(c.next.Kept, r)
+	c.upload.Owe()
 }
 
 // ParkOp moves rows to the parked rows of their lanes (rule R8 for the claimed flag).
@@ -292,7 +294,7 @@ func (o *ParkOp) stage(c *Committer) {
 		if items[i].Ref.Meta&core.RefCold == 0 {
 			c.uncold--
 		}
-		c.keep(KeptRef{Key: keys[i], Lane: lane})
+		c.keep(upload.Kept{Key: keys[i], Lane: lane})
 	})
 	if err != nil {
 		c.fail(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
 // keyOf is the key that the id index knows, or that a server-made id says.
@@ -48,6 +49,12 @@ func draft(id delay.ID, target delay.Target, due, now delay.Due) delay.Draft {
 	return delay.Draft{Message: delay.Message{
 		ID: id, Target: target, Due: due, AcceptedAt: now, Body: []byte("x"),
 	}}
+}
+
+// withBucket makes the committer one of a shard with a bucket.
+func (b *bench) withBucket() {
+	now := func() delay.Due { return b.now }
+	b.tiered, b.upload = true, upload.New(false, now, upload.Part{})
 }
 
 // send accepts one message for a target that is pushed to.
@@ -265,7 +272,7 @@ func TestDeadIsCounted(t *testing.T) {
 // nobody was told of (rule R4).
 func TestUploadAfterSync(t *testing.T) {
 	b := newBench(t)
-	b.tiered, b.upload.off = true, false
+	b.withBucket()
 	o := &AcceptOp{
 		Drafts:   []delay.Draft{draft("", "pull:q", b.now.Add(time.Hour), b.now)},
 		Receipts: make([]Receipt, 1), Done: make(chan error, 1),
@@ -300,7 +307,8 @@ func TestDropStaysAboveTheBoundary(t *testing.T) {
 // there must not bring it back (rules R1, R3).
 func TestMoveLeavesAMark(t *testing.T) {
 	b := newBench(t)
-	b.tiered, b.upload.off, b.meta.Boundary = true, false, delay.Key{}
+	b.withBucket()
+	b.meta.Boundary = delay.Key{}
 	b.accept("a")
 	before := b.keyOf("a")
 	r := b.change(ChangeRequest{ID: "a", Change: Reschedule, Due: b.now.Add(2 * time.Hour)})

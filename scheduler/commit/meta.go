@@ -3,6 +3,7 @@
 package commit
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
@@ -52,6 +53,29 @@ func PausedOf(targets map[delay.Target]localstore.TargetState) (paused []delay.T
 	return paused
 }
 
+// LimitTarget sets or removes the limit of a target, durably.
+func LimitTarget(target delay.Target, lane uint32, limit delay.Limit, done chan error) Op {
+	return &metaOp{done: done, change: func(c *Committer) {
+		st := c.targets[target]
+		st.Limit = limit
+		c.targets[target] = st
+		c.batch.PutTarget(target, st)
+		c.limits = LimitsOf(c.targets)
+		c.then(core.EvLimit{Lane: lane, Limit: limit})
+	}}
+}
+
+// LimitsOf lists the limits of targets, ascending.
+func LimitsOf(targets map[delay.Target]localstore.TargetState) (limits []delay.TargetLimit) {
+	for t, st := range targets {
+		if !st.Limit.IsZero() {
+			limits = append(limits, delay.TargetLimit{Target: t, Limit: st.Limit})
+		}
+	}
+	slices.SortFunc(limits, func(a, b delay.TargetLimit) int { return cmp.Compare(a.Target, b.Target) })
+	return limits
+}
+
 // RaiseCursor writes the durable claim cursor of a lane ahead (rule R8).
 func RaiseCursor(a core.ActClaimCursor) Op {
 	return &metaOp{change: func(c *Committer) {
@@ -64,11 +88,11 @@ func RaiseCursor(a core.ActClaimCursor) Op {
 	}}
 }
 
-// ForgetTarget deletes what is durable of an idle lane, unless it is paused: nothing is parked in
-// it, so nothing is below its claim cursor either.
+// ForgetTarget deletes what is durable of an idle lane, unless it is paused or limited: nothing is
+// parked in it, so nothing is below its claim cursor either.
 func ForgetTarget(a core.ActForget) Op {
 	return &metaOp{change: func(c *Committer) {
-		if c.targets[a.Target].Paused {
+		if st := c.targets[a.Target]; st.Paused || !st.Limit.IsZero() {
 			return
 		}
 		delete(c.targets, a.Target)
@@ -117,7 +141,7 @@ func NoteTaken(epoch delay.Epoch, nonce [16]byte, version uint64, done chan erro
 func SetClean(clean bool, done chan error) Op {
 	return &metaOp{done: done, change: func(c *Committer) {
 		// What ended or was parked after the last flush is looked for at the next start.
-		c.meta.Clean = clean && (!c.tiered || c.upload.owed.Load() == 0) && !c.inDoubt()
+		c.meta.Clean = clean && (!c.tiered || !c.upload.Owed()) && !c.inDoubt()
 	}}
 }
 

@@ -65,7 +65,7 @@ func (c *Committer) recur(it *RecurItem) {
 		ids[i] = delay.FiringID(it.ID, f.Due)
 		c.distinct(string(ids[i]))
 	}
-	c.distinct(string(it.ID)) // from here on all is one batch
+	c.distinct(string(it.ID))              // from here on all is one batch
 	if loc.ID = it.ID; loc.Record == nil { // unreadable here: it was read from the tier
 		loc.Place, loc.Record = max(loc.Place, PlaceRow), delay.AppendRecord(nil, it.Message)
 	}

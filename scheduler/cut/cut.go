@@ -15,7 +15,8 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
-	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/position"
+	"github.com/cicadamq/cicada/scheduler/upload"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -43,7 +44,7 @@ func New(store *localstore.Store, now func() delay.Due) *Maker {
 }
 
 // Advance takes over what is left after a cut that was committed.
-func (m *Maker) Advance(part *commit.Part, left commit.Part) {
+func (m *Maker) Advance(part *upload.Part, left upload.Part) {
 	if part.Behind > 0 {
 		m.resume = left.Resume
 		if left.Resume == delay.MaxKey && len(left.Kept) == 0 {
@@ -55,12 +56,12 @@ func (m *Maker) Advance(part *commit.Part, left commit.Part) {
 
 // Make makes the next cut of part and what is left of part after it, which Advance is told when the
 // cut is committed.
-func (m *Maker) Make(part *commit.Part) (tiered.Cut, commit.Part, error) {
+func (m *Maker) Make(part *upload.Part) (tiered.Cut, upload.Part, error) {
 	meta, left := m.store.Meta(), part.Rest()
 	cut := tiered.Cut{
 		Watermark: part.Mark, ClaimHorizon: meta.ClaimHorizon, Uploaded: part.Last,
 		Books: part.Books, Predicates: part.Bulk, NotUploaded: part.Uncold,
-		Paused: part.Paused,
+		Paused: part.Paused, Limits: part.Limits,
 	}
 	if planted.Is(planted.MarkTooNew) {
 		cut.Watermark = meta.Watermark
@@ -83,7 +84,20 @@ func (m *Maker) Make(part *commit.Part) (tiered.Cut, commit.Part, error) {
 		// What was parked is in no row any more: until it is kept the pass is not over.
 		cut.Uploaded, left.Behind, left.Since = meta.Uploaded, part.Behind, part.Since
 	}
-	return cut, left, m.marksOf(&cut, part, &left)
+	err := m.marksOf(&cut, part, &left)
+	cut.Cursors, left.Read = part.Read.Split(func(n *position.Note) bool {
+		return covers(&cut, left.Outbox, n)
+	})
+	return cut, left, err
+}
+
+// covers reports whether the bucket stands for all that was read below a position once the cut is
+// committed (rule R16): the rows are in a segment, and so are the marks; the messages that wait too
+// short to be uploaded are finished, or kept.
+func covers(cut *tiered.Cut, outbox uint64, n *position.Note) bool {
+	rows := n.Seq <= cut.Uploaded || planted.Is(planted.CursorBeforeRows)
+	short := n.Short.IsZero() || n.Short.Less(cut.Watermark) || planted.Is(planted.ShortUncovered)
+	return rows && short && n.Outbox <= outbox
 }
 
 // ReadBack reads rows that overflowed the buffer back from the store, a part in each flush: those
@@ -113,7 +127,7 @@ func (m *Maker) ReadBack(behind delay.Seq) error {
 }
 
 // backlog puts what was read back into the cut.
-func (m *Maker) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) {
+func (m *Maker) backlog(cut *tiered.Cut, from delay.Seq, left *upload.Part) {
 	cut.Rows, m.rows = append(cut.Rows, m.rows...), nil
 	left.Resume = m.next
 	switch {
@@ -128,7 +142,7 @@ func (m *Maker) backlog(cut *tiered.Cut, from delay.Seq, left *commit.Part) {
 
 // keptOf adds what is behind the watermark and unfinished (rule R5). What does not fit holds the
 // manifest's watermark back.
-func (m *Maker) keptOf(cut *tiered.Cut, part *commit.Part, left *commit.Part) error {
+func (m *Maker) keptOf(cut *tiered.Cut, part *upload.Part, left *upload.Part) error {
 	bytes := 0
 	for i, ref := range part.Kept {
 		if len(cut.Kept) >= keptPerFlush || bytes >= keptBytes {
@@ -155,7 +169,7 @@ func (m *Maker) keptOf(cut *tiered.Cut, part *commit.Part, left *commit.Part) er
 	return nil
 }
 
-func (m *Maker) kept(r commit.KeptRef) (delay.Kept, error) {
+func (m *Maker) kept(r upload.Kept) (delay.Kept, error) {
 	if r.Dead {
 		p, rec, err := m.store.Dead(r.Key)
 		return delay.Kept{Key: r.Key, Progress: p, Record: rec}, err
@@ -172,7 +186,7 @@ func (m *Maker) kept(r commit.KeptRef) (delay.Kept, error) {
 }
 
 // marksOf adds the outbox, and the plain deliveries that the manifest's watermark does not cover.
-func (m *Maker) marksOf(cut *tiered.Cut, part *commit.Part, left *commit.Part) error {
+func (m *Maker) marksOf(cut *tiered.Cut, part *upload.Part, left *upload.Part) error {
 	meta := m.store.Meta()
 	err := m.store.ScanOutbox(meta.OutboxDone, func(n uint64, mark delay.Mark) bool {
 		if n >= part.Outbox {

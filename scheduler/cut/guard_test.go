@@ -10,7 +10,8 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
-	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/position"
+	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
 const began = delay.Due(1_700_000_000_000)
@@ -41,12 +42,12 @@ func TestMarkWaitsForItsRow(t *testing.T) {
 		b.PutOutbox(0, &delay.Mark{Key: old, State: delay.Scheduled, At: began, Forward: moved})
 	})
 	m := New(store, func() delay.Due { return began })
-	part := commit.Part{Behind: moved.Seq, Last: moved.Seq, Outbox: 1}
+	part := upload.Part{Behind: moved.Seq, Last: moved.Seq, Outbox: 1}
 	cut, left, err := m.Make(&part)
 	require.NoError(t, err)
 	require.Empty(t, cut.Marks)
 	require.Zero(t, left.Outbox, "the next cut brings it")
-	part = commit.Part{Last: moved.Seq, Outbox: 1, Rows: []commit.Row{{Key: moved, Rec: []byte("x")}}}
+	part = upload.Part{Last: moved.Seq, Outbox: 1, Rows: []upload.Row{{Key: moved, Rec: []byte("x")}}}
 	cut, left, err = m.Make(&part)
 	require.NoError(t, err)
 	require.Len(t, cut.Marks, 1)
@@ -60,8 +61,43 @@ func TestWatermarkIsOfTheCut(t *testing.T) {
 		b.SetMeta(localstore.Meta{Watermark: delay.Key{Due: began}})
 	})
 	m := New(store, func() delay.Due { return began })
-	part := commit.Part{Mark: delay.Key{Due: began - 1000}}
+	part := upload.Part{Mark: delay.Key{Due: began - 1000}}
 	cut, _, err := m.Make(&part)
 	require.NoError(t, err)
 	require.Equal(t, part.Mark, cut.Watermark)
+}
+
+// A source forgets what is below the cursor of a manifest: all of it must be in the bucket or have
+// ended by then, or the loss of the disk loses it (rule R16).
+func TestCursorWaits(t *testing.T) {
+	const name = "kafka:main/t/0"
+	store := newStore(t, func(b *localstore.Batch) {
+		b.PutOutbox(0, &delay.Mark{Key: key(began-2000, 1), State: delay.Cancelled, At: began})
+	})
+	m := New(store, func() delay.Due { return began })
+	short := key(began+500, 4)
+	covered := func(note position.Note, change func(*upload.Part)) bool {
+		t.Helper()
+		part := upload.Part{Last: short.Seq, Outbox: 1, Mark: short.Next()}
+		note.Next = 7
+		part.Read.Add(name, note)
+		change(&part)
+		cut, left, err := m.Make(&part)
+		require.NoError(t, err)
+		at, ok := cut.Cursors[name]
+		require.Equal(t, ok, len(left.Read[name]) == 0, "it is told, or waits")
+		require.Len(t, part.Read[name], 1, "a cut that fails is made again")
+		if ok {
+			require.Equal(t, position.Append(nil, 7), at)
+		}
+		return ok
+	}
+	as := func(*upload.Part) {}
+	require.True(t, covered(position.Note{Seq: short.Seq, Outbox: 1, Short: short}, as))
+	require.False(t, covered(position.Note{Seq: short.Seq + 1, Outbox: 1}, as), "rows")
+	require.False(t, covered(position.Note{Seq: short.Seq}, func(p *upload.Part) {
+		p.Behind = short.Seq // and a backlog is still to be read
+	}), "rows of a backlog")
+	require.False(t, covered(position.Note{Seq: short.Seq, Outbox: 2}, as), "marks")
+	require.False(t, covered(position.Note{Seq: short.Seq, Short: short.Next()}, as), "short waits")
 }

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/upload"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -20,7 +20,7 @@ import (
 // the disk before the watermark passes it would bring it back, however long ago the last commit
 // was (S6).
 func (m *Maker) Missed(
-	ctx context.Context, tier *tiered.Tier, part *commit.Part, upTo delay.Due,
+	ctx context.Context, tier *tiered.Tier, part *upload.Part, upTo delay.Due,
 ) error {
 	upper := delay.Key{Due: upTo + 1}
 	if bound := m.store.Meta().Boundary; bound.Less(upper) {
@@ -49,7 +49,7 @@ func (m *Maker) Missed(
 // cancelled or moved takes a row away, too. Called delivered, a message whose mark waits for the
 // row that it points to would be lost with the disk (rule R3), and one that has moved could not be
 // found by its old key. The outbox is read after the rows, so that it knows of whatever took them.
-func (m *Maker) unmarked(ctx context.Context, tier *tiered.Tier, part *commit.Part) error {
+func (m *Maker) unmarked(ctx context.Context, tier *tiered.Tier, part *upload.Part) error {
 	ended := make(map[delay.Key]bool, len(part.Done)) // and whether by a mark
 	for _, k := range part.Done {
 		ended[k] = false

@@ -9,7 +9,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
-	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/upload"
 	"github.com/cicadamq/cicada/tiered"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
@@ -43,7 +43,7 @@ func TestMovedIsNotMissed(t *testing.T) {
 		Marks: []delay.Mark{{Key: known, State: delay.Scheduled, At: began, Forward: next}},
 	})
 	require.NoError(t, err)
-	var part commit.Part
+	var part upload.Part
 	require.NoError(t, New(store, func() delay.Due { return began }).
 		Missed(ctx, tier, &part, began+10_000))
 	require.Equal(t, []delay.Key{gone}, part.Done)

@@ -13,7 +13,8 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
-	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/lanes"
+	"github.com/cicadamq/cicada/scheduler/position"
 	"github.com/cicadamq/cicada/tiered"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
@@ -73,7 +74,7 @@ func (w *world) restore() (localstore.Meta, delay.Books) {
 	own := w.own(w.tier)
 	require.NotNil(w.t, own.Restore)
 	r := Recoverer{
-		Store: w.store, Tier: w.tier, Lanes: commit.NewLanes(),
+		Store: w.store, Tier: w.tier, Lanes: lanes.New(),
 		IDs: delay.NewIDMaker(own.Meta.ClusterID), Log: zap.NewNop(),
 		DedupeWindow: time.Hour, DeadRetention: time.Hour,
 	}
@@ -188,7 +189,8 @@ func TestRestoreIsWhole(t *testing.T) {
 		},
 		Marks:     []delay.Mark{{Key: ended, State: delay.Delivered, At: began}},
 		Watermark: mark, Uploaded: delay.MakeSeq(1, 9), NotUploaded: 2,
-		Books: delay.Books{Accepted: 10, Pending: 4, Delivered: 5, Dead: 1},
+		Books:   delay.Books{Accepted: 10, Pending: 4, Delivered: 5, Dead: 1},
+		Cursors: map[string][]byte{"kafka:main/t/0": position.Append(nil, 77)},
 	})
 	require.NoError(t, err)
 	meta, books := w.restore()
@@ -199,6 +201,10 @@ func TestRestoreIsWhole(t *testing.T) {
 	_, marked, err := w.store.Mark(ended)
 	require.NoError(t, err)
 	require.True(t, marked)
+	r := Recoverer{Store: w.store, Lanes: lanes.New()}
+	found, err := r.Find(mark, began, false)
+	require.NoError(t, err)
+	require.Equal(t, map[string]int64{"kafka:main/t/0": 77}, found.Read)
 	lane := delay.Target("pull:q").Hash()
 	_, claimed, err := w.store.Parked(lane, parked)
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ package recovery
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -15,6 +16,9 @@ import (
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/lanes"
+	"github.com/cicadamq/cicada/scheduler/position"
+	"github.com/cicadamq/cicada/scheduler/upload"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -23,7 +27,7 @@ import (
 type Recoverer struct {
 	Store *localstore.Store
 	Tier  *tiered.Tier
-	Lanes *commit.Lanes
+	Lanes *lanes.Table
 	IDs   delay.IDMaker
 	Shard delay.Shard
 	Log   *zap.Logger
@@ -39,9 +43,11 @@ type Found struct {
 	Lanes   core.EvParkedLanes
 	Flights core.EvRecovered
 	Targets map[delay.Target]localstore.TargetState
-	Kept    []commit.KeptRef // after a crash: what is kept behind the watermark, to be uploaded again
+	Kept    []upload.Kept // after a crash: what is kept behind the watermark, to be uploaded again
 	Bulk    []delay.Predicate
-	Uncold  int64 // pending rows that no segment holds (rule R15)
+	Uncold  int64            // pending rows that no segment holds (rule R15)
+	Short   delay.Key        // the highest of them; the zero key is none
+	Read    map[string]int64 // how far sources were read
 }
 
 // Find reads the store. Rows below watermark are not looked at; plain rows, which are not for the
@@ -54,20 +60,35 @@ func (r *Recoverer) Find(watermark delay.Key, plain delay.Due, behind bool) (Fou
 	if err := r.recoverFlights(&f.Flights); err != nil {
 		return f, err
 	}
-	if r.Tier == nil {
-		return f, nil
-	}
 	var err error
+	if f.Read, err = r.positions(); err != nil || r.Tier == nil {
+		return f, err
+	}
 	if f.Bulk, err = r.Store.Predicates(); err != nil {
 		return f, err
 	}
-	err = r.Store.ScanRows(watermark, delay.Key{Due: plain}, func(_ delay.Key, rec []byte) bool {
+	err = r.Store.ScanRows(watermark, delay.Key{Due: plain}, func(k delay.Key, rec []byte) bool {
 		if _, cold, err := delay.RecordTarget(rec); err == nil && !cold {
 			f.Uncold++
+			f.Short = k
 		}
 		return true
 	})
 	return f, err
+}
+
+// positions is how far sources were read, with all that was taken from them (rule R16).
+func (r *Recoverer) positions() (map[string]int64, error) {
+	read := make(map[string]int64)
+	var failed error
+	err := r.Store.ScanCursors(func(name string, cursor []byte) bool {
+		read[name], failed = position.Parse(cursor)
+		if failed != nil {
+			failed = fmt.Errorf("cursor of %s: %w", name, failed)
+		}
+		return failed == nil
+	})
+	return read, errors.Join(err, failed)
 }
 
 // apply stores b and waits for the sync.
@@ -92,7 +113,7 @@ func (r *Recoverer) recoverLanes(f *Found, behind bool) error {
 	}
 	err := store.ScanTargets(func(t delay.Target, st localstore.TargetState) bool {
 		l := at(t)
-		l.Paused, l.Claimed = st.Paused, st.ClaimCursor
+		l.Paused, l.Limit, l.Claimed = st.Paused, st.Limit, st.ClaimCursor
 		f.Targets[t] = st
 		return true
 	})
@@ -117,7 +138,7 @@ func (r *Recoverer) recoverLanes(f *Found, behind bool) error {
 	}
 	for _, lane := range hashes {
 		err := store.ScanParked(lane, delay.Key{}, func(k delay.Key, _ bool, _ []byte) bool {
-			f.Kept = append(f.Kept, commit.KeptRef{Key: k, Lane: lane})
+			f.Kept = append(f.Kept, upload.Kept{Key: k, Lane: lane})
 			return true
 		})
 		if err != nil {
@@ -125,7 +146,7 @@ func (r *Recoverer) recoverLanes(f *Found, behind bool) error {
 		}
 	}
 	return store.ScanDead(delay.Key{}, func(k delay.Key, _ delay.Progress, _ []byte) bool {
-		f.Kept = append(f.Kept, commit.KeptRef{Key: k, Dead: true})
+		f.Kept = append(f.Kept, upload.Kept{Key: k, Dead: true})
 		return true
 	})
 }

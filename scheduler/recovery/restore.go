@@ -81,10 +81,22 @@ func (r *restorer) fill(ctx context.Context, st *tiered.State) error {
 		p.Swept = p.Begin() // slots and ids of this store do not know of it yet
 		r.b.PutPredicate(&p)
 	}
+	for name, cursor := range st.Cursors {
+		if !planted.Is(planted.CursorsUnrestored) {
+			r.b.PutCursor(name, cursor)
+		}
+	}
+	targets := make(map[delay.Target]localstore.TargetState)
+	for _, l := range st.Limits {
+		targets[l.Target] = localstore.TargetState{Limit: l.Limit}
+	}
 	for _, t := range st.Paused {
 		if !planted.Is(planted.PausesForgotten) {
-			r.b.PutTarget(t, localstore.TargetState{Paused: true})
+			targets[t] = localstore.TargetState{Paused: true, Limit: targets[t].Limit}
 		}
+	}
+	for t, state := range targets {
+		r.b.PutTarget(t, state)
 	}
 	if planted.Is(planted.KeptUnrestored) {
 		return r.marks(ctx, st)

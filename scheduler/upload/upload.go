@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package commit
+// Package upload collects what the next flush uploads, so that it need not be read back from the
+// store.
+//
+//	committer --Add, after the sync of a batch--> Buffer --Take--> flush --> cut --> bucket
+package upload
 
 import (
 	"sync"
 	"sync/atomic"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/position"
 )
 
 // Bounds of the upload buffer.
@@ -22,17 +27,16 @@ type Row struct {
 	Rec []byte
 }
 
-// KeptRef names a parked row or a dead letter to be uploaded again (rule R5).
-type KeptRef struct {
+// Kept names a parked row or a dead letter to be uploaded again (rule R5).
+type Kept struct {
 	Key  delay.Key
 	Lane uint64 // hash of the target of a parked row
 	Dead bool   // a dead letter
 }
 
-// Buffer collects what the next flush uploads, so that it need not be read back from the
-// store (C7). When the bucket is slow it overflows: then only a position is kept, and the flush
-// reads the rows it needs. The committer fills it; Take, Oldest, FlushSoon and Wake are safe for
-// concurrent use.
+// Buffer collects what is synced (C7 of the committer). When the bucket is slow it overflows: then only a position is kept, and the flush
+// reads the rows it needs. The committer fills it; Take, Oldest, FlushSoon, Owed and Wake are safe
+// for concurrent use.
 type Buffer struct {
 	off   bool
 	now   func() delay.Due
@@ -51,30 +55,33 @@ type Part struct {
 	Rows   []Row
 	Bytes  int64     // of Rows, with their keys
 	Since  delay.Due // when the first of Rows came; 0 when there are none
-	Kept   []KeptRef
-	Done   []delay.Key       // delivered without a mark of their own
-	Last   delay.Seq         // every row above Behind and up to here is in Rows
-	Outbox uint64            // every mark below it is in the outbox
-	Mark   delay.Key         // the watermark
-	Books  delay.Books       // as of Last
-	Bulk   []delay.Predicate // as of Last, all there are
-	Paused []delay.Target    // all there are, ascending
-	Uncold int64             // pending rows that no segment holds (rule R15)
-	Resume delay.Key         // where the backlog is read on; of what is left after a cut
-	Behind delay.Seq         // rows overflowed: read those up to here from the store; 0 is none
+	Kept   []Kept
+	Done   []delay.Key         // delivered without a mark of their own
+	Last   delay.Seq           // every row above Behind and up to here is in Rows
+	Outbox uint64              // every mark below it is in the outbox
+	Mark   delay.Key           // the watermark
+	Books  delay.Books         // as of Last
+	Bulk   []delay.Predicate   // as of Last, all there are
+	Paused []delay.Target      // all there are, ascending
+	Limits []delay.TargetLimit // likewise
+	Uncold int64               // pending rows that no segment holds (rule R15)
+	// Read is how far sources were read, and what the bucket must hold for that (rule R16).
+	Read   position.Notes
+	Resume delay.Key // where the backlog is read on; of what is left after a cut
+	Behind delay.Seq // rows overflowed: read those up to here from the store; 0 is none
 }
 
-// NewBuffer makes a buffer that begins with what first says. off is for --bucket none:
+// New makes a buffer that begins with what first says. off is for --bucket none:
 // nothing is collected then.
-func NewBuffer(off bool, now func() delay.Due, first Part) *Buffer {
+func New(off bool, now func() delay.Due, first Part) *Buffer {
 	u := &Buffer{off: off, now: now, Wake: make(chan struct{}, 1)}
 	u.mu.part = first
 	u.owed.Store(int64(len(first.Kept)))
 	return u
 }
 
-// row copies a record into the buffer's arena. Only the committer calls it.
-func (u *Buffer) row(key delay.Key, rec []byte) Row {
+// Row copies a record into the buffer's arena. Only the committer calls it.
+func (u *Buffer) Row(key delay.Key, rec []byte) Row {
 	if len(u.arena)+len(rec) > cap(u.arena) {
 		u.arena = make([]byte, 0, max(arenaChunk, len(rec)))
 	}
@@ -83,27 +90,26 @@ func (u *Buffer) row(key delay.Key, rec []byte) Row {
 	return Row{Key: key, Rec: u.arena[at:len(u.arena):len(u.arena)]}
 }
 
-// add takes over what a synced batch brings (rule R4).
-func (u *Buffer) add(f *flushed) {
+// Owe counts a message to be kept that will be added. Only the committer calls it.
+func (u *Buffer) Owe() { u.owed.Add(1) }
+
+// Owed reports whether there are messages to be kept that no flush has taken.
+func (u *Buffer) Owed() bool { return u.owed.Load() > 0 }
+
+// Add takes over what a synced batch brings (rule R4). Only the committer calls it.
+func (u *Buffer) Add(next Part) {
 	if u.off {
 		return
 	}
-	now := u.now()
+	if len(next.Rows) > 0 {
+		next.Since = u.now()
+	}
+	for _, r := range next.Rows {
+		next.Bytes += int64(len(r.Rec)) + delay.KeySize
+	}
 	u.mu.Lock()
-	p := &u.mu.part
-	if p.Since == 0 && len(f.rows) > 0 {
-		p.Since = now
-	}
-	p.Last, p.Outbox, p.Mark = f.last, f.outbox, f.mark
-	p.Books, p.Bulk, p.Uncold, p.Paused = f.books, f.bulk, f.uncold, f.paused
-	p.Kept = append(p.Kept, f.kept...)
-	p.Done = append(p.Done, f.done...)
-	p.Rows = append(p.Rows, f.rows...)
-	for _, r := range f.rows {
-		p.Bytes += int64(len(r.Rec)) + delay.KeySize
-	}
-	p.bound()
-	full := p.Bytes >= uploadFlush
+	u.mu.part.Merge(next)
+	full := u.mu.part.Bytes >= uploadFlush
 	u.mu.Unlock()
 	if full {
 		u.FlushSoon()
@@ -156,6 +162,8 @@ func (p *Part) Merge(next Part) {
 	p.Done = append(p.Done, next.Done...)
 	p.Last, p.Outbox, p.Mark = next.Last, next.Outbox, next.Mark
 	p.Books, p.Bulk, p.Uncold, p.Paused = next.Books, next.Bulk, next.Uncold, next.Paused
+	p.Limits = next.Limits
+	p.Read.Merge(next.Read)
 	p.bound()
 }
 
@@ -163,6 +171,6 @@ func (p *Part) Merge(next Part) {
 func (p *Part) Rest() Part {
 	return Part{
 		Last: p.Last, Outbox: p.Outbox, Mark: p.Mark, Books: p.Books, Bulk: p.Bulk,
-		Uncold: p.Uncold, Paused: p.Paused,
+		Uncold: p.Uncold, Paused: p.Paused, Limits: p.Limits,
 	}
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package commit
+// Package lanes numbers the targets of a shard, so that a reference holds a number and not a text.
+package lanes
 
 import (
 	"strings"
@@ -11,10 +12,10 @@ import (
 	"github.com/cicadamq/cicada/scheduler/core"
 )
 
-// Lanes numbers targets for the references. A number that nobody has given out for a while is
+// Table numbers targets. A number that nobody has given out for a while is
 // released when the core has nothing of its lane, and never given out again (C9 of the core). It is
 // safe for concurrent use.
-type Lanes struct {
+type Table struct {
 	mu struct {
 		sync.RWMutex
 		numbers map[delay.Target]*numbered
@@ -31,15 +32,15 @@ type numbered struct {
 	given  atomic.Int64
 }
 
-// NewLanes makes an empty table.
-func NewLanes() *Lanes {
-	n := &Lanes{}
+// New makes an empty table.
+func New() *Table {
+	n := &Table{}
 	n.mu.numbers = make(map[delay.Target]*numbered)
 	return n
 }
 
 // Number is the number of target, a new one if it has none. It keeps a copy of a new target.
-func (n *Lanes) Number(target delay.Target) uint32 {
+func (n *Table) Number(target delay.Target) uint32 {
 	n.mu.RLock()
 	l := n.mu.numbers[target]
 	if l != nil {
@@ -61,14 +62,14 @@ func (n *Lanes) Number(target delay.Target) uint32 {
 }
 
 // give notes that l is given out. The lock is held, so that it is not released meanwhile.
-func (n *Lanes) give(l *numbered) {
+func (n *Table) give(l *numbered) {
 	if round := n.round.Load(); l.given.Load() != round {
 		l.given.Store(round)
 	}
 }
 
 // Target is the target with a number that Number has given.
-func (n *Lanes) Target(no uint32) delay.Target {
+func (n *Table) Target(no uint32) delay.Target {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	l := n.mu.targets.Get(no)
@@ -79,11 +80,11 @@ func (n *Lanes) Target(no uint32) delay.Target {
 }
 
 // Round begins a round.
-func (n *Lanes) Round() { n.round.Add(1) }
+func (n *Table) Round() { n.round.Add(1) }
 
 // Release forgets a number unless it was given out since the round before this one began, and
 // reports whether it did.
-func (n *Lanes) Release(no uint32) bool {
+func (n *Table) Release(no uint32) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := n.mu.targets.Get(no)
@@ -96,14 +97,14 @@ func (n *Lanes) Release(no uint32) bool {
 }
 
 // Len is how many targets have a number.
-func (n *Lanes) Len() int {
+func (n *Table) Len() int {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return len(n.mu.numbers)
 }
 
 // RefOf is the reference of a stored message whose record has size bytes.
-func (n *Lanes) RefOf(key delay.Key, m *delay.Message, size int) core.Ref {
+func (n *Table) RefOf(key delay.Key, m *delay.Message, size int) core.Ref {
 	r := core.Ref{Key: key, Lane: n.Number(m.Lane()), Meta: uint32(size)}
 	if m.Cold {
 		r.Meta |= core.RefCold
@@ -118,7 +119,7 @@ func (n *Lanes) RefOf(key delay.Key, m *delay.Message, size int) core.Ref {
 }
 
 // RefOfRecord is RefOf of an encoded record.
-func (n *Lanes) RefOfRecord(key delay.Key, rec []byte) (core.Ref, error) {
+func (n *Table) RefOfRecord(key delay.Key, rec []byte) (core.Ref, error) {
 	m, err := delay.DecodeRecord(rec)
 	if err != nil {
 		return core.Ref{}, err

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package commit
+
+import (
+	"errors"
+
+	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
+	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/position"
+)
+
+// TakeOp stores a batch of a source. However many batches of the store it takes, each holds the
+// position that its items reach: a crash between two of them leaves no item behind and none twice
+// (rule R17).
+type TakeOp struct {
+	Batch   *broker.Batch        // its items get an Err that is permanent
+	Records map[delay.Key][]byte // of cold messages that may be cancelled or replaced
+	Took    []Taken              // filled, unless refused before; as long as the items
+	Next    int64                // set: the position that was reached
+	Stored  bool                 // set: it is synced, with all below it
+	Done    chan error           // capacity 1; answered after the sync
+
+	failed error // of an item that may be taken later: its position was not passed
+}
+
+// Taken is what became of an item.
+type Taken uint8
+
+// What becomes of an item. The zero value is one that was not looked at.
+const (
+	TakenNot       Taken = iota // below the position, or not reached
+	TakenNew                    // a message was stored
+	TakenRepeated               // it was stored before
+	TakenCancelled              // a message was cancelled now
+	TakenVoid                   // a cancel that changed nothing
+	TakenRefused                // see Item.Err
+)
+
+// reached is how far a partition was read in a batch, and the highest key of what it brought that is
+// not for the tier.
+type reached struct {
+	next  int64
+	short delay.Key
+}
+
+func (o *TakeOp) messages() int { return len(o.Batch.Items) }
+
+func (o *TakeOp) stage(c *Committer) {
+	name := string(o.Batch.Partition)
+	next, known := c.read[name]
+	o.Next = next
+	for i := range o.Batch.Items {
+		it := &o.Batch.Items[i]
+		if known && it.Offset < next {
+			continue // taken before
+		}
+		if c.full() {
+			c.flush()
+		}
+		if c.failed != nil {
+			return
+		}
+		var short delay.Key
+		if o.Took[i] != TakenRefused {
+			o.Took[i], short, o.failed = c.takeItem(it, o.Records)
+			if o.failed != nil && !planted.Is(planted.CursorPassesFailed) {
+				return
+			}
+		}
+		c.reach(name, it.Offset+1, short)
+		o.Next = it.Offset + 1
+	}
+	if !known || o.Next < o.Batch.Next {
+		o.Next = o.Batch.Next
+		c.reach(name, o.Next, delay.Key{})
+	}
+}
+
+func (o *TakeOp) finish(_ localstore.Synced, err error) {
+	o.Stored = err == nil
+	if err == nil {
+		err = o.failed
+	}
+	o.Done <- err
+}
+
+// reach notes how far a partition was read: it is stored with the batch.
+func (c *Committer) reach(name string, next int64, short delay.Key) {
+	c.read[name] = next
+	at := c.reached[name]
+	at.next = next
+	if at.short.Less(short) {
+		at.short = short
+	}
+	c.reached[name] = at
+}
+
+// putReached stores in the batch how far sources were read with it.
+func (c *Committer) putReached() {
+	for name, at := range c.reached {
+		c.batch.PutCursor(name, position.Append(nil, at.next))
+		c.next.Read.Add(name, position.Note{
+			Next: at.next, Since: c.now(), Seq: c.lastSeq(), Outbox: c.meta.OutboxNext,
+			Short: at.short,
+		})
+	}
+	clear(c.reached)
+}
+
+// takeItem stores one item. short is the key of its message when that is not for the tier.
+func (c *Committer) takeItem(
+	it *broker.Item, records map[delay.Key][]byte,
+) (took Taken, short delay.Key, transient error) {
+	if it.Err = nil; it.Cancel != "" {
+		before := c.books.Cancelled
+		r := c.change(&ChangeRequest{ID: it.Cancel, Change: Cancel}, records)
+		switch {
+		case r.Err != nil:
+			took, transient = refuse(it, r.Err)
+			return took, short, transient
+		case c.books.Cancelled > before:
+			return TakenCancelled, short, nil
+		default:
+			return TakenVoid, short, nil
+		}
+	}
+	var r Receipt
+	c.acceptNamed(&it.Draft, &r, records)
+	switch {
+	case r.Err != nil:
+		took, transient = refuse(it, r.Err)
+		return took, short, transient
+	case r.Duplicate:
+		short, transient = c.shortOf(it.Draft.ID)
+		return TakenRepeated, short, transient
+	}
+	if n := len(c.next.refs); n > 0 && c.next.refs[n-1].Meta&core.RefCold == 0 {
+		short = c.next.refs[n-1].Key
+	}
+	return TakenNew, short, nil
+}
+
+// refuse tells errors of the item from those of the moment.
+func refuse(it *broker.Item, err error) (Taken, error) {
+	for _, kind := range [...]error{
+		delay.ErrInvalid, delay.ErrExists, delay.ErrUnimplemented, delay.ErrTooLate,
+	} {
+		if errors.Is(err, kind) {
+			it.Err = err
+			return TakenRefused, nil
+		}
+	}
+	return TakenNot, err
+}
+
+// shortOf is the key of a message that was stored before, unless it is for the tier or has ended.
+func (c *Committer) shortOf(id delay.ID) (delay.Key, error) {
+	loc, err := c.find.Locate(id)
+	if err != nil || loc.Place != PlaceRow && loc.Place != PlaceParked {
+		return delay.Key{}, err
+	}
+	if _, cold, err := delay.RecordTarget(loc.Record); err != nil || cold {
+		return delay.Key{}, err
+	}
+	return loc.Key, nil
+}
