@@ -53,6 +53,9 @@ type Received struct {
 	ID      delay.ID
 	Attempt uint32
 	Body    []byte
+	// With Subject.Carries: what the sink did not add itself.
+	Key     string
+	Headers []delay.Header
 }
 
 // Subject is a sink under test and its receiver.
@@ -64,6 +67,9 @@ type Subject struct {
 	// Refuses says that the receiver can answer Later and Never, Hangs that it can be Silent, for
 	// which Received is needed.
 	Refuses, Hangs bool
+	// Carries says that Received tells keys and headers, which arrive as they are; Ordered that it
+	// lists the messages of one key in the order in which they arrived.
+	Carries, Ordered bool
 }
 
 // Run runs the suite. open makes a fresh subject and cleans its receiver up with t.Cleanup; the
@@ -77,6 +83,8 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		{"empty batch", emptyBatch},
 		{"every message", everyMessage},
 		{"bytes equal", bytesEqual},
+		{"keys and headers", keysAndHeaders},
+		{"order within a key", orderWithinKey},
 		{"neighbours", neighbours},
 		{"reasons", reasons},
 		{"cancelled before", cancelledBefore},
@@ -178,6 +186,57 @@ func bytesEqual(t *testing.T, s Subject) {
 			require.True(t, bytes.Equal(bodies[i], got.Body), "body %d differs", i)
 		}
 	}
+}
+
+// A key or a header may be lost, recoded, or given to a neighbour.
+func keysAndHeaders(t *testing.T, s Subject) {
+	if !s.Carries {
+		t.Skip("keys and headers cannot be seen")
+	}
+	batch, results := s.newBatch("carried-", 4)
+	for i, c := range []struct {
+		key     string
+		headers []delay.Header
+	}{
+		{"", nil},
+		{"größe/ключ", []delay.Header{{Name: "x-größe", Value: "ß ключ 鍵"}}},
+		{"k", []delay.Header{{Name: "a", Value: ""}, {Name: "b", Value: " spaces "}}},
+		{"k", []delay.Header{{Name: "a", Value: strings.Repeat("long", 1000)}}},
+	} {
+		batch[i].RoutingKey, batch[i].Headers = c.key, c.headers
+	}
+	s.deliver(t, batch, results)
+	got := s.byID(t)
+	for i, d := range batch {
+		require.Equal(t, broker.Delivered, results[i].Outcome, results[i].Reason)
+		r, arrived := got[d.ID]
+		require.True(t, arrived, "%s", d.ID)
+		require.Equal(t, d.RoutingKey, r.Key, "%s", d.ID)
+		require.ElementsMatch(t, d.Headers, r.Headers, "%s", d.ID)
+	}
+}
+
+// Messages of one key may overtake each other within a batch.
+func orderWithinKey(t *testing.T, s Subject) {
+	if !s.Ordered {
+		t.Skip("the order cannot be seen")
+	}
+	const keys = 5
+	batch, results := s.newBatch("ordered-", 200)
+	want := make([][]delay.ID, keys)
+	keyOf := map[delay.ID]int{}
+	for i := range batch {
+		k := i * i % keys
+		batch[i].RoutingKey = fmt.Sprint("key", k)
+		want[k], keyOf[batch[i].ID] = append(want[k], batch[i].ID), k
+	}
+	s.deliver(t, batch, results)
+	got := make([][]delay.ID, keys)
+	for _, r := range s.Received() {
+		k := keyOf[r.ID]
+		got[k] = append(got[k], r.ID)
+	}
+	require.Equal(t, want, got)
 }
 
 // One refused message may take its neighbours with it (S7).

@@ -216,8 +216,8 @@ func (in *Intake) Breaches() []string {
 	return slices.Clone(in.breaches)
 }
 
-// Script decides about every later call of Take, counted from 1 over the life of the Intake. It runs
-// under a lock and must not call back. nil takes everything.
+// Script decides about every later call of Take, counted from 1 over the life of the Intake. It
+// runs under a lock and must not call back. nil takes everything.
 func (in *Intake) Script(script func(call int, b *broker.Batch) Fault) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -49,6 +49,9 @@ type SourceSubject struct {
 	Shares bool
 }
 
+// joinWithin is how long a new member has to get a partition that it must not touch yet.
+const joinWithin = 300 * time.Millisecond
+
 // RunSource runs the suite for sources. open makes a fresh, empty topic whose sources have commit:
 // tier or commit: local, and cleans up with t.Cleanup.
 //
@@ -447,8 +450,17 @@ func sourceShared(t *testing.T, s *sourceRun) {
 	s.send(t, 30)
 	first := s.start(t)
 	s.awaitAll(t)
-	second := s.start(t)
+
+	s.in.Hold() // the first is in the middle of a batch of each while the second joins
+	call := s.in.Calls()
 	s.send(t, 30)
+	require.Eventually(t, func() bool { return s.in.Calls() > call }, patience, time.Millisecond)
+	second := s.start(t)
+	select {
+	case <-time.After(joinWithin):
+	case <-t.Context().Done():
+	}
+	s.in.Release()
 	s.awaitAll(t)
 	first()
 	s.send(t, 30)
