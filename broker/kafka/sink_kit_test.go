@@ -4,14 +4,17 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
@@ -161,4 +164,30 @@ func once(t testing.TB, records []*kgo.Record, batches ...[]broker.Delivery) {
 		total += len(batch)
 	}
 	require.Len(t, records, total)
+}
+
+// on has do run for the requests with key, after the first skip, until it returns done or stop is
+// called. Where do says so the connection is cut instead of an answer.
+func (w *world) on(key kmsg.Key, skip int, do func() (done, cut bool)) (stop func()) {
+	var off atomic.Bool
+	w.cluster.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+		if off.Load() {
+			w.cluster.DropControl()
+			return nil, nil, false
+		}
+		if skip--; skip >= 0 {
+			return nil, nil, false
+		}
+		done, cut := do()
+		if done {
+			w.cluster.DropControl()
+		} else {
+			w.cluster.KeepControl()
+		}
+		if cut {
+			return nil, errors.New("cut"), true
+		}
+		return nil, nil, false
+	})
+	return func() { off.Store(true) }
 }

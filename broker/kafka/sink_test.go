@@ -254,8 +254,8 @@ func noise(n int) []byte {
 }
 
 // fault has the next requests with key answered with err.
-func (w *world) fault(err *kerr.Error, n int, topic string, keys ...kmsg.Key) {
-	w.cluster.Fault(kfake.Fault{Keys: keys, Topic: topic, Err: err, Count: n})
+func (w *world) fault(err *kerr.Error, n int, topic string, keys ...kmsg.Key) (stop func()) {
+	return w.cluster.Fault(kfake.Fault{Keys: keys, Topic: topic, Err: err, Count: n}).Remove
 }
 
 // An answer of a broker may be taken for another one: each is held against the table.
@@ -452,15 +452,14 @@ func TestSinkLostAnswer(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, s.Close()) })
 		requireAll(t, broker.Delivered, deliver(t, s, messages("before", 2)))
-		w.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-			w.cluster.KeepControl()
+		stop := w.on(kmsg.Produce, 0, func() (done, cut bool) {
 			g.lose(true) // and the request is stored
-			return nil, nil, false
+			return false, false
 		})
 		batch := messages("m", 3)
 		requireAll(t, broker.Unknown, deliver(t, s, batch))
 		g.lose(false)
-		w.cluster.DropControl()
+		stop()
 		once(t, w.read(outTopic), messages("before", 2), batch)
 		require.NoError(t, s.Close())
 	})
@@ -475,9 +474,9 @@ func TestSinkHangs(t *testing.T) {
 			s := w.open(mode)
 			requireAll(t, broker.Delivered, deliver(t, s, messages("before", 2)))
 			release := make(chan struct{})
-			w.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.on(kmsg.Produce, 0, func() (done, cut bool) {
 				w.cluster.SleepControl(func() { <-release })
-				return nil, nil, false
+				return true, false
 			})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
