@@ -9,6 +9,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/trouble"
 )
 
 // idChunk is how many ids of segments are restored in one commit.
@@ -17,13 +18,13 @@ const idChunk = 1000
 // runIDs brings back the ids that segments name, while the shard serves; until it is done,
 // requests with client ids are answered "unavailable" (rule R14).
 func (s *Shard) runIDs(ctx context.Context) error {
-	trouble := trouble{log: s.log, what: "restore ids"}
+	told := trouble.Loop{Log: s.log, What: "restore ids"}
 	for {
 		err := s.restoreIDs(ctx)
 		if err == nil || ctx.Err() != nil || errors.Is(err, delay.ErrClosed) {
 			return nil //nolint:nilerr // the shard ends; the next start goes on
 		}
-		trouble.note(err)
+		told.Note(err)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/maintain"
+	"github.com/cicadamq/cicada/scheduler/trouble"
 )
 
 // newMaintainer makes what keeps the bucket in order; nil without one.
@@ -41,9 +42,9 @@ func (s *Shard) newHydrator() *hydrate.Hydrator {
 
 // runHydrate keeps the boundary L a horizon ahead of now and drops rows that are far (rule R1).
 func (s *Shard) runHydrate(ctx context.Context) error {
-	hydrating := trouble{log: s.log, what: "hydrate"}
-	dropping := trouble{log: s.log, what: "drop"}
-	s.hydrator.Run(ctx, hydrating.note, dropping.note)
+	hydrating := trouble.Loop{Log: s.log, What: "hydrate"}
+	dropping := trouble.Loop{Log: s.log, What: "drop"}
+	s.hydrator.Run(ctx, hydrating.Note, dropping.Note)
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recovery"
 	"github.com/cicadamq/cicada/scheduler/recur"
+	"github.com/cicadamq/cicada/scheduler/trouble"
 	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
@@ -46,7 +47,7 @@ func open(
 	}
 	s := &Shard{
 		parts: parts, opts: opts, log: parts.Logger, lanes: lanes.New(), drive: drive,
-		loading: trouble{log: parts.Logger, what: "load"},
+		loading: trouble.Loop{Log: parts.Logger, What: "load"},
 		reads:   make(chan core.Action, loadsInFlight), closed: make(chan struct{}),
 		settled: make(chan struct{}),
 	}

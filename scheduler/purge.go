@@ -8,6 +8,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/bulk"
+	"github.com/cicadamq/cicada/scheduler/trouble"
 )
 
 // Purge cancels everything that is scheduled now and matches, and returns the count; dryRun only
@@ -35,8 +36,8 @@ func (s *Shard) newBulk() *bulk.Canceller {
 
 // runBulk completes bulk cancels in the background.
 func (s *Shard) runBulk(ctx context.Context) error {
-	t := trouble{log: s.log, what: "count bulk cancels"}
-	s.bulk.Run(ctx, t.note)
+	t := trouble.Loop{Log: s.log, What: "count bulk cancels"}
+	s.bulk.Run(ctx, t.Note)
 	return nil
 }
 

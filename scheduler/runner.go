@@ -29,6 +29,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/position"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recur"
+	"github.com/cicadamq/cicada/scheduler/trouble"
 	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
@@ -71,7 +72,7 @@ type Shard struct {
 
 	events   eventQueue
 	reads    chan core.Action // ActLoad, ActReadParked
-	loading  trouble          // of whoever takes the reads
+	loading  trouble.Loop     // of whoever takes the reads
 	flying   sync.WaitGroup
 	draining atomic.Bool
 	closed   chan struct{} // the core's loop has ended
@@ -294,7 +295,7 @@ func (s *Shard) loadRows(a core.ActLoad) core.Event {
 		}
 		return true
 	})
-	s.loading.note(err)
+	s.loading.Note(err)
 	if err != nil {
 		return core.EvLoadFailed{}
 	}

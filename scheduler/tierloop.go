@@ -16,6 +16,8 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/landed"
+	"github.com/cicadamq/cicada/scheduler/trouble"
 	"github.com/cicadamq/cicada/scheduler/upload"
 	"github.com/cicadamq/cicada/tiered"
 )
@@ -33,13 +35,11 @@ const (
 type tierState struct {
 	mu struct {
 		sync.Mutex
-		waiters  []tierWaiter
-		uploaded delay.Seq // every row up to here is in a committed segment, where it belongs
-		outbox   uint64    // every mark below is in the bucket
-		lastAt   time.Time // of the last flush that succeeded
-		lastErr  error
-		oldest   delay.Due // since when a failed flush waits to be repeated; 0 is none
+		lastAt  time.Time // of the last flush that succeeded
+		lastErr error
+		oldest  delay.Due // since when a failed flush waits to be repeated; 0 is none
 	}
+	landed  landed.Table
 	flush   chan struct{} // holds one token: who has it may use what follows
 	pending upload.Part   // taken from the buffer and not yet in the bucket
 	unsure  bool          // a commit that got no answer may have landed
@@ -49,33 +49,20 @@ type tierState struct {
 	answered atomic.Int64 // by the boot clock: when the last look that was answered was begun
 }
 
-// tierWaiter waits for seq and for the marks below outbox to be in the bucket.
-type tierWaiter struct {
-	seq    delay.Seq
-	outbox uint64
-	done   chan struct{}
-}
-
 // waitFor waits until the bucket holds everything up to seq and outbox (C15).
 func (s *Shard) waitFor(ctx context.Context, seq delay.Seq, outbox uint64) error {
-	t := &s.tier
-	t.mu.Lock()
-	early := planted.Is(planted.TierAnsweredEarly)
-	if early || seq <= t.mu.uploaded && outbox <= t.mu.outbox {
-		t.mu.Unlock()
+	done := s.tier.landed.Wait(seq, outbox)
+	if done == nil || planted.Is(planted.TierAnsweredEarly) {
 		return nil
 	}
-	w := tierWaiter{seq: seq, outbox: outbox, done: make(chan struct{})}
-	t.mu.waiters = append(t.mu.waiters, w)
-	t.mu.Unlock()
 	s.upload.FlushSoon()
 	if s.drive != nil {
-		return s.yieldUntil(w.done, tierPatience)
+		return s.yieldUntil(done, tierPatience)
 	}
 	timer := time.NewTimer(tierPatience)
 	defer timer.Stop()
 	select {
-	case <-w.done:
+	case <-done:
 		return nil
 	case <-timer.C:
 	case <-ctx.Done():
@@ -104,7 +91,7 @@ func (s *Shard) waitTierChanges(ctx context.Context, outbox uint64, results []Ch
 func (s *Shard) runFlush(ctx context.Context) error {
 	timer := time.NewTimer(s.opts.FlushInterval)
 	defer timer.Stop()
-	trouble := trouble{log: s.log, what: "flush"}
+	told := trouble.Loop{Log: s.log, What: "flush"}
 	for {
 		select {
 		case <-ctx.Done():
@@ -132,31 +119,8 @@ func (s *Shard) runFlush(ctx context.Context) error {
 		case more:
 			next = 0
 		}
-		trouble.note(err)
+		told.Note(err)
 		timer.Reset(next)
-	}
-}
-
-// trouble tells once when the work of a loop begins to fail, and once when it succeeds again. That
-// the bucket does not answer is told by the tier.
-type trouble struct {
-	log  *zap.Logger
-	what string
-	told bool
-}
-
-func (t *trouble) note(err error) {
-	switch {
-	case err == nil && t.told:
-		t.told = false
-		t.log.Info("background work succeeds again", zap.String("what", t.what))
-	case err != nil && errors.Is(err, delay.ErrUnavailable):
-		t.log.Debug("background work waits for the bucket", zap.String("what", t.what),
-			zap.Error(err))
-	case err != nil && !t.told:
-		t.told = true
-		t.log.Error("background work fails, will be repeated", zap.String("what", t.what),
-			zap.Error(err))
 	}
 }
 
@@ -219,7 +183,7 @@ func (s *Shard) flushOnce(ctx context.Context, released bool) (more bool, err er
 	if err != nil {
 		return false, err
 	}
-	s.confirmed(cut.Uploaded, outbox)
+	s.tier.landed.Up(cut.Uploaded, outbox)
 	return part.Behind > 0, nil
 }
 
@@ -288,27 +252,5 @@ func (s *Shard) noteFlush(cut tiered.Cut, err error) {
 	t.mu.lastAt, t.mu.oldest = s.parts.Now(), 0
 	if len(cut.Rows) > 0 {
 		s.hydrator.Uploaded(s.clock.Now(), cut.Uploaded)
-	}
-}
-
-// confirmed answers who waits for the bucket.
-func (s *Shard) confirmed(uploaded delay.Seq, outbox uint64) {
-	t := &s.tier
-	t.mu.Lock()
-	t.mu.uploaded = max(t.mu.uploaded, uploaded)
-	t.mu.outbox = max(t.mu.outbox, outbox)
-	waiting := t.mu.waiters[:0]
-	var ready []tierWaiter
-	for _, w := range t.mu.waiters {
-		if w.seq <= t.mu.uploaded && w.outbox <= t.mu.outbox {
-			ready = append(ready, w)
-		} else {
-			waiting = append(waiting, w)
-		}
-	}
-	t.mu.waiters = waiting
-	t.mu.Unlock()
-	for _, w := range ready {
-		close(w.done)
 	}
 }
