@@ -207,3 +207,95 @@ func TestShardRefusals(t *testing.T) {
 		require.Less(t, code, 500, "%s: %v", query, out)
 	}
 }
+
+// A debounced message is moved by each repetition, but leaves at the latest max_wait after its first
+// due; a repeated request must be told so and count once, and what has left starts a new chain.
+func TestDebounce(t *testing.T) {
+	shard := openShard(t)
+	call := callOn(t, New(shard, Options{}))
+	send := func(at delay.Due, more string) (due delay.Due, out map[string]any) {
+		t.Helper()
+		out = call(200, "POST", "/v1/messages", fmt.Sprintf(
+			`{"id":"d","target":"pull:q","deliver_at":%d,"replace":true,"max_wait":"1h"%s}`, at, more))
+		return delay.Due(out["due_ms"].(float64)), out
+	}
+	const minute = 60_000
+	first, _ := send(shard.Now()+10*minute, "")
+	due, out := send(first+20*minute, "")
+	require.Equal(t, first+20*minute, due)
+	require.Equal(t, 2.0, out["generation"])
+	due, _ = send(first+5*minute, "")
+	require.Equal(t, first+5*minute, due, "earlier is no wait")
+	for i := range 2 {
+		due, out = send(first+61*minute, "")
+		require.Equal(t, first+60*minute, due)
+		require.Equal(t, 4.0, out["generation"])
+		require.Equal(t, i == 1, out["duplicate"], "S4")
+	}
+	due, out = send(first+90*minute, `,"body":"other"`)
+	require.Equal(t, first+60*minute, due)
+	require.Equal(t, 5.0, out["generation"])
+	require.Equal(t, float64(first+60*minute), call(200, "GET", "/v1/messages/d", "")["due_ms"])
+	require.Equal(t, 1.0, call(200, "GET", "/v1/pending/count?target=pull%3Aq", "")["count"])
+
+	// By delay, with spread, and moved by hand in between: the first due stays the base.
+	due, out = send(first+30*minute, `,"spread":"10m","body":"s"`)
+	require.LessOrEqual(t, due, first+40*minute)
+	call(200, "PATCH", "/v1/messages/d", fmt.Sprintf(`{"deliver_at":%d}`, first+50*minute))
+	for i := range 2 {
+		due, out = send(first+300*minute, `,"spread":"10m","body":"t"`)
+		require.Equal(t, first+60*minute, due)
+		require.Equal(t, i == 1, out["duplicate"])
+	}
+	out = call(200, "POST", "/v1/messages", `{"id":"d","target":"pull:q","delay":"3h","replace":true,"max_wait":"1h"}`)
+	require.Equal(t, float64(first+60*minute), out["due_ms"])
+	out = call(200, "POST", "/v1/messages", `{"id":"d","target":"pull:q","delay":"3h","replace":true,"max_wait":"1h"}`)
+	require.Equal(t, float64(first+60*minute), out["due_ms"])
+	require.Equal(t, true, out["duplicate"])
+
+	// It leaves, and the next one is the first of its chain.
+	call(200, "POST", "/v1/messages/d/fire", "")
+	lease := call(200, "POST", "/v1/queues/q/pull", `{"wait":"10s"}`)["messages"].([]any)[0].(map[string]any)
+	out = call(409, "POST", "/v1/messages", `{"id":"d","target":"pull:q","delay":"4h","replace":true,"max_wait":"1h"}`)
+	require.Equal(t, "TOO_LATE", out["result"])
+	call(200, "POST", "/v1/queues/q/ack", fmt.Sprintf(`{"receipts":[%q]}`, lease["receipt"]))
+	again, out := send(first+500*minute, "")
+	require.Equal(t, first+500*minute, again)
+	require.Equal(t, false, out["duplicate"])
+	require.True(t, shard.Status().Books.Balanced(), "%+v", shard.Status().Books)
+}
+
+// What expired must be found among the dead letters, with the limit that it met: a person who sees
+// nothing but a number does not know what to change.
+func TestExpiredIsVisible(t *testing.T) {
+	shard := openShard(t)
+	call := callOn(t, New(shard, Options{}))
+	soon := shard.Now() + 20
+	for id, limits := range map[string]string{
+		"ttl":        `"ttl":10`,
+		"not_after":  fmt.Sprintf(`"not_after":%d`, soon),
+		"both-ttl":   fmt.Sprintf(`"ttl":10,"not_after":%d`, soon+1_000_000),
+		"both-after": fmt.Sprintf(`"ttl":"1h","not_after":%d`, soon),
+	} {
+		call(200, "POST", "/v1/messages", fmt.Sprintf(`{"id":%q,"target":"pull:nobody","delay":0,%s}`, id, limits))
+	}
+	require.Eventually(t, func() bool { return shard.Status().Books.Expired == 4 }, 10*time.Second,
+		5*time.Millisecond)
+	reasons := map[any]any{}
+	for _, m := range call(200, "GET", "/v1/dead-letters?state=expired", "")["messages"].([]any) {
+		letter := m.(map[string]any)
+		require.Equal(t, "expired", letter["state"])
+		require.NotEmpty(t, letter["died_at"])
+		reasons[letter["id"]] = letter["reason"]
+	}
+	require.Equal(t, map[any]any{"ttl": "ttl", "not_after": "not_after", "both-ttl": "ttl",
+		"both-after": "not_after"}, reasons)
+	require.Equal(t, "not_after", call(200, "GET", "/v1/messages/not_after", "")["reason"])
+	require.Empty(t, call(200, "GET", "/v1/dead-letters?state=dead", "")["messages"])
+	require.Equal(t, 4.0, call(200, "GET", "/v1/status", "")["books"].(map[string]any)["expired"])
+	// A retry starts over: without the instant that has passed, with a new time to live.
+	call(200, "POST", "/v1/dead-letters/not_after/retry", "")
+	got := call(200, "POST", "/v1/queues/nobody/pull", `{"wait":"10s"}`)["messages"].([]any)
+	require.Equal(t, "not_after", got[0].(map[string]any)["id"])
+	require.True(t, shard.Status().Books.Balanced())
+}

@@ -100,5 +100,17 @@ func (q *Reader) deadInfo(
 	}
 	info.State, info.Level, info.Attempts = p.State, delay.Warm, p.Attempts
 	info.Reason, info.LastError, info.DiedAt = p.Reason, p.LastError, p.DiedAt
+	if p.State == delay.Expired {
+		info.Reason = limitOf(rec)
+	}
 	return info, nil
+}
+
+// limitOf is the field that set the limit at which an expired message did: the earlier one.
+func limitOf(rec []byte) string {
+	m, err := delay.DecodeRecord(rec)
+	if err == nil && m.NotAfter > 0 && m.Expires() == m.NotAfter {
+		return "not_after"
+	}
+	return "ttl"
 }
