@@ -35,6 +35,13 @@ func (s *Shard) SetPaused(_ context.Context, target delay.Target, paused bool) e
 	return s.do(commit.PauseTarget(target, lane, paused, done), 0, done)
 }
 
+// SetLimit sets or, with the zero value, removes the limit of a target, durably.
+func (s *Shard) SetLimit(_ context.Context, target delay.Target, limit delay.Limit) error {
+	lane := s.lanes.Number(target)
+	done := make(chan error, 1)
+	return s.do(commit.LimitTarget(target, lane, limit, done), 0, done)
+}
+
 // Targets describes every lane by name. One that has had nothing to do for minutes is none.
 func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
 	ev := core.EvTargets{Done: make(chan []core.LaneStatus, 1)}
@@ -51,7 +58,7 @@ func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
 	for i, l := range lanes {
 		out[i] = TargetStatus{
 			Target: l.Target, InFlight: l.InFlight, Backlog: l.Backlog, Rate: rates[i],
-			LastError: l.LastError, Paused: l.Paused, Open: l.Open,
+			LastError: l.LastError, Paused: l.Paused, Open: l.Open, Limit: l.Limit,
 		}
 	}
 	slices.SortFunc(out, func(a, b TargetStatus) int {

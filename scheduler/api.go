@@ -40,6 +40,7 @@ type TargetStatus struct {
 	LastError string
 	Paused    bool
 	Open      bool // the breaker is open
+	Limit     delay.Limit
 }
 
 // LevelStatus counts one storage level.

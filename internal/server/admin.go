@@ -134,67 +134,6 @@ func (c *call) answer(v any) error {
 	return nil
 }
 
-type targetList struct {
-	Targets []targetStatus `json:"targets"`
-}
-
-type targetStatus struct {
-	Target    delay.Target `json:"target"`
-	InFlight  int          `json:"in_flight"`
-	Backlog   int64        `json:"backlog"` // due and waiting
-	Rate      float64      `json:"rate"`    // attempts per second
-	LastError string       `json:"last_error"`
-	Paused    bool         `json:"paused"`
-	Open      bool         `json:"open"` // the breaker is open
-}
-
-func (s *Server) targets(c *call) error {
-	list, err := c.shard.Targets(c.Context())
-	if err != nil {
-		return err
-	}
-	out := targetList{Targets: make([]targetStatus, 0, len(list))}
-	for _, t := range list {
-		out.Targets = append(out.Targets, targetStatus(t))
-	}
-	return c.answer(out)
-}
-
-type pauseReply struct {
-	Target delay.Target `json:"target"`
-	Paused bool         `json:"paused"`
-}
-
-func (s *Server) pause(c *call) error  { return s.setPaused(c, true) }
-func (s *Server) resume(c *call) error { return s.setPaused(c, false) }
-
-func (s *Server) setPaused(c *call, paused bool) error {
-	body, err := c.body(maxSmallBytes)
-	if err != nil {
-		return err
-	}
-	target, err := wire.DecodeTarget(body)
-	if err != nil {
-		return err
-	}
-	c.change.Target = string(target)
-	if err := pauseTarget(c.lasting(), c.shard, target, paused); err != nil {
-		return err
-	}
-	return c.answer(pauseReply{target, paused})
-}
-
-// pauseTarget checks the form only: a target that is no longer allowed may still have messages.
-func pauseTarget(
-	ctx context.Context, shard access.Shard, target delay.Target, paused bool,
-) error {
-	form := wire.Rules{HasBroker: func(string, string) bool { return true }}
-	if err := form.Target(target); err != nil {
-		return err
-	}
-	return shard.SetPaused(ctx, target, paused)
-}
-
 // statusReply is GET /v1/status.
 type statusReply struct {
 	Version           string      `json:"version"`

@@ -37,6 +37,8 @@ func TestAudit(t *testing.T) {
 		{"POST", "/v1/pending/purge", `{}`, "nobody", ""},
 		{"POST", "/v1/targets/pause", `{"target":"pull:own"}`, "ops", "token ops pause pull:own 0 ok"},
 		{"POST", "/v1/targets/resume", `{"target":"pull:own"}`, "ops", "token ops resume pull:own 0 ok"},
+		{"POST", "/v1/targets/limit", `{"target":"pull:own","rate":5}`, "ops",
+			"token ops limit pull:own 0 ok"},
 		{"POST", "/v1/dead-letters/own-dead/retry", "", "ops", "token ops retry_dead_letter own-dead 0 ok"},
 		{"DELETE", "/v1/dead-letters/nobody", "", "ops", "token ops delete_dead_letter nobody 0 not_found"},
 		{"POST", "/v1/clock/confirm", "", "ops", "token ops confirm_clock 0 ok"},

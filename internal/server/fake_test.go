@@ -25,6 +25,7 @@ type fakeShard struct {
 	settled  []scheduler.SettleRequest
 	filters  []scheduler.Filter
 	paused   map[delay.Target]bool
+	limits   map[delay.Target]delay.Limit
 	pulled   chan struct{} // closed when the first pull waits
 	leases   []scheduler.Lease
 	infos    []scheduler.Info
@@ -38,7 +39,8 @@ type fakeShard struct {
 }
 
 func newFake() *fakeShard {
-	return &fakeShard{paused: map[delay.Target]bool{}, pulled: make(chan struct{}),
+	return &fakeShard{paused: map[delay.Target]bool{},
+		limits: map[delay.Target]delay.Limit{}, pulled: make(chan struct{}),
 		status: scheduler.Status{Accepting: true, ClusterID: "c1", Epoch: 3,
 			LastFlush: time.UnixMilli(int64(fakeNow)), Books: delay.Books{Accepted: 5, Pending: 5}}}
 }
@@ -168,11 +170,17 @@ func (f *fakeShard) RetryDead(_ context.Context, id delay.ID) (scheduler.Receipt
 func (f *fakeShard) DeleteDead(context.Context, delay.ID) error { return f.err }
 
 func (f *fakeShard) Targets(context.Context) ([]scheduler.TargetStatus, error) {
-	return []scheduler.TargetStatus{{Target: "pull:a", InFlight: 1, Backlog: 2, Rate: 1.5, Paused: true}}, f.err
+	return []scheduler.TargetStatus{{Target: "pull:a", InFlight: 1, Backlog: 2, Rate: 1.5, Paused: true,
+		Limit: delay.Limit{PerHour: 360_000, Burst: 200}}}, f.err
 }
 
 func (f *fakeShard) SetPaused(_ context.Context, t delay.Target, paused bool) error {
 	f.paused[t] = paused
+	return f.err
+}
+
+func (f *fakeShard) SetLimit(_ context.Context, t delay.Target, l delay.Limit) error {
+	f.limits[t] = l
 	return f.err
 }
 

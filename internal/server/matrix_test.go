@@ -167,6 +167,11 @@ func (e *estate) SetPaused(_ context.Context, t delay.Target, _ bool) error {
 	return nil
 }
 
+func (e *estate) SetLimit(_ context.Context, t delay.Target, _ delay.Limit) error {
+	e.touch("limit", t)
+	return nil
+}
+
 // kindOfRequest is how a limited caller must be answered about something foreign.
 type kindOfRequest int
 
@@ -208,6 +213,7 @@ var requests = map[string]struct {
 	"GET /v1/targets":                  {aboutAll, ""},
 	"POST /v1/targets/pause":           {aboutTarget, `{"target":"pull:%s"}`},
 	"POST /v1/targets/resume":          {aboutTarget, `{"target":"pull:%s"}`},
+	"POST /v1/targets/limit":           {aboutTarget, `{"target":"pull:%s","rate":1}`},
 	"GET /v1/status":                   {aboutWhole, ""},
 	"GET /v1/tier":                     {aboutWhole, ""},
 	"POST /v1/clock/confirm":           {aboutWhole, ""},

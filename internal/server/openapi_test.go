@@ -126,6 +126,7 @@ func TestOpenAPIRequests(t *testing.T) {
 		"NackRequest": wire.NackFields[:], "ExtendRequest": wire.ExtendFields[:],
 		"PatchRequest": wire.PatchFields[:], "PurgeRequest": wire.PurgeFields[:],
 		"TargetRequest": wire.TargetFields[:],
+		"LimitRequest":  wire.LimitFields[:],
 	} {
 		var documented []string
 		for p := range s.Components.Schemas[name].Properties {

@@ -71,6 +71,7 @@ func routes() []route {
 		{"GET", "/v1/targets", mayRead, "", false, nil, (*Server).targets},
 		{"POST", "/v1/targets/pause", mayKeep, "pause", false, nil, (*Server).pause},
 		{"POST", "/v1/targets/resume", mayKeep, "resume", false, nil, (*Server).resume},
+		{"POST", "/v1/targets/limit", mayKeep, "limit", false, nil, (*Server).limit},
 		{"GET", "/v1/status", mayLook, "", false, nil, (*Server).status},
 		{"GET", "/v1/tier", mayLook, "", false, nil, (*Server).tier},
 		{"POST", "/v1/clock/confirm", mayRule, "confirm_clock", false, nil, (*Server).confirmClock},

@@ -130,6 +130,8 @@ func goodBody(rt route) string {
 		return `{"delay":1}`
 	case strings.HasSuffix(rt.path, "/ack"), strings.HasSuffix(rt.path, "/nack"), strings.HasSuffix(rt.path, "/extend"):
 		return `{"receipts":["r1"]}`
+	case rt.path == "/v1/targets/limit":
+		return `{"target":"pull:a","rate":0.5}`
 	case strings.HasPrefix(rt.path, "/v1/targets/"):
 		return `{"target":"pull:a"}`
 	}

@@ -299,3 +299,42 @@ func TestExpiredIsVisible(t *testing.T) {
 	require.Equal(t, "not_after", got[0].(map[string]any)["id"])
 	require.True(t, shard.Status().Books.Balanced())
 }
+
+// The rate of a receiver must be what the operator said, in what the list shows and in what goes
+// out, and a request that is not clear must change nothing.
+func TestLimitRoute(t *testing.T) {
+	f := newFake()
+	s := New(f, Options{})
+	code, out, _ := ask(t, s, "POST", "/v1/targets/limit", `{"target":"pull:a","rate":100,"burst":200}`)
+	require.Equal(t, 200, code)
+	require.Equal(t, map[string]any{
+		"target": "pull:a", "limit": map[string]any{"rate": 100.0, "burst": 200.0},
+	}, out)
+	require.Equal(t, delay.Limit{PerHour: 360_000, Burst: 200}, f.limits["pull:a"])
+	code, out, _ = ask(t, s, "POST", "/v1/targets/limit", `{"target":"pull:a","rate":0}`)
+	require.Equal(t, 200, code)
+	require.Equal(t, map[string]any{"target": "pull:a"}, out)
+	require.True(t, f.limits["pull:a"].IsZero())
+	for body, field := range map[string]string{
+		`{"target":"pull:a"}`:                          "rate",
+		`{"rate":1}`:                                   "target",
+		`{"target":"nonsense","rate":1}`:               "target",
+		`{"target":"pull:b","rate":-1}`:                "rate",
+		`{"target":"pull:b","rate":"1"}`:               "rate",
+		`{"target":"pull:b","rate":1e400}`:             "rate",
+		`{"target":"pull:b","rate":1e-9}`:              "rate",
+		`{"target":"pull:b","rate":1,"burst":0}`:       "burst",
+		`{"target":"pull:b","rate":1,"burst":1.5}`:     "burst",
+		`{"target":"pull:b","rate":1,"burst":1000001}`: "burst",
+		`{"target":"pull:b","rate":0,"burst":5}`:       "burst",
+		`{"target":"pull:b","rate":1,"speed":5}`:       "speed",
+	} {
+		code, out, _ = ask(t, s, "POST", "/v1/targets/limit", body)
+		require.Equal(t, 400, code, body)
+		require.Equal(t, field, out["field"], body)
+	}
+	require.NotContains(t, f.limits, delay.Target("pull:b"))
+	_, out, _ = ask(t, s, "GET", "/v1/targets", "")
+	require.Equal(t, map[string]any{"rate": 100.0, "burst": 200.0},
+		out["targets"].([]any)[0].(map[string]any)["limit"])
+}

@@ -52,6 +52,9 @@ func samples() map[string]struct {
 			{key(1_700_000_000_017, 4), 300},
 		}}
 	target := TargetState{Paused: true, ClaimCursor: key(1_700_000_000_000, 5)}
+	limited := TargetState{
+		Limit: delay.Limit{PerHour: 360_000, Burst: 200}, ClaimCursor: key(1_700_000_000_000, 5),
+	}
 	return map[string]struct {
 		value  any
 		bytes  []byte
@@ -65,6 +68,8 @@ func samples() map[string]struct {
 		"lease": {lease, AppendLease(nil, &lease),
 			func(b []byte) (any, error) { return DecodeLease(12, b) }},
 		"target": {target, AppendTargetState(nil, target),
+			func(b []byte) (any, error) { return DecodeTargetState(b) }},
+		"target_limited": {limited, AppendTargetState(nil, limited),
 			func(b []byte) (any, error) { return DecodeTargetState(b) }},
 	}
 }

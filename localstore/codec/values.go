@@ -68,6 +68,7 @@ type LeaseEntry struct {
 // TargetState is what is durable of a lane.
 type TargetState struct {
 	Paused bool
+	Limit  delay.Limit
 	// ClaimCursor is the highest parked key that may have been claimed (rule R8).
 	ClaimCursor delay.Key
 }
@@ -231,13 +232,27 @@ func DecodeLease(no uint64, b []byte) (Lease, error) {
 	return l, r.End()
 }
 
+// The flags of a target state.
+const (
+	targetPaused  = 1
+	targetLimited = 2
+)
+
 // AppendTargetState appends the value.
 func AppendTargetState(dst []byte, t TargetState) []byte {
 	var flags byte
 	if t.Paused {
-		flags = 1
+		flags |= targetPaused
 	}
-	return delay.AppendKey(append(dst, Version, flags), t.ClaimCursor)
+	if !t.Limit.IsZero() {
+		flags |= targetLimited
+	}
+	dst = delay.AppendKey(append(dst, Version, flags), t.ClaimCursor)
+	if !t.Limit.IsZero() {
+		dst = binary.AppendUvarint(dst, uint64(t.Limit.PerHour))
+		dst = binary.AppendUvarint(dst, uint64(t.Limit.Burst))
+	}
+	return dst
 }
 
 // DecodeTargetState reads what AppendTargetState wrote.
@@ -245,10 +260,17 @@ func DecodeTargetState(b []byte) (TargetState, error) {
 	r := Reader{B: b, What: "target state"}
 	r.Version()
 	flags := r.Byte()
-	if flags > 1 {
+	if flags > targetPaused|targetLimited {
 		r.Fail(fmt.Sprintf("flags %#x", flags))
 	}
-	t := TargetState{Paused: flags == 1, ClaimCursor: r.Key()}
+	t := TargetState{Paused: flags&targetPaused != 0, ClaimCursor: r.Key()}
+	if flags&targetLimited != 0 {
+		t.Limit.PerHour = uint32(r.Bounded(delay.MaxLimitPerHour))
+		t.Limit.Burst = uint32(r.Bounded(delay.MaxLimitBurst))
+		if t.Limit.PerHour == 0 || t.Limit.Burst == 0 {
+			r.Fail(fmt.Sprintf("limit %+v", t.Limit))
+		}
+	}
 	return t, r.End()
 }
 

@@ -45,7 +45,7 @@ func Encode(z *codec.Zstd, s *State) []byte {
 // older readers.
 func needed(s *State) byte {
 	switch {
-	case s.Books.Schedules != 0:
+	case s.Books.Schedules != 0 || len(s.Limits) > 0:
 		return version
 	case len(s.Paused) > 0:
 		return pausing
@@ -130,6 +130,12 @@ func appendState(s *State) (b []byte) {
 	}
 	if needs >= version {
 		b = binary.AppendVarint(b, s.Books.Schedules)
+		b = binary.AppendUvarint(b, uint64(len(s.Limits)))
+		for _, l := range s.Limits {
+			b = codec.AppendString(b, string(l.Target))
+			b = binary.AppendUvarint(b, uint64(l.PerHour))
+			b = binary.AppendUvarint(b, uint64(l.Burst))
+		}
 	}
 	return b
 }
@@ -192,6 +198,7 @@ func readState(body []byte, writer byte) (State, error) {
 	}
 	if writer >= version {
 		s.Books.Schedules = r.Varint()
+		readLimits(&r, &s)
 	}
 	if r.OK() && needed(&s) != writer {
 		r.Fail("version %d says no more than version %d", writer, needed(&s))
@@ -241,6 +248,21 @@ func readPaused(r *codec.Reader, s *State) {
 		}
 		last = t
 		s.Paused = append(s.Paused, t)
+	}
+}
+
+// readLimits reads the limits of targets.
+func readLimits(r *codec.Reader, s *State) {
+	n, last := r.Count(3), delay.Target("")
+	for i := 0; i < n && r.OK(); i++ {
+		l := delay.TargetLimit{Target: delay.Target(r.String(delay.MaxTargetBytes))}
+		l.PerHour = uint32(r.Uvarint(delay.MaxLimitPerHour))
+		l.Burst = uint32(r.Uvarint(delay.MaxLimitBurst))
+		if l.Target <= last || l.PerHour == 0 || l.Burst == 0 {
+			r.Fail("limit %+v after that of %q", l, last)
+		}
+		last = l.Target
+		s.Limits = append(s.Limits, l)
 	}
 }
 

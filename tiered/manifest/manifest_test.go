@@ -63,6 +63,11 @@ func TestRoundTrip(t *testing.T) {
 	} {
 		s := sample(n)
 		s.Paused = paused
+		for i, t := range paused[:min(n, 2)] {
+			s.Limits = append(s.Limits, delay.TargetLimit{
+				Target: t, Limit: delay.Limit{PerHour: uint32(i) + 1, Burst: delay.MaxLimitBurst},
+			})
+		}
 		b := Encode(zstd, &s)
 		got, err := Decode(zstd, b)
 		require.NoError(t, err)
@@ -97,6 +102,12 @@ func TestGolden(t *testing.T) {
 	paused.Paused = []delay.Target{"https://example.com/hook", "pull:orders"}
 	golden(t, plain, "manifest.bin", 1)
 	golden(t, paused, "manifest2.bin", 2)
+	paused.Books.Schedules = 3
+	paused.Limits = []delay.TargetLimit{
+		{Target: "log:", Limit: delay.Limit{PerHour: 1, Burst: 1}},
+		{Target: "pull:orders", Limit: delay.Limit{PerHour: 360_000, Burst: 200}},
+	}
+	golden(t, paused, "manifest3.bin", 3)
 }
 
 func golden(t *testing.T, s State, name string, writer byte) {
@@ -119,7 +130,10 @@ func golden(t *testing.T, s State, name string, writer byte) {
 func TestClone(t *testing.T) {
 	s, want := sample(3), sample(3)
 	s.Paused, want.Paused = []delay.Target{"log:"}, []delay.Target{"log:"}
+	s.Limits = []delay.TargetLimit{{Target: "log:", Limit: delay.Limit{PerHour: 1, Burst: 1}}}
+	want.Limits = []delay.TargetLimit{{Target: "log:", Limit: delay.Limit{PerHour: 1, Burst: 1}}}
 	c := s.Clone()
+	s.Limits[0].Burst = 2
 	s.Segments[0].Name, s.Deletes[0].Name, s.Cursors["a"] = "x", "x", nil
 	s.Predicates[0].Counted = delay.Key{}
 	s.Paused[0] = "x"
@@ -142,11 +156,33 @@ func TestPausedInOrder(t *testing.T) {
 	require.ErrorIs(t, err, delay.ErrCorrupt)
 }
 
+// So are limits, and one without a number is none.
+func TestLimitsInOrder(t *testing.T) {
+	limit := func(target delay.Target, perHour, burst uint32) delay.TargetLimit {
+		return delay.TargetLimit{Target: target, Limit: delay.Limit{PerHour: perHour, Burst: burst}}
+	}
+	s := sample(1)
+	for _, bad := range [][]delay.TargetLimit{
+		{limit("b", 1, 1), limit("a", 1, 1)}, {limit("a", 1, 1), limit("a", 1, 1)},
+		{limit("", 1, 1)}, {limit("a", 0, 1)}, {limit("a", 1, 0)},
+		{limit("a", delay.MaxLimitPerHour+1, 1)}, {limit("a", 1, delay.MaxLimitBurst+1)},
+	} {
+		s.Limits = bad
+		_, err := Decode(zstd, Encode(zstd, &s))
+		require.ErrorIs(t, err, delay.ErrCorrupt, "%v", bad)
+	}
+	s.Limits = []delay.TargetLimit{limit("a", 1, 1)}
+	_, err := Decode(zstd, Encode(zstd, &s))
+	require.NoError(t, err)
+}
+
 func FuzzDecode(f *testing.F) {
 	s := sample(3)
 	f.Add(Encode(zstd, &s)[headSize:])
 	f.Add(appendState(&s))
 	s.Paused = []delay.Target{"log:", "pull:a"}
+	f.Add(appendState(&s))
+	s.Limits = []delay.TargetLimit{{Target: "log:", Limit: delay.Limit{PerHour: 1, Burst: 1}}}
 	f.Add(appendState(&s))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for writer := byte(basic); writer <= version; writer++ {

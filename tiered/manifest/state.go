@@ -38,6 +38,8 @@ type State struct {
 	Predicates []delay.Predicate
 	// Paused are the targets whose lanes an operator has paused, ascending.
 	Paused []delay.Target
+	// Limits are the limits that an operator has given to targets, ascending.
+	Limits []delay.TargetLimit
 }
 
 // SegmentInfo is what the manifest knows of an object: enough to choose it, read it and check it.
@@ -83,6 +85,7 @@ func (s *State) Clone() State {
 	c.Segments, c.Kept = slices.Clone(s.Segments), slices.Clone(s.Kept)
 	c.Marks, c.Deletes = slices.Clone(s.Marks), slices.Clone(s.Deletes)
 	c.Predicates, c.Paused = slices.Clone(s.Predicates), slices.Clone(s.Paused)
+	c.Limits = slices.Clone(s.Limits)
 	return c
 }
 

@@ -61,6 +61,7 @@ type Consumer interface {
 type Keeper interface {
 	Targets(ctx context.Context) ([]scheduler.TargetStatus, error)
 	SetPaused(ctx context.Context, target delay.Target, paused bool) error
+	SetLimit(ctx context.Context, target delay.Target, limit delay.Limit) error
 	Status() scheduler.Status
 	ConfirmClock()
 }

@@ -239,6 +239,13 @@ func (v *view) SetPaused(ctx context.Context, target delay.Target, paused bool) 
 	return v.shard.SetPaused(ctx, target, paused)
 }
 
+func (v *view) SetLimit(ctx context.Context, target delay.Target, limit delay.Limit) error {
+	if !v.may.Has(target) {
+		return foreign()
+	}
+	return v.shard.SetLimit(ctx, target, limit)
+}
+
 // Status is about the whole instance: the gate does not let it come to this.
 func (v *view) Status() scheduler.Status { return scheduler.Status{} }
 

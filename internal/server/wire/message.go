@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -428,6 +429,18 @@ func (s *scanner) whole(name string, most int64) (int64, error) {
 		return 0, delay.Invalid(name, "want 1 to %d", most)
 	}
 	return v, nil
+}
+
+// real reads a number that need not be whole.
+func (s *scanner) real(name string) (float64, error) {
+	if !s.isNumber() {
+		return 0, s.wrong(name, "want a number")
+	}
+	n, err := strconv.ParseFloat(string(s.number()), 64)
+	if s.err == nil && err != nil {
+		return 0, delay.Invalid(name, "is out of range")
+	}
+	return n, s.err
 }
 
 func (s *scanner) instant(name string) (delay.Due, error) {

@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ var (
 	PurgeFields  = [...]string{"target", "state", "tier", "due_from", "due_to", "id_prefix", "kind",
 		"dry_run"}
 	TargetFields = [...]string{"target"}
+	LimitFields  = [...]string{"target", "rate", "burst"}
 )
 
 // nameShown bounds how much of an unknown name an error repeats.
@@ -300,6 +302,34 @@ func DecodeTarget(b []byte) (delay.Target, error) {
 		return "", delay.Invalid("target", "is needed")
 	}
 	return delay.Target(strings.Clone(t)), nil
+}
+
+// DecodeLimit reads {"target","rate","burst"}: messages a second, 0 for no limit, and how many at
+// once, about what comes in a second unless it is given.
+func DecodeLimit(b []byte) (t delay.Target, limit delay.Limit, err error) {
+	var target string
+	rate, burst := math.NaN(), int64(0)
+	err = object(b, LimitFields[:], func(s *scanner, field int) (err error) {
+		switch LimitFields[field] {
+		case "target":
+			target, err = s.text("target")
+		case "rate":
+			rate, err = s.real("rate")
+		default:
+			burst, err = s.whole("burst", delay.MaxLimitBurst)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+	case target == "":
+		err = delay.Invalid("target", "is needed")
+	case math.IsNaN(rate):
+		err = delay.Invalid("rate", "is needed")
+	default:
+		limit, err = delay.NewLimit(rate, burst)
+	}
+	return delay.Target(strings.Clone(target)), limit, err
 }
 
 // DecodeNothing refuses a body where none belongs; {} is allowed.
