@@ -231,3 +231,12 @@ func (c *Client) Cluster(ctx context.Context) ([]BrokerRoute, error) {
 	slices.SortFunc(all, func(a, b BrokerRoute) int { return cmp.Compare(a.Name, b.Name) })
 	return all, nil
 }
+
+// Doubt makes the next Route ask for this topic anew: what was done with the known one failed.
+func (c *Client) Doubt(topic string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, ok := c.routes[topic]; ok {
+		c.routes[topic] = cachedRoute{route: known.route}
+	}
+}
