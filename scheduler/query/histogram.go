@@ -12,8 +12,8 @@ import (
 	"github.com/cicadamq/cicada/localstore"
 )
 
-// Histogram counts the pending messages that pass a filter in bars of a bucket; bytes are of
-// records. Bars of whole hours, filtered by their dues at most, come from the slots and cost
+// Histogram counts the pending messages that pass a filter in bars of a bucket, a schedule as one at
+// its next firing unless it is paused; bytes are of records. Bars of whole hours, filtered by their dues at most, come from the slots and cost
 // nothing, as far as the slots are that fine: within the next decades, and unless a bulk cancel is
 // not counted there yet. Everything else is read and counted.
 func (q *Reader) Histogram(ctx context.Context, bucket time.Duration, f Filter) ([]Bar, error) {
@@ -63,6 +63,9 @@ func (h *histogram) count(ctx context.Context, from, to delay.Due) error {
 	f := h.f
 	f.DueFrom, f.DueTo = from, to
 	return h.q.Pending(ctx, f, delay.Key{Due: from}, func(it Item) bool {
+		if r := it.Info.Recurrence; r != nil && r.Paused {
+			return true // it has no future before it is resumed
+		}
 		b := h.at(it.Info.Due)
 		b.Count++
 		b.Bytes += int64(it.Bytes)
