@@ -137,7 +137,9 @@ const (
 	ReservedUnissued    // a reserved id is believed that nobody handed out (S4)
 	WindowFromNow       // a load begins at the clock, not where the last one ended (R7)
 	SuccessorLost       // a schedule fires and stays where it is (R20)
-	FiringRepeated      // a firing is made although its id exists (R20)
+	FiringRepeated      // a firing is made although its id exists (R20	ScheduleCovered     // a bulk cancel covers schedules (R20)
+	MaxWaitIgnored      // a replace moves a message beyond its max_wait (S4)
+)
 	MissedInTime        // what was due while the shard did not run is not missed (R20)
 	CursorBeforeRows    // a manifest's cursor does not wait for the rows below it (R16)
 	ShortUncovered      // nor for those that wait too short to be uploaded (R16)
@@ -283,7 +285,7 @@ var words = [...]string{
 	"cursor before its rows",
 	"cursor before short waits",
 	"restore forgets cursors",
-	"cursor passes what failed",
 	"start without a witness",
 	"limit forgotten",
+	"cursor passes what failed",
 }
