@@ -24,8 +24,8 @@
 //	    and not sent again.
 //	Q2  A refused batch of several is sent one by one, so that one message never decides for
 //	    another (B1). Nothing else is sent twice in a Deliver (B3).
-//	Q3  Messages with one routing key go to one queue in the order of the batch; after one that
-//	    was not taken the rest of its queue is not sent.
+//	Q3  Messages with one routing key go to one queue in the order of the batch; after one whose
+//	    answer is missing the rest of its queue is not sent, so that a Deliver ends in time.
 //	Q4  What RocketMQ reads as its own (a delay, a transaction, a retry) cannot be set by a
 //	    caller's header.
 //	Q5  A partition is rocketmq:<broker>/<broker's own name>/<topic>/<queue>. Its cursor is the

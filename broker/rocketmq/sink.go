@@ -259,13 +259,13 @@ func (s *Sink) ship(ctx context.Context, sh *shipment, p parcel) {
 	}
 }
 
-// stop settles what is not sent because the queue took something before it not. After the end of
-// the context everything stays Unknown.
+// stop settles what is not sent because something before it was not answered. After the end of the
+// context everything stays Unknown.
 func (sh *shipment) stop(ctx context.Context, rest []int) {
 	for _, i := range rest {
 		if ctx.Err() == nil {
 			sh.results[i] = broker.Result{
-				Outcome: broker.Retry, Reason: "not sent: messages before it were not taken",
+				Outcome: broker.Retry, Reason: "not sent: there was no answer to messages before it",
 			}
 		}
 	}
@@ -296,9 +296,8 @@ func (s *Sink) sendAll(
 	}
 	if r.Outcome == broker.Retry || r.Outcome == broker.Unknown {
 		s.client.Doubt(sh.topic)
-		return false
 	}
-	return true
+	return r.Outcome != broker.Unknown
 }
 
 // result says what an error of a send means for its messages.

@@ -39,7 +39,7 @@ func start(t *testing.T, opts fakebroker.Options) *world {
 	w.Cluster, err = fakebroker.Start(t.Context(), opts)
 	require.NoError(t, err)
 	t.Cleanup(w.Cluster.Close)
-	w.CreateTopic(topic, 4)
+	w.Cluster.CreateTopic(topic, 4)
 	w.Client, err = remoting.New(remoting.Config{
 		NameServers: []string{w.NameServer()}, Timeout: 300 * time.Millisecond,
 		AccessKey: opts.AccessKey, SecretKey: opts.SecretKey,

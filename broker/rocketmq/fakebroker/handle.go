@@ -48,6 +48,9 @@ func (b *Broker) handle(ctx context.Context, c *remoting.Command) *remoting.Comm
 		return b.heartbeat(c)
 	case remoting.RequestRecall:
 		return b.recall(c)
+	case remoting.RequestCreateTopic:
+		b.CreateTopic(c.Fields["topic"], int(atoi(c.Fields["readQueueNums"])))
+		return c.Reply(remoting.OK, "")
 	case remoting.RequestDeleteExpired:
 		return c.Reply(remoting.OK, "")
 	default:

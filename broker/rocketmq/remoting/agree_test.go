@@ -54,6 +54,7 @@ func TestRealBroker(t *testing.T) {
 func agree(t *testing.T, open opener) {
 	t.Run("send and read", func(t *testing.T) { sendAndRead(t, open) })
 	t.Run("offsets", func(t *testing.T) { offsets(t, open) })
+	t.Run("new topic", func(t *testing.T) { newTopic(t, open) })
 	t.Run("long poll", func(t *testing.T) { longPoll(t, open) })
 	t.Run("delays", func(t *testing.T) { delays(t, open) })
 	t.Run("refusals", func(t *testing.T) { refusals(t, open) })
@@ -192,6 +193,16 @@ func offsets(t *testing.T, open opener) {
 	require.NoError(t, err)
 	require.EqualValues(t, 2, at)
 	require.NoError(t, b.Heartbeat(t.Context(), b.addr, "us@1", b.topic, []string{b.topic}))
+}
+
+// A topic that was just made must be where it was made, with its queues.
+func newTopic(t *testing.T, open opener) {
+	b := open(t, remoting.JSON)
+	require.NoError(t, b.CreateTopic(t.Context(), b.addr, b.topic, 3))
+	require.Eventually(t, func() bool {
+		r, err := b.Refresh(t.Context(), b.topic)
+		return err == nil && len(r.Writable()) == 3
+	}, 30*time.Second, 50*time.Millisecond)
 }
 
 // A long poll must return with the message, not with the end of its wait.

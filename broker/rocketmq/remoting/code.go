@@ -15,6 +15,7 @@ const (
 	RequestQuery           = 12
 	RequestGroupOffset     = 14
 	RequestCommitOffset    = 15
+	RequestCreateTopic     = 17
 	RequestBrokerConfig    = 26
 	RequestRuntimeInfo     = 28
 	RequestOffsetAt        = 29

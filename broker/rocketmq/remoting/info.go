@@ -146,6 +146,20 @@ func (c *Client) BrokerConfig(ctx context.Context, addr string) (map[string]stri
 	return config, nil
 }
 
+// CreateTopic makes a topic at addr, a master, or changes the number of its queues. The name servers
+// learn of it a moment later.
+func (c *Client) CreateTopic(ctx context.Context, addr, topic string, queues int) error {
+	_, err := c.ask(ctx, "create topic", addr, &Command{
+		Code: RequestCreateTopic,
+		Fields: map[string]string{
+			"topic": topic, "defaultTopic": topicDefault, "readQueueNums": itoa(queues),
+			"writeQueueNums": itoa(queues), "perm": itoa(PermissionRead | PermissionWrite),
+			"topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": yesNo(false),
+		},
+	})
+	return err
+}
+
 // DeleteExpired asks a broker to look for commit log files that may be deleted, whatever the hour.
 func (c *Client) DeleteExpired(ctx context.Context, addr string) error {
 	_, err := c.ask(ctx, "delete expired", addr, &Command{Code: RequestDeleteExpired})
