@@ -49,14 +49,6 @@ func (w *world) topic(name string, partitions int32, config map[string]string) {
 	require.NoError(w.t, err)
 }
 
-// sink opens an idempotent sink; the test closes it.
-func (w *world) sink() *Sink {
-	w.t.Helper()
-	s, err := NewSink(w.sinkConfig(Idempotent))
-	require.NoError(w.t, err)
-	return s.(*Sink)
-}
-
 // messages are n deliveries with ids prefix0, prefix1, ...
 func messages(prefix string, n int) []broker.Delivery {
 	batch := make([]broker.Delivery, n)
@@ -190,4 +182,14 @@ func (w *world) on(key kmsg.Key, skip int, do func() (done, cut bool)) (stop fun
 		return nil, nil, false
 	})
 	return func() { off.Store(true) }
+}
+
+// doze waits in real time, for brokers that do not live in ours.
+func doze(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }

@@ -26,6 +26,8 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/broker/brokertest"
+	"github.com/cicadamq/cicada/broker/kafka/internal/client"
+	"github.com/cicadamq/cicada/broker/kafka/internal/sink"
 	"github.com/cicadamq/cicada/delay"
 )
 
@@ -128,7 +130,7 @@ func TestSinkCheck(t *testing.T) {
 
 // What a reader gets may differ from what was asked for: key, headers, body, time.
 func TestSinkRecord(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
+	inBubble(t, func(t *testing.T, w *world) {
 		w.topic(outTopic, 1, nil)
 		for _, mode := range []string{Idempotent, ExactlyOnce} {
 			s := w.open(mode)
@@ -178,7 +180,7 @@ func (w *world) open(mode string) broker.Sink {
 
 // Messages of one key may overtake each other within a batch.
 func TestSinkOrder(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
+	inBubble(t, func(t *testing.T, w *world) {
 		w.topic(outTopic, 3, nil)
 		for _, mode := range []string{Idempotent, ExactlyOnce} {
 			s := w.open(mode)
@@ -207,7 +209,7 @@ func TestSinkOrder(t *testing.T) {
 // packed: the broker refuses whole batches.
 func TestSinkPoison(t *testing.T) {
 	for _, mode := range []string{Idempotent, ExactlyOnce} {
-		inBubble(t, 1, func(t *testing.T, w *world) {
+		inBubble(t, func(t *testing.T, w *world) {
 			w.topic(outTopic, 1, map[string]string{"max.message.bytes": "3000"})
 			s := w.open(mode)
 			batch := messages("m", 60)
@@ -282,7 +284,7 @@ func TestSinkAnswers(t *testing.T) {
 		{kerr.NotEnoughReplicasAfterAppend, broker.Unknown},
 		{kerr.UnknownServerError, broker.Unknown},
 	} {
-		inBubble(t, 1, func(t *testing.T, w *world) {
+		inBubble(t, func(t *testing.T, w *world) {
 			w.topic(outTopic, 1, nil)
 			s := w.open(Idempotent)
 			requireAll(t, broker.Delivered, deliver(t, s, messages("before", 2)))
@@ -304,7 +306,7 @@ func TestSinkShortTrouble(t *testing.T) {
 		kerr.NotEnoughReplicasAfterAppend, kerr.KafkaStorageError,
 	} {
 		for _, mode := range []string{Idempotent, ExactlyOnce} {
-			inBubble(t, 1, func(t *testing.T, w *world) {
+			inBubble(t, func(t *testing.T, w *world) {
 				w.topic(outTopic, 1, nil)
 				s := w.open(mode)
 				w.fault(err, 2, outTopic, kmsg.Produce)
@@ -320,7 +322,7 @@ func TestSinkShortTrouble(t *testing.T) {
 // A topic that is missing must be Retry within seconds, and work as soon as it is there.
 func TestSinkMissingTopic(t *testing.T) {
 	for _, mode := range []string{Idempotent, ExactlyOnce} {
-		inBubble(t, 1, func(t *testing.T, w *world) {
+		inBubble(t, func(t *testing.T, w *world) {
 			s := w.open(mode)
 			begin := time.Now()
 			results := deliver(t, s, messages("m", 3))
@@ -328,7 +330,7 @@ func TestSinkMissingTopic(t *testing.T) {
 			require.Equal(t, "UNKNOWN_TOPIC_OR_PARTITION", results[0].Reason)
 			require.Less(t, time.Since(begin), 5*time.Second)
 			w.topic(outTopic, 1, nil)
-			time.Sleep(minMetadataAge) // until then the answer is remembered
+			time.Sleep(client.MinMetadataAge) // until then the answer is remembered
 			batch := messages("m", 3)
 			requireAll(t, broker.Delivered, deliver(t, s, batch))
 			once(t, w.read(outTopic), batch)
@@ -341,7 +343,7 @@ func TestSinkMissingTopic(t *testing.T) {
 func TestSinkUnreachable(t *testing.T) {
 	for _, warm := range []bool{false, true} {
 		for _, mode := range []string{Idempotent, ExactlyOnce} {
-			inBubble(t, 1, func(t *testing.T, w *world) {
+			inBubble(t, func(t *testing.T, w *world) {
 				w.topic(outTopic, 1, nil)
 				g := newGate(w.net.DialContext)
 				cfg := w.sinkConfig(mode)
@@ -443,7 +445,7 @@ func (c *gated) Read(b []byte) (int, error) {
 
 // A request whose answer is lost may have been stored: Unknown, never Retry (B2).
 func TestSinkLostAnswer(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
+	inBubble(t, func(t *testing.T, w *world) {
 		w.topic(outTopic, 1, nil)
 		g := newGate(w.net.DialContext)
 		cfg := w.sinkConfig(Idempotent)
@@ -469,7 +471,7 @@ func TestSinkLostAnswer(t *testing.T) {
 // must not read what was lent after that.
 func TestSinkHangs(t *testing.T) {
 	for _, mode := range []string{Idempotent, ExactlyOnce} {
-		inBubble(t, 1, func(t *testing.T, w *world) {
+		inBubble(t, func(t *testing.T, w *world) {
 			w.topic(outTopic, 1, nil)
 			s := w.open(mode)
 			requireAll(t, broker.Delivered, deliver(t, s, messages("before", 2)))
@@ -501,7 +503,7 @@ func TestSinkHangs(t *testing.T) {
 // Many lanes deliver at once: each gets its own results.
 func TestSinkConcurrent(t *testing.T) {
 	for _, mode := range []string{Idempotent, ExactlyOnce} {
-		inBubble(t, 1, func(t *testing.T, w *world) {
+		inBubble(t, func(t *testing.T, w *world) {
 			s := w.open(mode)
 			var lanes sync.WaitGroup
 			for lane := range 8 {
@@ -548,7 +550,7 @@ func selfSigned(t *testing.T) signed {
 
 // A connection with TLS of our own making must check who answers.
 func TestSinkTLS(t *testing.T) {
-	var w wire
+	var w sink.Wire
 	cert := selfSigned(t)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert.pair}})
 	require.NoError(t, err)
@@ -565,11 +567,11 @@ func TestSinkTLS(t *testing.T) {
 	})
 	defer server.Wait()
 	defer l.Close()
-	dial := w.dialer(&Config{TLS: &tls.Config{RootCAs: cert.pool}})
+	dial := w.Dialer((&net.Dialer{}).DialContext, &tls.Config{RootCAs: cert.pool})
 	c, err := dial(t.Context(), "tcp", l.Addr().String())
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
-	dial = w.dialer(&Config{TLS: &tls.Config{}})
+	dial = w.Dialer((&net.Dialer{}).DialContext, &tls.Config{})
 	_, err = dial(t.Context(), "tcp", l.Addr().String())
 	require.Error(t, err, "nobody vouches for the certificate")
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/kafka/internal/client"
 	"github.com/cicadamq/cicada/delay"
 )
 
@@ -26,7 +27,7 @@ const (
 	maxFetches        = 4        // answers held or under way, all brokers together
 	maxPoll           = 10_000   // records handed over at a time
 	maxQueued         = 64 << 20 // bytes waiting for their turn, all partitions together
-	maxShares         = 8        // no partition has more than this part of maxQueued, if there are so many
+	maxShares         = 8        // of that a partition has one, unless there are fewer partitions
 	maxTaking         = 16       // Takes under way
 	maxTakeBytes      = 4 << 20  // of records in one Take
 	fetchedOverhead   = 200      // bytes a record costs beside what is in it
@@ -41,14 +42,17 @@ const (
 	leaveTimeout  = 5 * time.Second
 )
 
-// Defaults of SourceOptions.
+// Defaults of Options.
 const (
 	DefaultCommitInterval = time.Second
 	DefaultSessionTimeout = 10 * time.Second
 )
 
-// SourceOptions say what to read.
-type SourceOptions struct {
+// Config says how to reach the cluster.
+type Config = client.Config
+
+// Options say what to read.
+type Options struct {
 	Config
 
 	Topic string
@@ -90,7 +94,7 @@ type Stats struct {
 
 // Source reads requests from a topic.
 type Source struct {
-	opts   SourceOptions
+	opts   Options
 	log    *zap.Logger
 	slots  chan *slot // free places to take at
 	counts counts
@@ -110,22 +114,22 @@ type counts struct {
 
 var _ broker.Source = (*Source)(nil)
 
-// NewSource checks opts and does no I/O; what is wrong with them wraps delay.ErrInvalid.
-func NewSource(opts SourceOptions) (*Source, error) {
-	cfg, err := opts.complete()
+// New checks opts and does no I/O; what is wrong with them wraps delay.ErrInvalid.
+func New(opts Options) (*Source, error) {
+	cfg, err := opts.Complete()
 	if err != nil {
 		return nil, err
 	}
 	opts.Config = cfg
 	field := "brokers." + cfg.Broker + ".sources."
-	if err := checkTopic(opts.Topic); err != nil {
+	if err := client.CheckTopic(opts.Topic); err != nil {
 		return nil, delay.Invalid(field+"topic", "%s", err.Error())
 	}
 	if opts.Group == "" {
 		return nil, delay.Invalid(field+"group", "must not be empty")
 	}
 	if opts.RejectTopic != "" {
-		if err := checkTopic(opts.RejectTopic); err != nil {
+		if err := client.CheckTopic(opts.RejectTopic); err != nil {
 			return nil, delay.Invalid(field+"reject_topic", "%s", err.Error())
 		}
 	}

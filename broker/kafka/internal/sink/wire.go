@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package sink
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"github.com/cicadamq/cicada/broker"
 )
 
-// wire counts what decides between Retry and Unknown (B2), because the library does not say whether
+// Wire counts what decides between Retry and Unknown (B2), because the library does not say whether
 // a record whose produce failed had left.
-type wire struct {
+type Wire struct {
 	writing atomic.Int64  // produce requests that are being written
 	sent    atomic.Uint64 // of which a byte was written
 	lost    atomic.Uint64 // connections that ended after one
@@ -24,14 +24,14 @@ type wire struct {
 type mark struct{ sent, lost uint64 }
 
 // mark is now. What a Deliver has to do with it begins later.
-func (w *wire) mark() mark { return mark{sent: w.sent.Load(), lost: w.lost.Load()} }
+func (w *Wire) mark() mark { return mark{sent: w.sent.Load(), lost: w.lost.Load()} }
 
 // result is the outcome of a record that was handed to the library after at:
 //
 //	no produce request left since         nobody can have it: Retry
 //	an answer, and every one arrived      what the answer says
 //	else                                  Unknown: an earlier try may have been stored
-func (w *wire) result(at mark, err error) broker.Result {
+func (w *Wire) result(at mark, err error) broker.Result {
 	if err == nil {
 		return broker.Result{Outcome: broker.Delivered}
 	}
@@ -49,19 +49,18 @@ func (w *wire) result(at mark, err error) broker.Result {
 	return r
 }
 
-// dialer connects as c says, TLS included, and counts.
-func (w *wire) dialer(c *Config) func(context.Context, string, string) (net.Conn, error) {
-	dial := c.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: c.DialTimeout}).DialContext
-	}
+// Dial connects.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Dialer connects with dial, then TLS if conf is not nil, and counts.
+func (w *Wire) Dialer(dial Dial, conf *tls.Config) Dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		if c.TLS != nil {
-			if conn, err = handshake(ctx, conn, c.TLS, address); err != nil {
+		if conf != nil {
+			if conn, err = handshake(ctx, conn, conf, address); err != nil {
 				return nil, err
 			}
 		}
@@ -93,7 +92,7 @@ func handshake(
 type watched struct {
 	net.Conn
 
-	wire     *wire
+	wire     *Wire
 	produced atomic.Bool // and not yet counted as lost
 }
 

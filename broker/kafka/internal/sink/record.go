@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package sink
 
 import (
 	"strconv"
@@ -41,7 +41,7 @@ type shipment struct {
 //
 // The timestamp is the instant of the attempt: topics keep by timestamp, and a message that is
 // years late must not be gone before anybody reads it. The due is in a header.
-func (c *SinkConfig) newShipment(topic string, batch []broker.Delivery, own bool) *shipment {
+func (c *Config) newShipment(topic string, batch []broker.Delivery, own bool) *shipment {
 	s := &shipment{records: make([]kgo.Record, len(batch)), fits: make([]bool, len(batch))}
 	headers, bytes, names := 0, 0, 0
 	for i := range batch {

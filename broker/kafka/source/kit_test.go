@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"context"
@@ -70,8 +70,8 @@ func (w *world) plain(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-func (w *world) options() SourceOptions {
-	return SourceOptions{
+func (w *world) options() Options {
+	return Options{
 		Config: Config{
 			Broker: "main", Seeds: w.cluster.ListenAddrs(), Dial: w.net.DialContext,
 			Logger: zaptest.NewLogger(w.t),
@@ -148,9 +148,9 @@ func (w *world) rejects(n int) []*kgo.Record {
 }
 
 // run starts a source; the function it returns stops it and waits.
-func (w *world) run(opts SourceOptions, in broker.Intake) (src *Source, stop func()) {
+func (w *world) run(opts Options, in broker.Intake) (src *Source, stop func()) {
 	w.t.Helper()
-	src, err := NewSource(opts)
+	src, err := New(opts)
 	require.NoError(w.t, err)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
@@ -162,6 +162,9 @@ func (w *world) run(opts SourceOptions, in broker.Intake) (src *Source, stop fun
 		require.NoError(w.t, src.Close())
 	}
 }
+
+// sleep lets virtual time pass.
+func (*world) sleep(d time.Duration) { time.Sleep(d) }
 
 // until waits, in virtual time, for something that must happen within an hour.
 func (w *world) until(what string, ok func() bool) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"context"
@@ -51,7 +51,7 @@ func (s *Source) session(ctx context.Context, in broker.Intake) error {
 	n.end = func(err error) {
 		once.Do(func() { n.reason = err; close(n.ended) })
 	}
-	cl, err := s.opts.client(n.options()...)
+	cl, err := s.opts.Client(n.options()...)
 	if err != nil {
 		return err
 	}

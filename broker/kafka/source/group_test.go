@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/kafka/internal/client"
 	"github.com/cicadamq/cicada/delay"
 )
 
@@ -24,7 +25,7 @@ func TestSourceSharesItsGroup(t *testing.T) {
 			inBubble(t, 6, func(t *testing.T, w *world) {
 				sh := newShard(t)
 				sh.before = func(*broker.Batch) error {
-					time.Sleep(20 * time.Millisecond)
+					w.sleep(20 * time.Millisecond)
 					return nil
 				}
 				opts := w.options()
@@ -36,7 +37,7 @@ func TestSourceSharesItsGroup(t *testing.T) {
 						for p := range int32(6) {
 							w.client.Produce(t.Context(), request(p, "", fmt.Sprintf("%d/%d", p, i)), nil)
 						}
-						time.Sleep(10 * time.Millisecond)
+						w.sleep(10 * time.Millisecond)
 					}
 				})
 				for range 4 {
@@ -44,7 +45,7 @@ func TestSourceSharesItsGroup(t *testing.T) {
 					w.until("both have some", func() bool {
 						return other.Stats().Partitions == 3 && src.Stats().Partitions == 3
 					})
-					time.Sleep(2 * time.Second)
+					w.sleep(2 * time.Second)
 					leave()
 					w.until("one has all", func() bool { return src.Stats().Partitions == 6 })
 				}
@@ -145,13 +146,13 @@ func TestSourceHoldsBackWhatTheShardCannotTake(t *testing.T) {
 			return nil
 		}
 		opts := w.options()
-		src, err := NewSource(opts)
+		src, err := New(opts)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- src.Run(ctx, sh) }()
 		w.until("the others are taken", func() bool { return sh.count() == 7*few })
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		p := src.partition(0)
 		require.LessOrEqual(t, p.waiting(), int64(maxQueued/maxShares+2*maxFetchBytes))
 		require.True(t, p.paused.Load())
@@ -211,7 +212,7 @@ func TestSourceFindsNewPartitions(t *testing.T) {
 		_, err := w.adm.CreatePartitions(t.Context(), 2, inTopic)
 		require.NoError(t, err)
 		w.client.ForceMetadataRefresh()
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.produce(request(2, "", "new"))
 		w.until("it is taken", func() bool { return sh.count() == 1 })
 		stop()
@@ -219,30 +220,30 @@ func TestSourceFindsNewPartitions(t *testing.T) {
 }
 
 // What could go wrong: what can never work is found at the first record, or never.
-func TestSourceOptions(t *testing.T) {
-	good := SourceOptions{
+func TestOptions(t *testing.T) {
+	good := Options{
 		Config: Config{Broker: "main", Seeds: []string{"127.0.0.1:1"}}, Topic: "a", Group: "g",
 	}
-	_, err := NewSource(good)
+	_, err := New(good)
 	require.NoError(t, err)
 	for _, c := range []struct {
 		field string
-		spoil func(o *SourceOptions)
+		spoil func(o *Options)
 	}{
-		{"brokers", func(o *SourceOptions) { o.Broker = "" }},
-		{"brokers.main.seeds", func(o *SourceOptions) { o.Seeds = nil }},
-		{"brokers.main", func(o *SourceOptions) { o.DialTimeout = -1 }},
-		{"brokers.main.sasl.mechanism", func(o *SourceOptions) { o.SASL.Mechanism = "gssapi" }},
-		{"brokers.main.sasl.user", func(o *SourceOptions) { o.SASL.Mechanism = Plain }},
-		{"brokers.main.sources.topic", func(o *SourceOptions) { o.Topic = "a b" }},
-		{"brokers.main.sources.group", func(o *SourceOptions) { o.Group = "" }},
-		{"brokers.main.sources.reject_topic", func(o *SourceOptions) { o.RejectTopic = ".." }},
-		{"brokers.main.sources.reject_topic", func(o *SourceOptions) { o.RejectTopic = o.Topic }},
-		{"brokers.main.sources.group", func(o *SourceOptions) { o.CommitInterval = -1 }},
+		{"brokers", func(o *Options) { o.Broker = "" }},
+		{"brokers.main.seeds", func(o *Options) { o.Seeds = nil }},
+		{"brokers.main", func(o *Options) { o.DialTimeout = -1 }},
+		{"brokers.main.sasl.mechanism", func(o *Options) { o.SASL.Mechanism = "gssapi" }},
+		{"brokers.main.sasl.user", func(o *Options) { o.SASL.Mechanism = client.Plain }},
+		{"brokers.main.sources.topic", func(o *Options) { o.Topic = "a b" }},
+		{"brokers.main.sources.group", func(o *Options) { o.Group = "" }},
+		{"brokers.main.sources.reject_topic", func(o *Options) { o.RejectTopic = ".." }},
+		{"brokers.main.sources.reject_topic", func(o *Options) { o.RejectTopic = o.Topic }},
+		{"brokers.main.sources.group", func(o *Options) { o.CommitInterval = -1 }},
 	} {
 		o := good
 		c.spoil(&o)
-		_, err := NewSource(o)
+		_, err := New(o)
 		var f *delay.FieldError
 		require.ErrorAs(t, err, &f)
 		require.Equal(t, c.field, f.Field)

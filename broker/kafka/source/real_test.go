@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"context"
@@ -150,7 +150,7 @@ func benchmarkSource(b *testing.B, c *topic, partitions int) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for range b.N {
-		src, err := NewSource(SourceOptions{
+		src, err := New(Options{
 			Config: Config{Broker: "main", Seeds: c.seeds}, Topic: c.name, Group: c.group,
 		})
 		require.NoError(b, err)

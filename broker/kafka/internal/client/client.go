@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+// Package client connects to Kafka clusters for the packages below broker/kafka: options, TLS,
+// SASL, limits. A client is safe for concurrent use, and keeps nothing on disk.
+//
+//	Config --Complete--> Config --Client--> kgo.Client of a source, a sink or the doctor
+//
+// It is internal because the types of the client library must not be seen further up.
+package client
 
 import (
 	"context"
@@ -39,7 +45,7 @@ const (
 
 	// A topic that was just made is asked for again soon, and a partition that was added to one is
 	// seen within the larger (the default of 5 s stalled first transactions).
-	minMetadataAge = 250 * time.Millisecond
+	MinMetadataAge = 250 * time.Millisecond
 	maxMetadataAge = 30 * time.Second
 )
 
@@ -78,9 +84,9 @@ type SASL struct {
 	Password  string
 }
 
-// complete fills in the defaults and finds what can never work: an error that is
+// Complete fills in the defaults and finds what can never work: an error that is
 // delay.ErrInvalid.
-func (c Config) complete() (Config, error) {
+func (c Config) Complete() (Config, error) {
 	switch {
 	case c.Broker == "":
 		return c, delay.Invalid("brokers", "a broker needs a name")
@@ -118,15 +124,15 @@ func (c Config) complete() (Config, error) {
 	return c, nil
 }
 
-// options are what every client of the cluster has in common; c is complete. The backoff begins
+// Options are what every client of the cluster has in common; c is complete. The backoff begins
 // short because a partition's leader moves within milliseconds, and ends short because due messages
 // wait for it.
-func (c *Config) options() []kgo.Opt {
+func (c *Config) Options() []kgo.Opt {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Seeds...), kgo.ClientID(c.ClientID), kgo.DisableClientMetrics(),
 		kgo.DialTimeout(c.DialTimeout), kgo.RequestTimeoutOverhead(c.RequestTimeout),
-		kgo.RetryBackoffFn(backoff), kgo.BrokerMaxReadBytes(maxAnswerBytes),
-		kgo.MetadataMinAge(minMetadataAge), kgo.MetadataMaxAge(maxMetadataAge),
+		kgo.RetryBackoffFn(Backoff), kgo.BrokerMaxReadBytes(maxAnswerBytes),
+		kgo.MetadataMinAge(MinMetadataAge), kgo.MetadataMaxAge(maxMetadataAge),
 		kgo.WithLogger(library(c.Logger)),
 	}
 	if v := softwareVersion(c.Version); v != "" {
@@ -149,10 +155,10 @@ func (c *Config) options() []kgo.Opt {
 	return opts
 }
 
-// client connects lazily: an error is a mistake in the configuration, never a broker that is away.
+// Client connects lazily: an error is a mistake in the configuration, never a broker that is away.
 // c is complete.
-func (c *Config) client(more ...kgo.Opt) (*kgo.Client, error) {
-	cl, err := kgo.NewClient(append(c.options(), more...)...)
+func (c *Config) Client(more ...kgo.Opt) (*kgo.Client, error) {
+	cl, err := kgo.NewClient(append(c.Options(), more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: broker %s: %w", delay.ErrInvalid, c.Broker, err)
 	}
@@ -173,8 +179,8 @@ func library(log *zap.Logger) kgo.Logger {
 	return kzap.New(log.Named("kgo"), kzap.Level(level))
 }
 
-// backoff doubles from minBackoff to maxBackoff. Jitter is left out: one client asks one cluster.
-func backoff(tries int) time.Duration {
+// Backoff doubles from minBackoff to maxBackoff. Jitter is left out: one client asks one cluster.
+func Backoff(tries int) time.Duration {
 	const doublings = 5
 	return min(minBackoff<<min(max(tries-1, 0), doublings), maxBackoff)
 }
@@ -185,8 +191,8 @@ func softwareVersion(v string) string {
 	return regexp.MustCompile(`^[.-]+|[.-]+$`).ReplaceAllString(out, "")
 }
 
-// checkTopic tells whether a broker could ever have a topic of this name.
-func checkTopic(name string) error {
+// CheckTopic tells whether a broker could ever have a topic of this name.
+func CheckTopic(name string) error {
 	legal := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
 			r == '.' || r == '_' || r == '-'

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"context"
@@ -117,7 +117,9 @@ func (p *partition) copySome(rejects []reject) bool {
 }
 
 // produce tries once. It returns what is worth another try, and what is too large.
-func (p *partition) produce(ctx context.Context, rejects []reject, cut bool) (left, large []reject) {
+func (p *partition) produce(
+	ctx context.Context, rejects []reject, cut bool,
+) (left, large []reject) {
 	which := make(map[*kgo.Record]reject, len(rejects))
 	copies := make([]*kgo.Record, len(rejects))
 	for i := range rejects {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package sink
 
 import (
 	"cmp"
@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/kafka/internal/client"
 	"github.com/cicadamq/cicada/broker/kafka/ledger"
 	"github.com/cicadamq/cicada/delay"
 )
@@ -26,7 +27,7 @@ type producer struct{ cl *kgo.Client }
 func (s *Exact) newProducer(cluster string) (*producer, error) {
 	opts := append(s.cfg.options(), kgo.TransactionalID(s.transactionalID(cluster)),
 		kgo.TransactionTimeout(transactionTimeout), kgo.RecordRetries(exactRetries))
-	cl, err := s.cfg.client(opts...)
+	cl, err := s.cfg.Connect(opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +59,7 @@ func (s *Exact) run(ctx context.Context, p *producer) {
 				}
 				tries++
 				s.log.Warn("ledger not taken", zap.Int("tries", tries), zap.Error(err))
-				doze(ctx, backoff(tries))
+				doze(ctx, client.Backoff(tries))
 				continue
 			}
 			tries = 0
@@ -237,7 +238,7 @@ func (s *Exact) transact(ctx context.Context, p *producer, group []item) (ended,
 	if len(errs) > 0 {
 		for _, err := range errs[len(group):] {
 			if err != nil {
-				s.log.Error("the ledger refuses its entry", zap.String("reason", reason(err)))
+				s.log.Warn("entry of the ledger not stored", zap.String("reason", reason(err)))
 				return end, nil // and nobody's message is to blame
 			}
 		}
@@ -306,7 +307,7 @@ func (p *producer) transaction(
 		r := extra[max(i-len(group), 0)]
 		if i < len(group) {
 			r = group[i].record()
-			r.Context = nil // of an earlier try
+			*r = again(r)
 		}
 		p.cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
 			f.mu.Lock()
@@ -323,6 +324,13 @@ func (p *producer) transaction(
 		return errs, broken
 	}
 	return errs, aborted
+}
+
+// again is r for another try: without the context of the earlier one.
+func again(r *kgo.Record) kgo.Record {
+	return kgo.Record{
+		Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp,
+	}
 }
 
 // await waits for all records, or storeTimeout.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package sink
 
 import (
 	"context"
@@ -24,6 +24,7 @@ const (
 	adminRetries   = 3
 	lookUpTimeout  = 5 * time.Second
 	maxKnownTopics = 10_000
+	settleTime     = 250 * time.Millisecond // for a topic that was just made to be known
 
 	// What a new ledger topic is made with: segments are closed while they are small, so that what
 	// was forgotten is compacted away and reading it again stays short.
@@ -249,7 +250,7 @@ func (s *Exact) scan(
 		level = kgo.ReadCommitted()
 	}
 	topic := s.cfg.LedgerTopic
-	cl, err := s.cfg.client(kgo.FetchIsolationLevel(level), kgo.KeepControlRecords(),
+	cl, err := s.cfg.Connect(kgo.FetchIsolationLevel(level), kgo.KeepControlRecords(),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{
 			topic: {0: kgo.NewOffset().At(from)},
@@ -350,7 +351,7 @@ func (s *Exact) makeTopic(ctx context.Context, adm *kadm.Client) error {
 			s.log.Info("ledger topic made", zap.String("topic", topic))
 			return nil
 		}
-		if doze(ctx, minMetadataAge); ctx.Err() != nil {
+		if doze(ctx, settleTime); ctx.Err() != nil {
 			return err
 		}
 	}

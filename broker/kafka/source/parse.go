@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"github.com/twmb/franz-go/pkg/kgo"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package sink
 
 import (
 	"context"
@@ -53,7 +53,7 @@ const (
 // Exact produces to the topics of a cluster exactly once: every transaction holds messages and the
 // entry of the ledger that lists them. It is safe for concurrent use.
 type Exact struct {
-	cfg    SinkConfig
+	cfg    Config
 	writer ledger.Writer
 	log    *zap.Logger
 	admin  *kgo.Client // looks topics up
@@ -96,7 +96,8 @@ var (
 	_ broker.Ledger  = (*Exact)(nil)
 )
 
-func newExact(cfg SinkConfig) (*Exact, error) {
+// NewExact makes a sink in exactly_once mode. It connects lazily.
+func NewExact(cfg Config) (*Exact, error) {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	s := &Exact{
@@ -105,7 +106,7 @@ func newExact(cfg SinkConfig) (*Exact, error) {
 		settled: map[broker.Done]struct{}{}, topics: map[string]struct{}{},
 	}
 	var err error
-	if s.admin, err = cfg.client(kgo.RequestRetries(adminRetries)); err != nil {
+	if s.admin, err = cfg.Connect(kgo.RequestRetries(adminRetries)); err != nil {
 		return nil, err
 	}
 	p, err := s.newProducer("check") // only a producer finds some mistakes of a configuration

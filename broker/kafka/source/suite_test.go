@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func (c *topic) subject(tier bool) brokertest.SourceSubject {
 		Partitions: suitePartitions, Shares: true, Restart: c.restart,
 		Open: func(t *testing.T) broker.Source {
 			t.Helper()
-			src, err := NewSource(SourceOptions{
+			src, err := New(Options{
 				Config: Config{Broker: "main", Seeds: c.seeds}, Topic: c.name, Group: c.group,
 				RejectTopic: c.reject, Tier: tier, CommitInterval: 20 * time.Millisecond,
 				SessionTimeout: 6 * time.Second,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"fmt"
@@ -72,7 +72,7 @@ func TestSourceRejectsWhatTheShardRefuses(t *testing.T) {
 		opts.CommitInterval = 10 * time.Millisecond
 		src, stop := w.run(opts, sh)
 		w.until("they are taken", func() bool { return sh.count() == 9 })
-		time.Sleep(rejectPatience / 2)
+		w.sleep(rejectPatience / 2)
 		require.LessOrEqual(t, w.committed(0), int64(0), "before the copy is there")
 		fault.Remove()
 		w.until("they are committed", func() bool { return w.committed(0) == 10 })
@@ -92,7 +92,7 @@ func TestSourceCopiesPoisonBeforeTheCursorPasses(t *testing.T) {
 		})
 		sh := newShard(t)
 		_, stop := w.run(w.options(), sh)
-		time.Sleep(rejectPatience / 2)
+		w.sleep(rejectPatience / 2)
 		_, known := sh.Cursor(w.name(0))
 		require.False(t, known)
 		stop()
@@ -105,16 +105,16 @@ func TestSourceCopiesPoisonBeforeTheCursorPasses(t *testing.T) {
 func TestSourceGoesOnWithoutItsRejectTopic(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		spoil func(w *world, o *SourceOptions)
+		spoil func(w *world, o *Options)
 	}{
-		{"none", func(_ *world, o *SourceOptions) { o.RejectTopic = "" }},
-		{"missing", func(_ *world, o *SourceOptions) { o.RejectTopic = "missing" }},
-		{"forbidden", func(w *world, _ *SourceOptions) {
+		{"none", func(_ *world, o *Options) { o.RejectTopic = "" }},
+		{"missing", func(_ *world, o *Options) { o.RejectTopic = "missing" }},
+		{"forbidden", func(w *world, _ *Options) {
 			w.cluster.Fault(kfake.Fault{
 				Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.TopicAuthorizationFailed, Count: -1,
 			})
 		}},
-		{"never", func(w *world, _ *SourceOptions) {
+		{"never", func(w *world, _ *Options) {
 			w.cluster.Fault(kfake.Fault{
 				Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1,
 			})

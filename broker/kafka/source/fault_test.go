@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package kafka
+package source
 
 import (
 	"context"
@@ -140,7 +140,7 @@ func TestSourceEndsWithTheShard(t *testing.T) {
 			w.requests(1, 1)
 			sh := newShard(t)
 			sh.before = func(*broker.Batch) error { return c.err }
-			src, err := NewSource(w.options())
+			src, err := New(w.options())
 			require.NoError(t, err)
 			require.ErrorIs(t, src.Run(t.Context(), sh), c.want)
 			require.Equal(t, int64(-1), w.committed(0))
@@ -163,7 +163,7 @@ func TestSourceCommitsWhatTheTierCovers(t *testing.T) {
 		}
 		_, stop := w.run(opts, sh)
 		w.until("all are taken", func() bool { return sh.count() == 100 })
-		time.Sleep(10 * DefaultCommitInterval)
+		w.sleep(10 * DefaultCommitInterval)
 		require.Equal(t, int64(-1), w.committed(0))
 		sh.mu.Lock()
 		sh.covered[w.name(0)] = 60
@@ -193,7 +193,7 @@ func TestSourceAfterACrash(t *testing.T) {
 						}
 						return nil
 					}
-					src, err := NewSource(opts)
+					src, err := New(opts)
 					require.NoError(t, err)
 					require.NoError(t, src.Run(ctx, sh))
 					crash()

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package source
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/broker/kafka/internal/client"
+)
+
+// verdicts are the findings by check, the worst of each.
+func verdicts(found []broker.Finding) map[string]broker.Verdict {
+	rank := map[broker.Verdict]int{broker.Good: 1, broker.Note: 2, broker.Warn: 3, broker.Bad: 4}
+	out := make(map[string]broker.Verdict)
+	for _, f := range found {
+		if rank[f.Verdict] > rank[out[f.Check]] {
+			out[f.Check] = f.Verdict
+		}
+	}
+	return out
+}
+
+// What could go wrong: a topic that is missing, forbidden or set to lose requests is found by the
+// first message that is lost.
+func TestExamine(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, w *world) {
+		w.requests(3, 5)
+		_, stop := w.run(w.options(), newShard(t))
+		w.until("it is committed", func() bool { return w.committed(0) == 5 })
+		stop()
+		o := w.options()
+		require.Equal(t, map[string]broker.Verdict{
+			"reachable": broker.Good, "source schedule": broker.Good, "group cicada": broker.Good,
+			"reject topic schedule.rejected": broker.Good,
+		}, verdicts(Examine(t.Context(), o.Config, []Options{o})))
+
+		missing := o
+		missing.Topic, missing.RejectTopic, missing.Group = "gone", "", "other"
+		require.Equal(t, map[string]broker.Verdict{
+			"reachable": broker.Good, "source gone": broker.Bad, "group other": broker.Good,
+		}, verdicts(Examine(t.Context(), o.Config, []Options{missing})))
+
+		_, err := w.adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{
+			{Op: kadm.SetConfig, Name: "cleanup.policy", Value: kadm.StringPtr("compact")},
+		}, inTopic)
+		require.NoError(t, err)
+		found := Examine(t.Context(), o.Config, []Options{o})
+		require.Equal(t, broker.Warn, verdicts(found)["source schedule"])
+
+		away := o.Config
+		away.Seeds = []string{"127.0.0.1:1"}
+		require.Equal(t, map[string]broker.Verdict{"reachable": broker.Bad},
+			verdicts(Examine(t.Context(), away, []Options{o})))
+	})
+}
+
+// What could go wrong: somebody who may not read is told that all is well.
+func TestExaminePermissions(t *testing.T) {
+	admin := kfake.Superuser("PLAIN", "admin", "a")
+	user := kfake.User("PLAIN", "u", "p", kfake.ACL{
+		Resource: kmsg.ACLResourceTypeTopic, Name: inTopic, Pattern: kmsg.ACLResourcePatternTypeLiteral,
+		Operation: kmsg.ACLOperationDescribe, Allow: true,
+	})
+	cluster, err := kfake.NewCluster(kfake.SeedTopics(1, inTopic), kfake.EnableSASL(), kfake.EnableACLs(),
+		admin, user)
+	require.NoError(t, err)
+	defer cluster.Close()
+	cfg := Config{
+		Broker: "main", Seeds: cluster.ListenAddrs(),
+		SASL: client.SASL{Mechanism: client.Plain, User: "u", Password: "p"},
+	}
+	found := verdicts(Examine(t.Context(), cfg, []Options{{Topic: inTopic, Group: "g"}}))
+	require.Equal(t, broker.Good, found["reachable"])
+	require.Equal(t, broker.Bad, found["source schedule"])
+	require.Equal(t, broker.Bad, found["group g"])
+	cfg.SASL.User, cfg.SASL.Password = "admin", "a"
+	found = verdicts(Examine(t.Context(), cfg, []Options{{Topic: inTopic, Group: "g"}}))
+	require.Equal(t, broker.Good, found["group g"])
+	cfg.SASL.Password = "wrong"
+	require.Equal(t, map[string]broker.Verdict{"reachable": broker.Bad},
+		verdicts(Examine(t.Context(), cfg, nil)))
+}
