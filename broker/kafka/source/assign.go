@@ -72,7 +72,7 @@ func (n *session) begin(p *partition) {
 func (n *session) topicID(ctx context.Context) ([16]byte, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = kmsg.StringPtr(n.opts.Topic)
+	t.Topic = new(n.opts.Topic)
 	req.Topics = append(req.Topics, t)
 	resp, err := req.RequestWith(ctx, n.cl)
 	if err != nil {

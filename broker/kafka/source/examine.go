@@ -83,7 +83,7 @@ func (e *examination) add(check string, v broker.Verdict, format string, args ..
 func (e *examination) topic(ctx context.Context, check, name string, op kmsg.ACLOperation) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = kmsg.StringPtr(name)
+	t.Topic = new(name)
 	req.Topics = append(req.Topics, t)
 	req.IncludeTopicAuthorizedOperations = true
 	resp, err := req.RequestWith(ctx, e.cl)

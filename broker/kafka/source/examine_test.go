@@ -47,7 +47,7 @@ func TestExamine(t *testing.T) {
 		}, verdicts(Examine(t.Context(), o.Config, []Options{missing})))
 
 		_, err := w.adm.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{
-			{Op: kadm.SetConfig, Name: "cleanup.policy", Value: kadm.StringPtr("compact")},
+			{Op: kadm.SetConfig, Name: "cleanup.policy", Value: new("compact")},
 		}, inTopic)
 		require.NoError(t, err)
 		found := Examine(t.Context(), o.Config, []Options{o})

@@ -33,11 +33,11 @@ func TestSourceSharesItsGroup(t *testing.T) {
 				src, stop := w.run(opts, sh)
 				var wg sync.WaitGroup
 				wg.Go(func() {
-					for i := range 3000 {
+					for i := range 1500 {
 						for p := range int32(6) {
 							w.client.Produce(t.Context(), request(p, "", fmt.Sprintf("%d/%d", p, i)), nil)
 						}
-						w.sleep(10 * time.Millisecond)
+						w.sleep(20 * time.Millisecond)
 					}
 				})
 				for range 4 {
@@ -50,12 +50,12 @@ func TestSourceSharesItsGroup(t *testing.T) {
 					w.until("one has all", func() bool { return src.Stats().Partitions == 6 })
 				}
 				wg.Wait()
-				w.until("all are taken", func() bool { return sh.count() == 18_000 })
+				w.until("all are taken", func() bool { return sh.count() == 9000 })
 				require.Greater(t, src.Stats().Rebalances, int64(4))
 				stop()
-				sh.complete(6, 3000)
+				sh.complete(6, 1500)
 				for p := range int32(6) {
-					require.Equal(t, int64(3000), w.committed(p))
+					require.Equal(t, int64(1500), w.committed(p))
 				}
 			})
 		})

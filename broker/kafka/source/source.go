@@ -99,9 +99,8 @@ type Source struct {
 	slots  chan *slot // free places to take at
 	counts counts
 
-	mu      sync.Mutex
-	parts   map[int32]*partition // assigned now
-	closing bool
+	mu    sync.Mutex
+	parts map[int32]*partition // assigned now
 }
 
 // counts are the running totals of Stats.
@@ -166,7 +165,7 @@ func (s *Source) Run(ctx context.Context, in broker.Intake) error {
 		err := s.session(ctx, in)
 		switch {
 		case ctx.Err() != nil, errors.Is(err, delay.ErrClosed):
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		case errors.Is(err, delay.ErrInvalid), errors.Is(err, delay.ErrFenced):
 			return fmt.Errorf("source %s: %w", s.Name(), err)
 		}
