@@ -255,9 +255,12 @@ func TestQueues(t *testing.T) {
 		"POST /v1/dead-letters/d/retry":                                  `{"id":"d"}`,
 		"DELETE /v1/dead-letters/d":                                      `{}`,
 		"DELETE /v1/dead-letters/x":                                      `404 {"code":"not_found","message":"no"}`,
-		"GET /v1/targets":                                                `{"targets":[{"target":"pull:orders","in_flight":1,"backlog":2,"rate":3.25,"paused":true},{"target":"log:","open":true,"last_error":"oops"}]}`,
+		"GET /v1/targets":                                                `{"targets":[{"target":"pull:orders","in_flight":1,"backlog":2,"rate":3.25,"paused":true,"limit":{"rate":100,"burst":200}},{"target":"log:","open":true,"last_error":"oops"}]}`,
 		`POST /v1/targets/pause {"target":"pull:orders"}`:                `{}`,
 		`POST /v1/targets/resume {"target":"pull:orders"}`:               `{}`,
+		`POST /v1/targets/limit {"burst":200,"rate":100,"target":"pull:orders"}`: `{"target":"pull:orders",` +
+			`"limit":{"rate":100,"burst":200}}`,
+		`POST /v1/targets/limit {"rate":0,"target":"pull:orders"}`: `{"target":"pull:orders"}`,
 	})
 	w.do("", "pull orders --max 10 --wait 5s --ack -o jsonl")
 	w.do("", "pull orders --max 10 --wait 5s")
@@ -272,6 +275,10 @@ func TestQueues(t *testing.T) {
 	w.do("", "targets")
 	w.do("", "pause pull:orders")
 	w.do("", "resume pull:orders")
+	w.do("", "targets limit pull:orders --rate 100/s --burst 200")
+	w.do("", "targets limit pull:orders --rate none")
+	w.do("", "targets limit pull:orders --rate 100")
+	w.do("", "targets limit pull:orders")
 	w.golden("queues.txt")
 }
 

@@ -4,30 +4,21 @@ package ctl
 
 import (
 	"bytes"
-	"encoding/json"
-	"fmt"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/schollz/progressbar/v3"
+
+	"github.com/cicadamq/cicada/internal/ctl/output"
 )
 
 // table collects what a command prints, for every format.
 type table struct {
 	columns []string
-	rows    []row
-}
-
-// row is one result: its cells, its id, and the value that the JSON formats show.
-type row struct {
-	id    string
-	cells []string
-	value any
+	rows    []output.Row
 }
 
 func (t *table) add(id string, value any, cells ...string) {
-	t.rows = append(t.rows, row{id: id, cells: cells, value: value})
+	t.rows = append(t.rows, output.Row{ID: id, Cells: cells, Value: value})
 }
 
 // format is the output format that was asked for.
@@ -53,103 +44,19 @@ func (a *app) print(t *table, one bool) error {
 	var out bytes.Buffer
 	switch format {
 	case "json":
-		err = writeJSON(&out, t, one)
+		err = output.JSON(&out, t.rows, one)
 	case "jsonl":
-		for _, r := range t.rows {
-			if err = appendLine(&out, r.value); err != nil {
-				break
-			}
-		}
+		err = output.Lines(&out, t.rows)
 	case "id":
-		for _, r := range t.rows {
-			fmt.Fprintln(&out, r.id)
-		}
+		output.IDs(&out, t.rows)
 	default:
-		a.writeTable(&out, t)
+		output.Table(&out, t.columns, t.rows, a.OutTerminal, a.color())
 	}
 	if err != nil {
 		return err
 	}
 	_, err = a.Stdout.Write(out.Bytes())
 	return err
-}
-
-func writeJSON(out *bytes.Buffer, t *table, one bool) error {
-	values := make([]any, len(t.rows))
-	for i, r := range t.rows {
-		values[i] = r.value
-	}
-	var v any = values
-	if one && len(values) == 1 {
-		v = values[0]
-	}
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
-func appendLine(out *bytes.Buffer, v any) error {
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
-
-// writeTable aligns columns on a terminal and separates them by tabs in a pipe (C2).
-func (a *app) writeTable(out *bytes.Buffer, t *table) {
-	if !a.OutTerminal {
-		for _, r := range t.rows {
-			for i, c := range r.cells {
-				if i > 0 {
-					out.WriteByte('\t')
-				}
-				out.WriteString(plain(c))
-			}
-			out.WriteByte('\n')
-		}
-		return
-	}
-	widths := make([]int, len(t.columns))
-	for i, c := range t.columns {
-		widths[i] = utf8.RuneCountInString(c)
-	}
-	for _, r := range t.rows {
-		for i, c := range r.cells {
-			widths[i] = max(widths[i], utf8.RuneCountInString(plain(c)))
-		}
-	}
-	if len(t.columns) > 0 && t.columns[0] != "" {
-		a.line(out, t.columns, widths, true)
-	}
-	for _, r := range t.rows {
-		a.line(out, r.cells, widths, false)
-	}
-}
-
-func (a *app) line(out *bytes.Buffer, cells []string, widths []int, head bool) {
-	var b strings.Builder
-	for i, c := range cells {
-		c = plain(c)
-		b.WriteString(c)
-		if i < len(cells)-1 {
-			b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c)+2))
-		}
-	}
-	text := b.String()
-	if head && a.color() {
-		text = "\x1b[1m" + text + "\x1b[0m"
-	}
-	out.WriteString(text + "\n")
-}
-
-// plain keeps a value from breaking the line or steering the terminal.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '·'
-		}
-		return r
-	}, s)
 }
 
 // color reports whether escape sequences may be used on stdout.

@@ -214,6 +214,22 @@ func (c *Client) SetPaused(ctx context.Context, target string, paused bool) erro
 		encode(map[string]string{"target": target}), nil)
 }
 
+// SetLimit limits how fast a target is delivered to, by messages per second and at once; a rate of 0
+// removes the limit, a burst of 0 leaves it to the daemon.
+func (c *Client) SetLimit(
+	ctx context.Context, target string, rate float64, burst int64,
+) (*Limit, error) {
+	body := map[string]any{"target": target, "rate": rate}
+	if burst != 0 {
+		body["burst"] = burst
+	}
+	var r struct {
+		Limit *Limit `json:"limit"`
+	}
+	err := c.Do(ctx, http.MethodPost, "/v1/targets/limit", encode(body), &r)
+	return r.Limit, err
+}
+
 // Status is the daemon's status as it was sent.
 func (c *Client) Status(ctx context.Context) (json.RawMessage, error) {
 	var r json.RawMessage

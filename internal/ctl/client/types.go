@@ -142,6 +142,7 @@ type Target struct {
 	LastError string  `json:"last_error,omitempty"`
 	Paused    bool    `json:"paused"`
 	Open      bool    `json:"open"`
+	Limit     *Limit  `json:"limit,omitempty"`
 }
 
 // Books are the sums of S10.
