@@ -137,9 +137,7 @@ const (
 	ReservedUnissued    // a reserved id is believed that nobody handed out (S4)
 	WindowFromNow       // a load begins at the clock, not where the last one ended (R7)
 	SuccessorLost       // a schedule fires and stays where it is (R20)
-	FiringRepeated      // a firing is made although its id exists (R20	ScheduleCovered     // a bulk cancel covers schedules (R20)
-	MaxWaitIgnored      // a replace moves a message beyond its max_wait (S4)
-)
+	FiringRepeated      // a firing is made although its id exists (R20)
 	MissedInTime        // what was due while the shard did not run is not missed (R20)
 	CursorBeforeRows    // a manifest's cursor does not wait for the rows below it (R16)
 	ShortUncovered      // nor for those that wait too short to be uploaded (R16)
@@ -147,6 +145,13 @@ const (
 	StartUnwitnessed    // the clock a daemon starts with is believed (R21)
 	LimitForgotten      // a lane with a limit hands out what it likes (S9)
 	CursorPassesFailed  // a cursor passes what could not be taken (R17)
+	ScheduleCovered     // a bulk cancel covers schedules (R20)
+	MaxWaitIgnored      // a replace moves a message beyond its max_wait (S4)
+	LedgerGapPassed     // a gap in a ledger is read over (R17)
+	LedgerUnread        // deliveries begin before the ledger was read (R17)
+	FoundSentAgain      // what a ledger lists is sent again (R17)
+	UnknownLetGo        // a position passes what ended nobody knows how (R17)
+	UnheardForgotten    // ids of a ledger that nobody knows are not remembered (R17)
 	Bugs                // how many there are, None included
 )
 
@@ -288,4 +293,11 @@ var words = [...]string{
 	"start without a witness",
 	"limit forgotten",
 	"cursor passes what failed",
+	"bulk cancel covers schedules",
+	"max_wait bounds nothing",
+	"gap in a ledger passed",
+	"delivers before the ledger was read",
+	"ledger not asked",
+	"position passes unknown outcomes",
+	"unheard ids not remembered",
 }
