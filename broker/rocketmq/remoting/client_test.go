@@ -217,6 +217,18 @@ func TestWithdrawnWhileItWaits(t *testing.T) {
 		count[outcome(t, err)]++
 	}
 	require.Equal(t, map[Outcome]int{No: 19, Unknown: 1}, count)
+
+	ctx, cancel = context.WithCancel(t.Context())
+	wg.Go(func() { c.Send(ctx, "x:1", "t", 0, &Outgoing{Body: []byte("last")}) })
+	r := bufio.NewReader(theirs)
+	cmd, err := ReadCommand(r, DefaultMaxFrame)
+	require.NoError(t, err)
+	require.Len(t, cmd.Body, 2*writeBuffer)
+	cmd, err = ReadCommand(r, DefaultMaxFrame)
+	require.NoError(t, err)
+	require.Equal(t, "last", string(cmd.Body), "what was withdrawn has left")
+	cancel()
+	wg.Wait()
 }
 
 // More requests than allowed may wait for answers, and a broker fall behind for good (M3).
