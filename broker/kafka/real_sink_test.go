@@ -136,11 +136,12 @@ func TestRealSinkBrokerKilled(t *testing.T) {
 	stop := make(chan struct{})
 	chaos.Go(func() {
 		for range 2 {
-			doze(t.Context(), 400*time.Millisecond)
-			select {
-			case <-stop:
-				return
-			default:
+			for now := s.Stats().Committed; s.Stats().Committed < now+3; {
+				select {
+				case <-stop:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
 			}
 			r.Kill(t)
 			r.Start(t)

@@ -28,6 +28,7 @@ import (
 	"github.com/cicadamq/cicada/broker/brokertest"
 	"github.com/cicadamq/cicada/broker/kafka/internal/client"
 	"github.com/cicadamq/cicada/broker/kafka/internal/sink"
+	"github.com/cicadamq/cicada/broker/kafka/ledger"
 	"github.com/cicadamq/cicada/delay"
 )
 
@@ -50,7 +51,7 @@ func subject(t *testing.T, mode string) brokertest.Subject {
 		require.NoError(t, l.Recover(t.Context(), 0, nil))
 	}
 	return brokertest.Subject{
-		Sink: s, Target: outTarget,
+		Sink: s, Target: outTarget, Carries: true, Ordered: true,
 		Received: func() []brokertest.Received {
 			var out []brokertest.Received
 			for _, r := range readAll(t, plain, true, outTopic) {
@@ -58,9 +59,17 @@ func subject(t *testing.T, mode string) brokertest.Subject {
 				for _, c := range headerOf(r, "cicada-attempt") {
 					attempt = attempt*10 + uint32(c-'0')
 				}
-				out = append(out, brokertest.Received{
+				got := brokertest.Received{
 					ID: delay.ID(headerOf(r, "cicada-id")), Attempt: attempt, Body: r.Value,
-				})
+					Key: string(r.Key),
+				}
+				for _, h := range r.Headers {
+					if !strings.HasPrefix(h.Key, "cicada-") {
+						got.Headers = append(got.Headers,
+							delay.Header{Name: h.Key, Value: string(h.Value)})
+					}
+				}
+				out = append(out, got)
 			}
 			return out
 		},
@@ -73,6 +82,60 @@ func TestSinkConformance(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			brokertest.Run(t, func(t *testing.T) brokertest.Subject { return subject(t, mode) })
 		})
+	}
+}
+
+// What exactly once stands on must hold whatever a crash leaves behind.
+func TestSinkLedgerConformance(t *testing.T) {
+	brokertest.RunLedger(t, func(t *testing.T) brokertest.LedgerSubject {
+		c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, outTopic))
+		require.NoError(t, err)
+		t.Cleanup(c.Close)
+		return ledgerSubject(t, c.ListenAddrs()[0], outTopic, DefaultLedgerTopic)
+	})
+}
+
+// ledgerSubject is sinks that share a ledger of the cluster at seed.
+func ledgerSubject(t *testing.T, seed, topic, ledgerTopic string) brokertest.LedgerSubject {
+	plain := func(opts ...kgo.Opt) *kgo.Client {
+		cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(seed))...)
+		require.NoError(t, err)
+		return cl
+	}
+	gates := map[brokertest.ExactSink]*gate{}
+	return brokertest.LedgerSubject{
+		Target: delay.Target("kafka:main/" + topic),
+		Open: func(t *testing.T) brokertest.ExactSink {
+			g := newGate((&net.Dialer{}).DialContext)
+			s, err := NewSink(SinkConfig{
+				Config: Config{
+					Broker: "main", Seeds: []string{seed}, Dial: g.dial, Logger: zap.NewNop(),
+				},
+				Mode: ExactlyOnce, LedgerTopic: ledgerTopic, Cluster: func() string { return "c-1" },
+			})
+			require.NoError(t, err)
+			gates[s.(brokertest.ExactSink)] = g
+			return s.(brokertest.ExactSink)
+		},
+		Visible: func(t *testing.T) []broker.Done {
+			var all []broker.Done
+			for _, r := range readAll(t, plain, true, topic) {
+				id := headerOf(r, "cicada-id")
+				n := id[strings.LastIndexByte(id, '-')+1:]
+				i, err := strconv.Atoi(n)
+				require.NoError(t, err)
+				all = append(all, broker.Done{ID: delay.ID(id), Generation: uint32(i%3 + 1)})
+			}
+			return all
+		},
+		Crash: func(_ *testing.T, s brokertest.ExactSink) { gates[s].shut(true) },
+		Drop: func(t *testing.T, n uint64) {
+			cl := plain()
+			defer cl.Close()
+			require.NoError(t, cl.ProduceSync(t.Context(), &kgo.Record{
+				Topic: ledgerTopic, Key: ledger.EntryKey(ledger.Name("c-1", 0, "main"), n),
+			}).FirstErr())
+		},
 	}
 }
 
