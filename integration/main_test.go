@@ -9,12 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/cicadamq/cicada/integration/brokers"
 )
 
 // program is the program under test, built once.
 var program string
 
 func TestMain(m *testing.M) {
+	brokers.Main() // in the child that is a NATS server it does not return
 	if addr := os.Getenv(gatewayAddr); addr != "" {
 		fmt.Fprintln(os.Stderr, "versitygw:", runGateway(addr, os.Getenv(gatewayData)))
 		os.Exit(1)
@@ -54,5 +57,6 @@ func run(m *testing.M) int {
 	code := m.Run()
 	closeShared()
 	closeStores()
+	closePark()
 	return code
 }

@@ -31,10 +31,12 @@ type compose struct {
 		}
 		Ports   []string
 		Volumes []string
+		Configs []string
 		Restart string
 		Grace   string `yaml:"stop_grace_period"`
 	}
 	Volumes map[string]any
+	Configs map[string]struct{ Content string }
 }
 
 // byDefault replaces ${NAME:-value} by its value, as in an environment without settings.
@@ -71,6 +73,9 @@ func TestComposeFile(t *testing.T) {
 			require.Contains(t, c.Services, need)
 			require.Empty(t, c.Services[need].Profiles, "%s does not start by itself", need)
 		}
+		for _, file := range s.Configs {
+			require.Contains(t, c.Configs, file, name)
+		}
 		if s.Build != "" {
 			require.FileExists(t, filepath.Join("..", s.Build, "Dockerfile"))
 			continue
@@ -94,6 +99,20 @@ func TestComposeFile(t *testing.T) {
 	require.Equal(t, 0, r.code, "%s", r)
 	require.Contains(t, r.out, "s3://cicada/main")
 	require.Equal(t, "serve", cicada.Command[0])
+
+	// Each profile of a broker has a file for the daemon, which names the broker's service.
+	require.Len(t, cicada.Configs, len(c.Configs))
+	for _, kind := range []string{"kafka", "nats", "rocketmq"} {
+		text := c.Configs[kind+".yaml"].Content
+		require.Contains(t, text, "kind: "+kind)
+		file := filepath.Join(t.TempDir(), kind+".yaml")
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		r := cliRun{}.run(t, "config", "check", file)
+		require.Equal(t, 0, r.code, "%s", r)
+		address := regexp.MustCompile(`"(?:nats://)?([a-z-]+):\d+"`).FindStringSubmatch(text)
+		require.Len(t, address, 2, text)
+		require.Equal(t, []string{kind}, c.Services[address[1]].Profiles)
+	}
 }
 
 // The image is built nowhere here, but the command that builds the program in it is run: flags and

@@ -195,11 +195,12 @@ func lookup(k Kind, name string) *entry {
 	if !isOurs(name) {
 		return exact(aliases(k), name)
 	}
-	if e := exact(canonical[:], name); e != nil {
+	ours := canonical[:]
+	if e := exact(ours, name); e != nil {
 		return e
 	}
-	for i := range canonical {
-		if e := &canonical[i]; len(e.name) == len(name) && strings.EqualFold(e.name, name) {
+	for i := range ours {
+		if e := &ours[i]; len(e.name) == len(name) && strings.EqualFold(e.name, name) {
 			return e
 		}
 	}
