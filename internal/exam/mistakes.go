@@ -236,10 +236,17 @@ func lateMistakes() []Mistake {
 		mistake(planted.ShortUncovered, "R16 S2", "scheduler/cut TestCursorWaits"),
 		mistake(planted.CursorsUnrestored, "R16", "scheduler/recovery TestRestoreIsWhole"),
 		mistake(planted.CursorPassesFailed, "R17 S2", "scheduler/commit TestTakeStopsAtWhatFailed"),
+		mistake(planted.LedgerGapPassed, "R17", "scheduler/ledger TestGapEndsTheShard"),
+		mistake(planted.LedgerUnread, "R17 S6", "scheduler/ledger TestNothingBeforeTheLedgerIsRead"),
+		mistake(planted.FoundSentAgain, "R17 S6", "scheduler/ledger TestFoundIsNotSentAgain"),
+		mistake(planted.UnknownLetGo, "R17 S6", "scheduler/ledger TestPositionWaits"),
+		mistake(planted.UnheardForgotten, "R17 S6", "scheduler/ledger TestUnheardIsRemembered"),
 		mistake(planted.SuccessorLost, "R20", "scheduler TestScheduleFires"),
 		mistake(planted.FiringRepeated, "R20", "scheduler/commit TestFiringsAreKnownByTheirIDs"),
 		mistake(planted.MissedInTime, "R20", "scheduler TestMisfire"),
 		mistake(planted.LimitForgotten, "S9", "scheduler/core TestLimit"),
 		mistake(planted.StartUnwitnessed, "R21 S1", "scheduler/clock TestStartWithWitness"),
+		mistake(planted.ScheduleCovered, "R6 R20", "delay TestPredicateCovers"),
+		mistake(planted.MaxWaitIgnored, "S4", "internal/server TestDebounce"),
 	}
 }

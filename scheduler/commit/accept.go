@@ -181,7 +181,8 @@ func (c *Committer) acceptNamed(
 
 // repeated answers a request that repeats an earlier one.
 func (c *Committer) repeated(d *delay.Draft, r *Receipt, old *localstore.IDRecord) bool {
-	same := old.SameContent(delay.IdentityOf(delay.Key{}, &d.Message))
+	listed := old.Key.IsZero() // by a ledger, which knows no content
+	same := listed || old.SameContent(delay.IdentityOf(delay.Key{}, &d.Message))
 	if !same && !planted.Is(planted.ContentUnread) {
 		return false
 	}
@@ -189,6 +190,8 @@ func (c *Committer) repeated(d *delay.Draft, r *Receipt, old *localstore.IDRecor
 	r.Due = old.Given.Add(d.Due.Sub(d.GivenDue())) // the same id has the same spread
 	r.Durability, r.Generation = old.Durability, old.Generation
 	switch {
+	case listed:
+		r.Due = d.Due
 	case d.Recurrence != nil:
 		r.Due = old.Key.Due // the next firing, as far as the index knows
 	case d.MaxWait > 0:
@@ -240,7 +243,8 @@ func (c *Committer) replace(
 	}
 	d.FirstDue = old.FirstDue
 	if d.MaxWait > 0 {
-		if most := old.FirstDue.Add(d.MaxWait); d.Due > most {
+		if most := old.FirstDue.Add(d.MaxWait); d.Due > most &&
+			!planted.Is(planted.MaxWaitIgnored) {
 			d.Given, d.Due = d.GivenDue(), most // repeated, it is told by what was asked for (S4)
 		}
 	}
