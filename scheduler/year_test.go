@@ -327,9 +327,10 @@ func (a *annual) expect(dues []delay.Due, i int) (least, most int) {
 		if due <= g.from || due >= g.to {
 			continue
 		}
-		last := i+1 == len(dues) || dues[i+1] >= g.to
-		made := a.draft.Recurrence.Misfire == delay.FireAll ||
-			a.draft.Recurrence.Misfire == delay.FireOnce && last
+		within := func(n int) bool { return i+n >= len(dues) || dues[i+n] >= g.to } // the last n
+		c := a.draft.Recurrence
+		made := c.Misfire == delay.FireAll && within(int(c.MisfireLimit)) ||
+			c.Misfire == delay.FireOnce && within(1)
 		if !made && due > g.maybe {
 			return 0, 0
 		}
