@@ -15,9 +15,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/internal/config"
 	"github.com/cicadamq/cicada/internal/ctl"
 	"github.com/cicadamq/cicada/internal/daemon"
+	"github.com/cicadamq/cicada/internal/daemon/brokers"
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
 
@@ -44,6 +46,7 @@ func run(args []string) int {
 		Env: os.LookupEnv, Now: time.Now, Bucket: in.openBucket,
 		Daemon: ctl.Daemon{
 			Flags: flags(), Serve: serve, Check: check, Print: printConfig, Places: in.find,
+			Brokers: examine,
 		},
 	}
 	return ctl.Run(ctx, parts, args)
@@ -91,6 +94,15 @@ func load(file string, given map[string]string) (*config.Config, error) {
 	return config.Load(config.Sources{
 		File: file, ReadFile: os.ReadFile, Env: os.LookupEnv, Flags: given,
 	})
+}
+
+// examine looks at the brokers of a file.
+func examine(ctx context.Context, file string) ([]broker.Finding, error) {
+	cfg, err := load(file, nil)
+	if err != nil {
+		return nil, err
+	}
+	return brokers.Examine(ctx, cfg, brokers.Options{Version: versionOf(), Now: time.Now}), nil
 }
 
 func serve(ctx context.Context, file string, given map[string]string) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/internal/ctl/client"
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
@@ -42,6 +43,8 @@ type Daemon struct {
 	Print func(w io.Writer, file string, flags map[string]string) error
 	// Places are where the effective configuration keeps its data: a directory and a bucket URL.
 	Places func(file string, flags map[string]string) (storeDir, bucket string, err error)
+	// Brokers looks at the brokers of a configuration file, from here.
+	Brokers func(ctx context.Context, file string) ([]broker.Finding, error)
 }
 
 // Flag describes a flag of the daemon.

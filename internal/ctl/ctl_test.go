@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/tiered"
@@ -96,6 +97,15 @@ func newWorld(t *testing.T, answers canned) *world {
 			},
 			Places: func(_ string, flags map[string]string) (string, string, error) {
 				return flags["data-dir"], "mem:", nil
+			},
+			Brokers: func(_ context.Context, file string) ([]broker.Finding, error) {
+				if file == "bad.yaml" {
+					return nil, errors.New("bad.yaml:3: brokers.main.seeds: is missing")
+				}
+				return []broker.Finding{
+					{Check: "main: reachable", Verdict: broker.Good, Detail: "cluster c, 3 brokers"},
+					{Check: "main: source orders", Verdict: broker.Bad, Detail: "no permission: READ"},
+				}, nil
 			},
 		},
 	}
@@ -314,6 +324,15 @@ func TestOperate(t *testing.T) {
 	w.do("", "context rm prod")
 	w.do("", "context ls --json")
 	w.golden("operate.txt")
+}
+
+// A broker that is ill must be found by the doctor, with status 1, and a file that is wrong be told
+// of.
+func TestDoctorOfBrokers(t *testing.T) {
+	w := newWorld(t, canned{})
+	require.Equal(t, exitError, w.do("", "doctor --config cicada.yaml"))
+	require.Equal(t, exitError, w.do("", "doctor --config bad.yaml"))
+	w.golden("doctor_brokers.txt")
 }
 
 // A broken daemon must be found by the doctor, with status 1.

@@ -4,7 +4,6 @@ package ctl
 
 import (
 	"context"
-	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +14,11 @@ const doctorHelp = `Check a running daemon: reachable, accepting, clock, disk, b
 targets, and what it found out about its object store.
 
   cicada doctor
+  cicada doctor --config cicada.yaml
   cicada doctor --bucket 's3://cold/cicada?endpoint=http://minio:9000'
+
+--config looks at the brokers of that file from here: reachable, topics, permissions,
+settings that lose messages.
 
 --bucket tries that bucket out from here, with a few small objects that are deleted
 again; it may be one that no daemon uses yet.
@@ -27,6 +30,8 @@ func (a *app) doctor() *cobra.Command {
 		Use: "doctor", Short: "Check a running daemon", Long: doctorHelp, Args: args(0, 0, ""),
 	}
 	url := cmd.Flags().String("bucket", "", "try this bucket out, too")
+	env, _ := a.Env("CICADA_CONFIG")
+	file := cmd.Flags().String("config", env, "look at the brokers of this file (CICADA_CONFIG)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.dial()
 		if err != nil {
@@ -40,6 +45,13 @@ func (a *app) doctor() *cobra.Command {
 				return err
 			}
 			found = append(found, more...)
+		}
+		if *file != "" {
+			brokers, err := a.Daemon.Brokers(cmd.Context(), *file)
+			if err != nil {
+				return err
+			}
+			found = append(found, doctor.OfBrokers(brokers)...)
 		}
 		t := &table{columns: []string{"CHECK", "RESULT", "DETAIL"}}
 		failed := false
@@ -59,8 +71,8 @@ func (a *app) doctor() *cobra.Command {
 }
 
 // tryOut tries a bucket out from here.
-func (a *app) tryOut(ctx context.Context, url string) (found []doctor.Finding, err error) {
-	_, url, err = a.Daemon.Places("", map[string]string{"bucket": url})
+func (a *app) tryOut(ctx context.Context, url string) ([]doctor.Finding, error) {
+	_, url, err := a.Daemon.Places("", map[string]string{"bucket": url})
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +83,6 @@ func (a *app) tryOut(ctx context.Context, url string) (found []doctor.Finding, e
 	if bucket == nil {
 		return nil, usagef("--bucket none: there is nothing to try out")
 	}
-	defer func() { err = errors.Join(err, bucket.Close()) }()
-	return doctor.ExamineBucket(ctx, bucket, a.Now), nil
+	found := doctor.ExamineBucket(ctx, bucket, a.Now)
+	return found, bucket.Close()
 }

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/internal/ctl/client"
 )
 
@@ -84,6 +85,15 @@ func Diagnose(ctx context.Context, c *client.Client, now func() time.Time) []Fin
 	}
 	found = append(found, booksFinding(h.Books))
 	return append(found, targetFindings(ctx, c)...)
+}
+
+// OfBrokers are findings about brokers.
+func OfBrokers(found []broker.Finding) []Finding {
+	all := make([]Finding, len(found))
+	for i, f := range found {
+		all[i] = Finding{f.Check, string(f.Verdict), f.Detail}
+	}
+	return all
 }
 
 func systemClock(h *health, here time.Time) Finding {
