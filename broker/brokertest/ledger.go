@@ -77,10 +77,10 @@ func (s LedgerSubject) recover(t *testing.T, after uint64) (ExactSink, []entry) 
 	require.NoError(t, err)
 	last := after
 	for _, e := range entries {
-		require.Equal(t, last+1, e.number, "entries grow by one")
+		require.Greater(t, e.number, last, "entries come in order")
 		last = e.number
 	}
-	require.Equal(t, last, sink.Last())
+	require.GreaterOrEqual(t, sink.Last(), last)
 	return sink, entries
 }
 
@@ -239,17 +239,18 @@ func ledgerFences(t *testing.T, s LedgerSubject) {
 // a hole would look like messages that were never delivered.
 func ledgerForgets(t *testing.T, s LedgerSubject) {
 	sink, _ := s.recover(t, 0)
-	for i := range 6 {
+	for i := range 4 {
 		s.deliver(t, sink, fmt.Sprint("forget", i, "-"), 2)
 	}
-	last := sink.Last()
-	require.NoError(t, sink.Forget(t.Context(), last-2))
+	covered := sink.Last()
+	s.deliver(t, sink, "kept-", 4)
+	require.NoError(t, sink.Forget(t.Context(), covered))
 	s.deliver(t, sink, "behind-", 2) // it may carry the removal
 	end := sink.Last()
 	require.NoError(t, sink.Close())
 
-	sink, entries := s.recover(t, last-2)
-	require.Len(t, entries, int(end-(last-2)))
+	sink, entries := s.recover(t, covered)
+	require.Len(t, listed(t, entries), 6)
 	require.NoError(t, sink.Forget(t.Context(), end))
 	s.deliver(t, sink, "final-", 1)
 	require.NoError(t, sink.Close())
@@ -275,9 +276,11 @@ func ledgerHoles(t *testing.T, s LedgerSubject) {
 	for i := range 4 {
 		s.deliver(t, sink, fmt.Sprint("hole", i, "-"), 2)
 	}
-	last := sink.Last()
 	require.NoError(t, sink.Close())
-	s.Drop(t, last-1)
+	sink, entries := s.recover(t, 0)
+	require.NoError(t, sink.Close())
+	hole := entries[len(entries)-2].number
+	s.Drop(t, hole)
 
 	sink = s.Open(t)
 	_, err := read(t, sink, 0)
@@ -288,7 +291,7 @@ func ledgerHoles(t *testing.T, s LedgerSubject) {
 		require.NotEqual(t, broker.Delivered, r.Outcome)
 	}
 	require.NoError(t, sink.Close())
-	sink, _ = s.recover(t, last-1) // the manifest covers the hole
+	sink, _ = s.recover(t, hole) // the manifest covers it
 	require.NoError(t, sink.Close())
 }
 
