@@ -20,8 +20,8 @@ import (
 	"github.com/cicadamq/cicada/delay"
 )
 
-// real is a real broker with topics of the test's own.
-type real struct {
+// realBroker is a real broker with topics of the test's own.
+type realBroker struct {
 	realtest.Broker
 
 	t      testing.TB
@@ -29,9 +29,9 @@ type real struct {
 	ledger string
 }
 
-func newReal(t testing.TB, partitions int32) *real {
+func newReal(t testing.TB, partitions int32) *realBroker {
 	t.Helper()
-	r := &real{Broker: realtest.Kafka(t), t: t, topic: realtest.Name(t), ledger: realtest.Name(t)}
+	r := &realBroker{Broker: realtest.Kafka(t), t: t, topic: realtest.Name(t), ledger: realtest.Name(t)}
 	cl := r.plain()
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -41,16 +41,16 @@ func newReal(t testing.TB, partitions int32) *real {
 	return r
 }
 
-func (r *real) plain(opts ...kgo.Opt) *kgo.Client {
+func (r *realBroker) plain(opts ...kgo.Opt) *kgo.Client {
 	r.t.Helper()
 	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(r.Addr))...)
 	require.NoError(r.t, err)
 	return cl
 }
 
-func (r *real) target() delay.Target { return delay.Target("kafka:main/" + r.topic) }
+func (r *realBroker) target() delay.Target { return delay.Target("kafka:main/" + r.topic) }
 
-func (r *real) batch(prefix string, n int) []broker.Delivery {
+func (r *realBroker) batch(prefix string, n int) []broker.Delivery {
 	batch := messages(prefix, n)
 	for i := range batch {
 		batch[i].Target = r.target()
@@ -58,7 +58,7 @@ func (r *real) batch(prefix string, n int) []broker.Delivery {
 	return batch
 }
 
-func (r *real) open(mode string) broker.Sink {
+func (r *realBroker) open(mode string) broker.Sink {
 	r.t.Helper()
 	s, err := NewSink(SinkConfig{
 		Config:      Config{Broker: "main", Seeds: []string{r.Addr}, Logger: zaptest.NewLogger(r.t)},
@@ -70,7 +70,7 @@ func (r *real) open(mode string) broker.Sink {
 }
 
 // take opens a sink in exactly_once mode and takes the ledger, which may need a few tries.
-func (r *real) take(apply func(uint64, []broker.Done) error) *Exact {
+func (r *realBroker) take(apply func(uint64, []broker.Done) error) *Exact {
 	r.t.Helper()
 	s := r.open(ExactlyOnce).(*Exact)
 	for range 60 {

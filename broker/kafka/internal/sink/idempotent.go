@@ -1,5 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package sink is the two sinks of package kafka, which checks their configuration.
+//
+//	Sink   Deliver --records--> library --> brokers                        idempotent
+//	Exact  Deliver --job--> queue --seal--> loop: begin . store . commit   exactly once
+//	                                          |  ^
+//	                       an end not known --+  +-- take: fence . sign . read the ledger
+//
+// The invariants K11 to K17 are in the documentation of package kafka.
 package sink
 
 import (
