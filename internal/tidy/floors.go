@@ -111,7 +111,8 @@ func checkModules(r *Repo) (out []Problem) {
 	return out
 }
 
-// checkSignatures finds types of owned libraries in exported declarations.
+// checkSignatures finds types of owned libraries in exported declarations. Below an internal/ of the
+// owner they may stand: nobody else can import it.
 func checkSignatures(r *Repo) (out []Problem) {
 	for _, p := range r.Product() {
 		if p.Main() || p.TestKit() {
@@ -138,8 +139,14 @@ func (r *Repo) foreignTypes(f *File, e ast.Node) (out []Problem) {
 		if what == "" || isStd(what) || isOurs(what) {
 			return true
 		}
-		if o := r.ownerOf(what); o == nil || o.dirs == nil || path.Base(o.path) == "vfs" {
+		o := r.ownerOf(what)
+		if o == nil || o.dirs == nil || path.Base(o.path) == "vfs" {
 			return true // vfs.FS is a seam: the one library type that Open takes
+		}
+		if slices.ContainsFunc(o.dirs, func(dir string) bool {
+			return within(path.Dir(f.Path), dir+"/internal")
+		}) {
+			return true
 		}
 		out = append(out, r.problem(f, n.Pos(), "%s.%s is in an exported signature", what, name))
 		return true

@@ -118,6 +118,13 @@ var planted = []struct {
 		map[string]string{"localstore/a.go": "package localstore\nimport \"github.com/cockroachdb/pebble/v2/vfs\"\n" +
 			"func Open(fs vfs.FS) {}\n"},
 	},
+	{ // below an internal/ of the owner nobody else sees them
+		"signatures",
+		map[string]string{"broker/kafka/source/a.go": "package source\n" +
+			"import \"github.com/twmb/franz-go/pkg/kgo\"\nfunc Open() *kgo.Client { return nil }\n"},
+		map[string]string{"broker/kafka/internal/client/a.go": "package client\n" +
+			"import \"github.com/twmb/franz-go/pkg/kgo\"\nfunc Open() *kgo.Client { return nil }\n"},
+	},
 	{
 		"function",
 		one("package scheduler\nfunc f() {\n" + long("\t_ = 1", maxFunction) + "}\n"),

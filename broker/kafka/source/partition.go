@@ -248,9 +248,9 @@ func (p *partition) gap(s *slot, start int64) {
 	first := s.records[0].Offset
 	if missing := min(start, first) - at; missing > 0 {
 		p.n.counts.missing.Add(missing)
-		p.log.Error("the topic no longer has records that were never read: its retention is too "+
-			"short for how far behind this is", zap.Int64("wanted", at), zap.Int64("goes_on_at", first),
-			zap.Int64("missing", missing))
+		// Its retention is too short for how far behind this is.
+		p.log.Error("the topic no longer has records that were never read", zap.Int64("wanted", at),
+			zap.Int64("goes_on_at", first), zap.Int64("missing", missing))
 	}
 	again := 0
 	for again < len(s.records) && s.records[again].Offset < at {
@@ -260,8 +260,8 @@ func (p *partition) gap(s *slot, start int64) {
 		return
 	}
 	p.n.counts.truncated.Add(1)
-	p.log.Error("the topic begins again below what was read: the broker lost records; what it "+
-		"stores under their offsets is taken for them", zap.Int64("read_to", at),
+	// What the broker stores under offsets that it used before is taken for what was there.
+	p.log.Error("the broker lost records that had been read", zap.Int64("read_to", at),
 		zap.Int64("found", first))
 	s.records = append(s.records[:0], s.records[again:]...)
 }

@@ -173,9 +173,9 @@ func (n *session) trouble(topic string, f *kgo.FetchPartition) error {
 		n.skip(large)
 	case errors.As(err, &loss):
 		n.counts.truncated.Add(1)
-		n.log.Error("the broker lost records that had been read; what it stores in their place "+
-			"under the same offsets is taken for them", zap.Int32("partition", loss.Partition),
-			zap.Int64("read_to", loss.ConsumedTo), zap.Int64("goes_on_at", loss.ResetTo))
+		n.log.Error("the broker lost records that had been read",
+			zap.Int32("partition", loss.Partition), zap.Int64("read_to", loss.ConsumedTo),
+			zap.Int64("goes_on_at", loss.ResetTo))
 	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, kerr.UnknownTopicID):
 		return fmt.Errorf("poll %s: %w", topic, err)
 	default:
