@@ -16,9 +16,13 @@ import (
 
 // RetryDead moves a dead letter back to pending, due now, without its not_after. ErrNotFound when
 // there is none.
-func (s *Shard) RetryDead(_ context.Context, id delay.ID) (Receipt, error) {
+// One of durability tier is answered after the bucket holds it (rule R13).
+func (s *Shard) RetryDead(ctx context.Context, id delay.ID) (Receipt, error) {
 	o := &commit.DeadOp{ID: id, Retry: true, Done: make(chan error, 1)}
 	err := s.do(o, 0, o.Done)
+	if err == nil && o.Receipt.Durability == delay.Tier && s.parts.Tier != nil {
+		err = s.waitFor(ctx, s.parts.Store.LastSeq(), o.Outbox)
+	}
 	return o.Receipt, err
 }
 

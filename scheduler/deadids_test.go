@@ -73,3 +73,23 @@ func TestIDOfDeadLetterIsFree(t *testing.T) {
 		require.Equal(t, []byte("y"), w.pull(1, time.Second)[0].Body)
 	})
 }
+
+// A retry of a dead letter is a change of its message: of durability tier it must not be undone by
+// the loss of the disk once it was answered (rule R13).
+func TestRetriedDeadLetterIsInTheBucket(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		d := w.named("a", "pull:q", 0)
+		d.Durability, d.MaxAttempts = delay.Tier, 1
+		w.send(d)
+		got := w.pull(1, time.Minute)
+		require.Equal(t, []SettleResult{Nacked}, w.settle(SettleRequest{Settlement: Nack}, got...))
+		w.pass(30 * time.Second)
+		_, err := w.RetryDead(t.Context(), "a")
+		require.NoError(t, err)
+		w.crash()
+		w.loseDisk()
+		w.open()
+		w.pass(10 * time.Second)
+		require.Equal(t, delay.Scheduled, w.get("a").State)
+	})
+}

@@ -15,6 +15,7 @@ type DeadOp struct {
 	ID      delay.ID
 	Retry   bool       // otherwise it is deleted
 	Receipt Receipt    // filled by a retry
+	Outbox  uint64     // set: marks below it belong to the change (rule R13)
 	Done    chan error // capacity 1; answered after the sync, with ErrNotFound when there is none
 
 	err error
@@ -52,6 +53,7 @@ func (o *DeadOp) stage(c *Committer) {
 		}, p.State)
 	}
 	c.mark(mark, true)
+	o.Outbox = c.meta.OutboxNext
 }
 
 // again starts the message over, due now, with its own id and generation.
