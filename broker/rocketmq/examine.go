@@ -15,7 +15,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 )
 
-// Examine looks at a cluster and at the topics of its sources, from here, and changes nothing there.
+// Examine looks at a cluster and at the topics of its sources, from here, and changes nothing.
 func Examine(ctx context.Context, cfg Config, sources []SourceConfig) []broker.Finding {
 	cfg, client, err := cfg.complete()
 	if err != nil {

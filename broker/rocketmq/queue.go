@@ -199,7 +199,7 @@ func (q *queue) take(
 	q.source.n.taken.Add(uint64(len(b.Items)))
 	for i := range b.Items {
 		if err := b.Items[i].Err; err != nil {
-			if err = q.reject(ctx, &messages[i], err); err != nil {
+			if err = q.rejectTaken(ctx, &messages[i], err); err != nil {
 				return err
 			}
 		}
@@ -269,7 +269,6 @@ func users(name string) bool {
 // reject deals with a record that is no request (B6). An error says that it has to be tried again.
 func (q *queue) reject(ctx context.Context, m *remoting.Message, why error) error {
 	s := q.source
-	s.n.refused.Add(1)
 	err := errNoTopic
 	if s.sc.RejectTopic != "" {
 		err = q.send(ctx, m, why)
@@ -277,10 +276,12 @@ func (q *queue) reject(ctx context.Context, m *remoting.Message, why error) erro
 	var e *remoting.Error
 	switch {
 	case err == nil:
+		s.n.refused.Add(1)
 		s.n.rejected.Add(1)
 		return nil
 	case errors.Is(err, errNoTopic), errors.Is(err, delay.ErrNotFound),
 		errors.As(err, &e) && e.Outcome == remoting.Never:
+		s.n.refused.Add(1)
 		if s.quiet.may() {
 			q.log.Warn("rocketmq record is dropped", zap.Int64("offset", m.Offset),
 				zap.NamedError("why", why), zap.NamedError("reject", err))
@@ -288,6 +289,26 @@ func (q *queue) reject(ctx context.Context, m *remoting.Message, why error) erro
 		return nil
 	default:
 		return fmt.Errorf("reject record %d: %w", m.Offset, err)
+	}
+}
+
+// rejectTaken is reject for a record that the cursor has passed: nothing would bring it back, so it
+// is tried until the end.
+func (q *queue) rejectTaken(ctx context.Context, m *remoting.Message, why error) error {
+	pause := backoff{}
+	for {
+		err := q.reject(ctx, m, why)
+		if err == nil {
+			return nil
+		}
+		if q.source.quiet.may() {
+			q.log.Warn("rocketmq reject topic does not answer", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause.next()):
+		}
 	}
 }
 

@@ -202,10 +202,19 @@ func TestQueueThatEndsBeforeTheCursor(t *testing.T) {
 		produce(t, own, b.Addr(), requests, 0, request(fmt.Sprint("id ", i)))
 	}
 	awaitTaken(t, in, 3)
+	var pulls atomic.Int64
+	b.OnRequest(func(c *remoting.Command) fakebroker.Fault {
+		if c.Code == remoting.RequestPull {
+			pulls.Add(1)
+		}
+		return fakebroker.Fault{}
+	})
 	b.Truncate(requests, 0, 2)
 	produce(t, own, b.Addr(), requests, 0, request("after"))
 	require.Never(t, func() bool { return len(in.Taken()) > 3 }, 300*time.Millisecond,
 		10*time.Millisecond)
+	require.Positive(t, pulls.Load())
+	require.Less(t, pulls.Load(), int64(10), "it is asked after pauses")
 	produce(t, own, b.Addr(), requests, 0, request("next"), request("beyond"))
 	got := awaitTaken(t, in, 4)
 	require.Equal(t, delay.ID("beyond"), got[3].Draft.ID)
@@ -284,6 +293,46 @@ func TestRejectTopics(t *testing.T) {
 	require.Contains(t, got[0].Properties.Value(intake.HeaderError), "cicada-nonsense")
 	require.Equal(t, "rocketmq:rmq/a/requests/0/2", got[0].Properties.Value(intake.HeaderSource))
 	require.Equal(t, "body of bad", string(got[0].Body))
+}
+
+// What the shard refuses is behind the cursor already: nothing brings it back, so neither may it be
+// dropped while the reject topic is away, nor acknowledged (B4, B6).
+func TestRefusedByTheShard(t *testing.T) {
+	c := fake(t, fakebroker.Options{Brokers: []string{"a", "b"}})
+	c.Broker(0).CreateTopic(requests, 1)
+	c.Broker(1).CreateTopic(rejects, 1)
+	c.Broker(1).OnRequest(func(*remoting.Command) fakebroker.Fault {
+		return fakebroker.Fault{Refuse: remoting.SystemBusy}
+	})
+	own, in := client(t, c.NameServer()), brokertest.NewIntake()
+	s := reading(t, c, in, SourceConfig{RejectTopic: rejects})
+	produce(t, own, c.Broker(0).Addr(), requests, 0, request(brokertest.RefusedPrefix+"1"))
+	require.Eventually(t, func() bool { return in.Calls() > 0 }, 5*time.Second, time.Millisecond)
+	require.Never(t, func() bool { return c.Broker(0).GroupOffset("g", requests, 0) > 0 },
+		3*ackEvery/2, 10*time.Millisecond)
+	require.Equal(t, 1, in.Calls())
+	c.Broker(1).OnRequest(nil)
+	require.Eventually(t, func() bool { return c.Broker(0).GroupOffset("g", requests, 0) == 1 },
+		10*time.Second, 10*time.Millisecond)
+	require.Len(t, c.Messages(rejects), 1)
+	require.Equal(t, Stats{Taken: 1, Refused: 1, Rejected: 1, Queues: 1}, s.Stats())
+}
+
+// A shard without room must be asked after pauses that grow.
+func TestPausesOfAFullShard(t *testing.T) {
+	c := fake(t, fakebroker.Options{})
+	c.CreateTopic(requests, 1)
+	in := brokertest.NewIntake()
+	in.Script(func(int, *broker.Batch) brokertest.Fault {
+		return brokertest.Fault{Err: delay.ErrOverloaded}
+	})
+	reading(t, c, in, SourceConfig{})
+	produce(t, client(t, c.NameServer()), c.Broker(0).Addr(), requests, 0, request("a"))
+	require.Eventually(t, func() bool { return in.Calls() > 0 }, 5*time.Second, time.Millisecond)
+	require.Never(t, func() bool { return in.Calls() > 3 }, 250*time.Millisecond,
+		10*time.Millisecond)
+	in.Script(nil)
+	awaitTaken(t, in, 1)
 }
 
 // Mistakes in the configuration must be named before anything is read.

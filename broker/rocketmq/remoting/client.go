@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -153,6 +154,8 @@ func (c *Client) call(
 		return &Error{Request: request, Addr: addr, Code: answerNone, Outcome: o, Err: err}
 	}
 	cmd.Opaque, cmd.Encoding = c.opaque.Add(1), c.cfg.Encoding
+	// A broker reads an empty value of a binary header as none, and signs it as the word null.
+	maps.DeleteFunc(cmd.Fields, func(_, value string) bool { return value == "" })
 	c.sign(cmd)
 	frame, err := cmd.Append(make([]byte, 0, 512+len(cmd.Body)), c.cfg.MaxFrame)
 	if err != nil {

@@ -540,6 +540,11 @@ func TestSignature(t *testing.T) {
 	require.NoError(t, err)
 	got := <-seen
 	require.Equal(t, "AJE2krlHVn8igNNimWu8/q3gB6Y=", got.Fields[fieldSignature])
+	_, err = c.SendBatch(t.Context(), addr, "t", 0, []Outgoing{{}})
+	require.Equal(t, Unknown, outcome(t, err)) // the answer has no fields
+	for name, value := range (<-seen).Fields {
+		require.NotEmpty(t, value, "%s: a real broker signs it as null", name)
+	}
 	_, err = New(Config{AccessKey: "only"})
 	require.ErrorIs(t, err, delay.ErrInvalid)
 }

@@ -146,8 +146,8 @@ func (c *Client) BrokerConfig(ctx context.Context, addr string) (map[string]stri
 	return config, nil
 }
 
-// CreateTopic makes a topic at addr, a master, or changes the number of its queues. The name servers
-// learn of it a moment later.
+// CreateTopic makes a topic at addr, a master, or changes the number of its queues. The name
+// servers learn of it a moment later.
 func (c *Client) CreateTopic(ctx context.Context, addr, topic string, queues int) error {
 	_, err := c.ask(ctx, "create topic", addr, &Command{
 		Code: RequestCreateTopic,
