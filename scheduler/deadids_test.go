@@ -84,7 +84,7 @@ func TestRetriedDeadLetterIsInTheBucket(t *testing.T) {
 		got := w.pull(1, time.Minute)
 		require.Equal(t, []SettleResult{Nacked}, w.settle(SettleRequest{Settlement: Nack}, got...))
 		w.pass(30 * time.Second)
-		_, err := w.RetryDead(t.Context(), "a")
+		_, err := w.RetryDead(w.t.Context(), "a")
 		require.NoError(t, err)
 		w.crash()
 		w.loseDisk()
