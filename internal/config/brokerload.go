@@ -46,6 +46,7 @@ type fileSource struct {
 	Topic, Group, Commit string
 	IDFrom               string `yaml:"id_from"`
 	RejectTopic          string `yaml:"reject_topic"`
+	Target               string `yaml:"target"`
 	GroupProtocol        string `yaml:"group_protocol"`
 	Stream, Subject      string
 	Consumer             string
@@ -110,7 +111,8 @@ func (l *loader) rocketMQ(path string, n *yaml.Node, f *fileBroker) *RocketMQ {
 	}
 	for _, s := range f.Sources {
 		r.Sources = append(r.Sources, RocketMQSource{
-			Topic: s.Topic, Group: s.Group, Tier: s.Commit == "tier",
+			Topic: s.Topic, Group: s.Group, Tier: s.Commit == "tier", RejectTopic: s.RejectTopic,
+			Target: s.Target,
 		})
 	}
 	return r
@@ -143,10 +145,10 @@ func (l *loader) nats(path string, n *yaml.Node, f *fileBroker) *NATS {
 // sources checks what the sources of a broker must not have in common, and remembers which need a
 // bucket.
 func (l *loader) sources(path, kind string, list *yaml.Node, all []fileSource) {
-	seen := make(map[[2]string]int)
+	seen := make(map[string]int) // of a stream too: its cursor is one, whatever a source selects
 	for i, s := range all {
 		n, at := list.Content[i], fmt.Sprintf("%s[%d]", path, i)
-		what := [2]string{s.Topic + s.Stream, s.Subject}
+		what := s.Topic + s.Stream
 		if first, twice := seen[what]; twice {
 			l.wrongf(l.at(n), at, "reads the same as %s[%d]", path, first)
 		}

@@ -111,6 +111,10 @@ func TestBrokerMistakes(t *testing.T) {
   r2: {kind: rocketmq, name_servers: ["n:1"], access_key: a}
   n1: {kind: nats, urls: [], sources: {}}
   n2: {kind: nats, urls: ["nats://n:1"], user: u, token: t, creds: c}
+  n3:
+    kind: nats
+    urls: ["nats://n:1"]
+    sources: [{stream: S, subject: a}, {stream: S, subject: b, consumer: c}]
 `, nil, nil))
 	golden(t, "broker_mistakes.txt", err.Error()+"\n")
 }
