@@ -248,5 +248,13 @@ func lateMistakes() []Mistake {
 		mistake(planted.StartUnwitnessed, "R21 S1", "scheduler/clock TestStartWithWitness"),
 		mistake(planted.ScheduleCovered, "R6 R20", "delay TestPredicateCovers"),
 		mistake(planted.MaxWaitIgnored, "S4", "internal/server TestDebounce"),
+		mistake(planted.GroupBelieved, "R16", "broker/kafka/source TestSourceBeginsAtTheCursor"),
+		mistake(planted.PoisonPassed, "S2",
+			"broker/kafka/source TestSourceCopiesPoisonBeforeTheCursorPasses"),
+		mistake(planted.RefusedUncopied, "S2",
+			"broker/kafka/source TestSourceRejectsWhatTheShardRefuses"),
+		mistake(planted.CoverUnasked, "R16 S2", "broker/kafka/source TestSourceCommitsWhatTheTierCovers"),
+		mistake(planted.RevokedTakes, "S2", "broker/kafka/source TestSourceGivesUpWhatMovesAway"),
+		mistake(planted.AbortedRead, "S2", "broker/kafka/source TestSourceReadsWhatWasCommitted"),
 	}
 }

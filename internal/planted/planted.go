@@ -152,6 +152,12 @@ const (
 	FoundSentAgain      // what a ledger lists is sent again (R17)
 	UnknownLetGo        // a position passes what ended nobody knows how (R17)
 	UnheardForgotten    // ids of a ledger that nobody knows are not remembered (R17)
+	GroupBelieved       // a source begins where its group is, not at the cursor (R16)
+	PoisonPassed        // the cursor passes a record before its copy is in the reject topic
+	RefusedUncopied     // a group is told of what was refused before its copy is there
+	CoverUnasked        // commit: tier is acknowledged before the bucket has it (R16)
+	RevokedTakes        // a partition that moved away is still taken from
+	AbortedRead         // requests of aborted transactions are read
 	Bugs                // how many there are, None included
 )
 
@@ -300,4 +306,10 @@ var words = [...]string{
 	"ledger not asked",
 	"position passes unknown outcomes",
 	"unheard ids not remembered",
+	"group instead of cursor",
+	"poison passed uncopied",
+	"refused told before its copy",
+	"acknowledged before the bucket",
+	"takes after revoke",
+	"aborted requests read",
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // assign begins the work on partitions that came, before the first fetch from them: where the
@@ -39,7 +40,7 @@ func (n *session) assign(
 		group := from.EpochOffset().Offset // below 0: none
 		p.committed = max(group, 0)
 		next, known := n.in.Cursor(p.name)
-		if known {
+		if known && !planted.Is(planted.GroupBelieved) {
 			mine[number] = kgo.NewOffset().At(next)
 			p.expect(next)
 		} else if group >= 0 {

@@ -158,7 +158,12 @@ func (w *world) run(opts Options, in broker.Intake) (src *Source, stop func()) {
 	return src, func() {
 		w.t.Helper()
 		cancel()
-		require.NoError(w.t, <-done)
+		select {
+		case err := <-done:
+			require.NoError(w.t, err)
+		case <-time.After(10 * time.Minute):
+			panic("the source does not end")
+		}
 		require.NoError(w.t, src.Close())
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // partition is an assigned partition and the work on it, from its assignment to its revocation. The
@@ -86,12 +87,15 @@ func (p *partition) halted() bool {
 // before held: a cursor that has moved says that held was set before.
 func (p *partition) committable() int64 {
 	durable := p.n.in.Cursor
-	if p.n.opts.Tier {
+	if p.n.opts.Tier && !planted.Is(planted.CoverUnasked) {
 		durable = p.n.in.Covered
 	}
 	next, ok := durable(p.name)
 	if !ok {
 		return 0
+	}
+	if planted.Is(planted.RefusedUncopied) {
+		return next
 	}
 	return min(next, p.held.Load())
 }
@@ -211,7 +215,7 @@ func (p *partition) handle(s *slot, start int64) bool {
 	}
 	p.parse(s)
 	// What is no request leaves before the cursor passes it: it is read again if this fails (B6).
-	if !p.copyOut(s.rejects) {
+	if !planted.Is(planted.PoisonPassed) && !p.copyOut(s.rejects) {
 		return false
 	}
 	clear(s.rejects)

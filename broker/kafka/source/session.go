@@ -18,6 +18,7 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/planted"
 )
 
 // errAnother ends a session: the topic was deleted and made again.
@@ -73,9 +74,13 @@ func (s *Source) session(ctx context.Context, in broker.Intake) error {
 
 func (n *session) options() []kgo.Opt {
 	o := &n.opts
+	read := kgo.ReadCommitted() // an aborted request was never made
+	if planted.Is(planted.AbortedRead) {
+		read = kgo.ReadUncommitted()
+	}
 	opts := []kgo.Opt{
 		kgo.ConsumerGroup(o.Group), kgo.ConsumeTopics(o.Topic),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), // an aborted request was never made
+		kgo.FetchIsolationLevel(read),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // below the start of the log
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
@@ -282,6 +287,9 @@ func (n *session) stop(parts []*partition) {
 	}
 	for _, p := range parts {
 		p.halt()
+	}
+	if planted.Is(planted.RevokedTakes) {
+		return
 	}
 	grace := time.NewTimer(revokeGrace)
 	defer grace.Stop()
