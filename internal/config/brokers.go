@@ -67,6 +67,7 @@ func brokerFields() map[string]map[string]field {
 			}},
 			"sources": {items: map[string]field{
 				"topic": {must: true}, "group": {must: true}, "commit": {words: commitWords},
+				"reject_topic": {}, "target": {},
 			}},
 		},
 		"nats": {

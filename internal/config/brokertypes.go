@@ -75,9 +75,11 @@ type Guardian struct {
 
 // RocketMQSource is a topic of requests.
 type RocketMQSource struct {
-	Topic string
-	Group string
-	Tier  bool // commit: tier
+	Topic       string
+	Group       string
+	Tier        bool   // commit: tier
+	RejectTopic string // "" is none
+	Target      string // of records that name none; "" refuses those
 }
 
 // NATS is a cluster of servers with JetStream.
