@@ -94,7 +94,7 @@ func produceAll(t testing.TB, s broker.Sink, all []broker.Delivery, lanes int) [
 	var mu sync.Mutex
 	var left []broker.Delivery
 	var wg sync.WaitGroup
-	each := (len(all) + lanes - 1) / lanes
+	each := max(1, (len(all)+lanes-1)/lanes)
 	for mine := range slices.Chunk(all, each) {
 		wg.Go(func() {
 			mine := slices.Clone(mine)
