@@ -196,6 +196,10 @@ func TestSourceTellsOfATruncatedLog(t *testing.T) {
 		w.requests(1, 10)
 		sh := newShard(t)
 		sh.cursors[w.name(0)] = 1000
+		sh.before = func(b *broker.Batch) error {
+			t.Errorf("offsets up to %d are taken again", b.Next)
+			return nil
+		}
 		src, stop := w.run(w.options(), sh)
 		w.until("it is told", func() bool { return src.Stats().Truncated > 0 })
 		stop()
