@@ -52,8 +52,9 @@ func (r *realBroker) target() delay.Target { return delay.Target("kafka:main/" +
 
 func (r *realBroker) batch(prefix string, n int) []broker.Delivery {
 	batch := messages(prefix, n)
+	now := delay.Due(time.Now().UnixMilli()) // brokers delete at once what is older than a week
 	for i := range batch {
-		batch[i].Target = r.target()
+		batch[i].Target, batch[i].FiredAt = r.target(), now
 	}
 	return batch
 }
@@ -131,7 +132,7 @@ func produceAll(t testing.TB, s broker.Sink, all []broker.Delivery, lanes int) [
 func TestRealSinkBrokerKilled(t *testing.T) {
 	r := newReal(t, 4)
 	s := r.take(ignoreEntries)
-	all := r.batch("m", 20_000)
+	all := r.batch("m", 8_000)
 	var chaos sync.WaitGroup
 	stop := make(chan struct{})
 	chaos.Go(func() {
@@ -193,7 +194,7 @@ func TestRealSinkTakeover(t *testing.T) {
 func TestRealSinkIdempotent(t *testing.T) {
 	r := newReal(t, 4)
 	s := r.open(Idempotent)
-	all := r.batch("m", 20_000)
+	all := r.batch("m", 8_000)
 	var chaos sync.WaitGroup
 	chaos.Go(func() {
 		doze(t.Context(), 300*time.Millisecond)

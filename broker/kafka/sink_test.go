@@ -392,6 +392,9 @@ func TestSinkMissingTopic(t *testing.T) {
 			requireAll(t, broker.Retry, results)
 			require.Equal(t, "UNKNOWN_TOPIC_OR_PARTITION", results[0].Reason)
 			require.Less(t, time.Since(begin), 5*time.Second)
+			if e, ok := s.(*Exact); ok { // nobody else's transaction was spoiled (K14)
+				require.Zero(t, e.Stats().Aborted)
+			}
 			w.topic(outTopic, 1, nil)
 			time.Sleep(client.MinMetadataAge) // until then the answer is remembered
 			batch := messages("m", 3)
@@ -527,6 +530,32 @@ func TestSinkLostAnswer(t *testing.T) {
 		stop()
 		once(t, w.read(outTopic), messages("before", 2), batch)
 		require.NoError(t, s.Close())
+	})
+}
+
+// A refusal says nothing of an earlier try whose answer was lost: it may have been stored (B2).
+func TestSinkRefusedAfterLostAnswer(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.topic(outTopic, 1, nil)
+		g := newGate(w.net.DialContext)
+		cfg := w.sinkConfig(Idempotent)
+		cfg.Dial = g.dial
+		s, err := NewSink(cfg)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
+		requireAll(t, broker.Delivered, deliver(t, s, messages("before", 2)))
+		w.on(kmsg.Produce, 0, func() (done, cut bool) {
+			g.lose(true) // and the request is stored
+			return true, false
+		})
+		var heal sync.WaitGroup
+		heal.Go(func() {
+			time.Sleep(50 * time.Millisecond)
+			w.fault(kerr.TopicAuthorizationFailed, -1, outTopic, kmsg.Produce)
+			g.lose(false)
+		})
+		requireAll(t, broker.Unknown, deliver(t, s, messages("m", 3)))
+		heal.Wait()
 	})
 }
 
