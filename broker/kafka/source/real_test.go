@@ -24,7 +24,8 @@ func realTopic(t testing.TB, b realtest.Broker, partitions int32) *topic {
 	t.Helper()
 	name := realtest.Name(t)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(10*time.Millisecond))
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(10*time.Millisecond),
+		kgo.UnknownTopicRetries(1000)) // a busy broker tells of a new topic late
 	require.NoError(t, err)
 	t.Cleanup(cl.Close)
 	adm := kadm.NewClient(cl)
