@@ -8,6 +8,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/intake"
 )
 
 // Accept stores drafts and fills receipts, which has the same length. Items are independent: what
@@ -116,7 +117,7 @@ func (s *Shard) countAccepted(receipts []Receipt) {
 		switch {
 		case receipts[i].Err != nil:
 			if s.parts.Events.Rejected != nil {
-				s.parts.Events.Rejected("api", commit.KindOf(receipts[i].Err), 1)
+				s.parts.Events.Rejected("api", intake.KindOf(receipts[i].Err), 1)
 			}
 		case receipts[i].Duplicate:
 			repeated++

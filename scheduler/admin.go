@@ -3,11 +3,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
@@ -57,7 +56,7 @@ func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
 	lanes = slices.DeleteFunc(lanes, func(l core.LaneStatus) bool {
 		return l.Target == delay.Schedules // nobody's target: it only makes firings
 	})
-	rates := s.rates.take(lanes, s.parts.Now())
+	rates := s.rates.Take(lanes, s.parts.Now())
 	out := make([]TargetStatus, len(lanes))
 	for i, l := range lanes {
 		out[i] = TargetStatus{
@@ -65,46 +64,8 @@ func (s *Shard) Targets(context.Context) ([]TargetStatus, error) {
 			LastError: l.LastError, Paused: l.Paused, Open: l.Open, Limit: l.Limit,
 		}
 	}
-	slices.SortFunc(out, func(a, b TargetStatus) int {
-		if a.Target < b.Target {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(out, func(a, b TargetStatus) int { return cmp.Compare(a.Target, b.Target) })
 	return out, nil
-}
-
-// rateMeter turns totals into rates between two looks at least a second apart.
-type rateMeter struct {
-	mu   sync.Mutex
-	last map[delay.Target]rated
-}
-
-type rated struct {
-	at    time.Time
-	total int64
-	rate  float64
-}
-
-// take returns the rates of lanes.
-func (m *rateMeter) take(lanes []core.LaneStatus, now time.Time) []float64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	rates := make([]float64, len(lanes))
-	next := make(map[delay.Target]rated, len(lanes))
-	for i := range lanes {
-		t := &lanes[i]
-		r, ok := m.last[t.Target]
-		if since := now.Sub(r.at); !ok || since >= time.Second {
-			if ok {
-				r.rate = float64(t.Delivered-r.total) / since.Seconds()
-			}
-			r.at, r.total = now, t.Delivered
-		}
-		rates[i], next[t.Target] = r.rate, r
-	}
-	m.last = next
-	return rates
 }
 
 func (s *Shard) glance() core.Glance {

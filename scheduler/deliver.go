@@ -171,8 +171,8 @@ func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 		}
 		at = append(at, i)
 		batch = append(batch, broker.Delivery{
-			ID: p.id, Target: target, Due: p.msg.Due, Attempt: p.Attempt, FiredAt: now,
-			RoutingKey: p.msg.RoutingKey, Headers: p.msg.Headers, Body: p.msg.Body,
+			ID: p.id, Generation: max(1, p.msg.Generation), Target: target, Due: p.msg.Due,
+			Attempt: p.Attempt, FiredAt: now, RoutingKey: p.msg.RoutingKey, Headers: p.msg.Headers, Body: p.msg.Body,
 		})
 	}
 	results := make([]broker.Result, len(batch))
@@ -187,7 +187,7 @@ func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 			results[i] = broker.Result{Outcome: broker.Retry, Reason: "store unavailable"}
 		}
 	default:
-		sink.Deliver(ctx, batch, results)
+		defer s.hand(ctx, sink, batch, results)()
 	}
 	for n, i := range at {
 		o := &outcomes[i]

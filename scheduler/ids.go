@@ -9,11 +9,9 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/trouble"
 )
-
-// idChunk is how many ids of segments are restored in one commit.
-const idChunk = 1000
 
 // runIDs brings back the ids that segments name, while the shard serves; until it is done,
 // requests with client ids are answered "unavailable" (rule R14).
@@ -34,24 +32,9 @@ func (s *Shard) runIDs(ctx context.Context) error {
 }
 
 func (s *Shard) restoreIDs(ctx context.Context) error {
-	o := &commit.IDsOp{Done: make(chan error, 1)}
-	var failed error
-	put := func() bool {
-		failed = s.do(o, 0, o.Done)
-		o = &commit.IDsOp{Done: make(chan error, 1)}
-		return failed == nil
-	}
-	err := s.parts.Tier.ScanIDs(ctx, func(id string, ident delay.Identity) bool {
-		o.IDs = append(o.IDs, id)
-		o.Idents = append(o.Idents, ident)
-		return len(o.IDs) < idChunk || put()
-	})
-	if err = errors.Join(err, failed); err != nil {
-		return err
-	}
-	o.Complete = true
-	if put() {
+	err := hydrate.IDs(ctx, s.parts.Tier, func(o *commit.IDsOp) error { return s.do(o, 0, o.Done) })
+	if err == nil {
 		s.log.Info("ids restored")
 	}
-	return failed
+	return err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/clock"
+	"github.com/cicadamq/cicada/scheduler/ledger"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -106,7 +107,7 @@ func (o Options) Validate() error {
 }
 
 // Parts are the components a shard joins. Tier is nil for --bucket none, Boot may be nil in
-// tests, Check and Witness anywhere; the rest is required.
+// tests, Ledgers, Check and Witness anywhere; the rest is required.
 type Parts struct {
 	Store  *localstore.Store
 	Tier   *tiered.Tier
@@ -115,6 +116,8 @@ type Parts struct {
 	Now    func() time.Time     // the wall clock
 	Boot   func() time.Duration // time since boot, suspend included (rule R21)
 	Events Events
+	// Ledgers are the sinks that deliver exactly once, by the part of a target before its slash.
+	Ledgers map[string]ledger.Sink
 	// Check refuses what a source brings and can never be delivered, with a *delay.FieldError; nil
 	// refuses nothing.
 	Check func(*delay.Draft) error

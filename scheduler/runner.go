@@ -25,9 +25,11 @@ import (
 	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/intake"
 	"github.com/cicadamq/cicada/scheduler/lanes"
+	"github.com/cicadamq/cicada/scheduler/ledger"
 	"github.com/cicadamq/cicada/scheduler/maintain"
 	"github.com/cicadamq/cicada/scheduler/position"
 	"github.com/cicadamq/cicada/scheduler/query"
+	"github.com/cicadamq/cicada/scheduler/rates"
 	"github.com/cicadamq/cicada/scheduler/recur"
 	"github.com/cicadamq/cicada/scheduler/trouble"
 	"github.com/cicadamq/cicada/scheduler/upload"
@@ -57,7 +59,7 @@ type Shard struct {
 	find   *commit.Finder
 	query  *query.Reader
 	bulk   *bulk.Canceller
-	rates  rateMeter
+	rates  rates.Meter
 	tier   tierState
 	cuts   *cut.Maker
 
@@ -68,6 +70,7 @@ type Shard struct {
 	hydrator   *hydrate.Hydrator    // nil without a bucket
 	positions  *position.Table      // how far sources were read
 	intake     *intake.Intake
+	ledgers    map[string]*ledger.Keeper // by the part of a target before its slash
 	receipts   pull.Maker
 
 	events   eventQueue
@@ -141,6 +144,9 @@ func (s *Shard) Run(ctx context.Context) error {
 	end("core", func() error { defer close(s.closed); return s.runCore(inner) })
 	for range readers {
 		end("load", func() error { return s.runReads(inner) })
+	}
+	for _, k := range s.ledgers {
+		end("ledger", func() error { return k.Run(ctx) })
 	}
 	end("timers", func() error { return s.runTimers(ctx) })
 	if s.parts.Tier != nil {
@@ -404,15 +410,8 @@ func (s *Shard) settleDown(ctx context.Context) {
 		return
 	}
 	for range 2 {
-		done := make(chan struct{})
-		s.post(core.EvSync{Done: done})
-		select {
-		case <-done:
-		case <-ctx.Done():
+		if s.syncOutcomes(ctx) != nil {
 			return
 		}
-		synced := make(chan error, 1)
-		s.commit.Enqueue(commit.Fence(synced))
-		_, _ = wait(s, synced)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	sink "github.com/cicadamq/cicada/broker/memory"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/ledger"
 	"github.com/cicadamq/cicada/tiered"
 	"github.com/cicadamq/cicada/tiered/objstore"
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
@@ -37,6 +38,7 @@ type world struct {
 	log    *zap.Logger
 	grace  time.Duration // of deletes in the bucket
 	skew   *atomic.Int64 // of the wall clock
+	exact  func() *sink.Exact // makes the sink of kafka:main; nil is none
 
 	*Shard
 	store *localstore.Store
@@ -90,10 +92,21 @@ func (w *world) tryOpen() error {
 			return errors.Join(err, store.Close())
 		}
 	}
-	s, err := Open(ctx, Parts{
+	parts := Parts{
 		Store: store, Tier: tier, Logger: w.log, Now: w.wall, Boot: boot,
 		Sinks: func(delay.Target) broker.Sink { return w.sink },
-	}, w.opts)
+	}
+	if w.exact != nil {
+		exact := w.exact()
+		parts.Ledgers = map[string]ledger.Sink{"kafka:main": exact}
+		parts.Sinks = func(t delay.Target) broker.Sink {
+			if t.Kind() == "kafka" {
+				return exact
+			}
+			return w.sink
+		}
+	}
+	s, err := Open(ctx, parts, w.opts)
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}

@@ -191,7 +191,7 @@ func TestSourceRefuses(t *testing.T) {
 // Whatever crashes and gets lost, a message that the source let go of is delivered, or cancelled when
 // its cancel was read, also after the loss of the disk (rules R16, R17).
 func TestSourceModel(t *testing.T) {
-	for seed := range uint64(24) {
+	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			inWorld(t, quick(), func(w *world) { sourceModel(t, w, seed) })

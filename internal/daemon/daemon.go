@@ -19,6 +19,7 @@ import (
 	"github.com/cicadamq/cicada/broker/webhook"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
+	"github.com/cicadamq/cicada/internal/daemon/brokers"
 	"github.com/cicadamq/cicada/internal/daemon/certs"
 	"github.com/cicadamq/cicada/internal/metrics"
 	"github.com/cicadamq/cicada/internal/server"
@@ -26,6 +27,7 @@ import (
 	"github.com/cicadamq/cicada/internal/server/audit"
 	"github.com/cicadamq/cicada/internal/server/limit"
 	"github.com/cicadamq/cicada/internal/server/tierjson"
+	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler"
 	"github.com/cicadamq/cicada/tiered"
@@ -60,7 +62,9 @@ type Daemon struct {
 	bucket objstore.Bucket
 	tier   *tiered.Tier
 	probed atomic.Pointer[tierjson.Probed] // the trial of the bucket
-	sinks  map[string]broker.Sink          // by the kind of target
+	sinks  map[string]broker.Sink          // by the kind of target, of those that need no broker
+	links  *brokers.Set
+	rules  wire.Rules // of what sources bring
 	shard  *scheduler.Shard
 	counts *metrics.Set
 	audit  *audit.Log
@@ -99,9 +103,6 @@ func Open(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error
 }
 
 func (d *Daemon) open(ctx context.Context) error {
-	if err := builtYet(d.cfg); err != nil {
-		return err
-	}
 	if err := d.openSinks(); err != nil {
 		return err
 	}
@@ -124,15 +125,6 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	return d.openServer()
-}
-
-// builtYet refuses what the configuration can say but this build cannot do.
-func builtYet(cfg *config.Config) error {
-	for _, b := range cfg.Brokers {
-		return fmt.Errorf("%w: brokers.%s (line %d): %s is not built yet; remove it",
-			delay.ErrUnimplemented, b.Name, b.Line, b.Kind)
-	}
-	return nil
 }
 
 // private refuses an address that others reach although the configuration took it for ours: the
@@ -246,12 +238,7 @@ func (d *Daemon) parts() scheduler.Parts {
 	return scheduler.Parts{
 		Witness: witness, Store: d.store, Tier: d.tier, Logger: d.log.Named("scheduler"), Now: d.opts.Now,
 		Boot: d.boot, Events: d.counts.Events(),
-		Sinks: func(t delay.Target) broker.Sink {
-			if s, ok := d.sinks[t.Kind()]; ok {
-				return s
-			}
-			return nil
-		},
+		Sinks: d.sinkOf, Check: d.checkTaken, Ledgers: d.links.Ledgers(),
 	}
 }
 
@@ -277,6 +264,9 @@ func (d *Daemon) close() error {
 	}
 	if d.audit != nil {
 		errs = append(errs, d.audit.Close())
+	}
+	if d.links != nil {
+		errs = append(errs, d.links.Close())
 	}
 	for _, kind := range []string{"https", "log"} { // http and https share one sink
 		if s, ok := d.sinks[kind]; ok {

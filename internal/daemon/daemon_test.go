@@ -195,10 +195,10 @@ func TestFatal(t *testing.T) {
 // What the configuration can say and this build cannot do must stop the start with words.
 func TestNotBuiltYet(t *testing.T) {
 	cfg := conf(t, t.TempDir(), nil)
-	cfg.Brokers = []config.Broker{{Name: "main", Kind: "kafka", Line: 7}}
+	cfg.Brokers = []config.Broker{{Name: "main", Kind: "pulsar", Line: 7}}
 	_, err := Open(t.Context(), cfg, Options{Logger: zap.NewNop()})
 	require.ErrorIs(t, err, delay.ErrUnimplemented)
-	require.ErrorContains(t, err, "brokers.main (line 7): kafka is not built yet")
+	require.ErrorContains(t, err, "pulsar is not built yet; remove it")
 }
 
 // Without a bucket the daemon must run, and refuse what it cannot promise.

@@ -10,10 +10,12 @@ import (
 	"github.com/cicadamq/cicada/broker/webhook"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
+	"github.com/cicadamq/cicada/internal/daemon/brokers"
 	"github.com/cicadamq/cicada/internal/daemon/certs"
 	"github.com/cicadamq/cicada/internal/server"
 	"github.com/cicadamq/cicada/internal/server/access"
 	"github.com/cicadamq/cicada/internal/server/audit"
+	"github.com/cicadamq/cicada/internal/server/wire"
 	"github.com/cicadamq/cicada/tiered/objstore"
 )
 
@@ -30,15 +32,41 @@ func (d *Daemon) openSinks() error {
 	d.hooks = hooks
 	log := logsink.New(logsink.Options{Logger: d.log.Named("log")})
 	d.sinks = map[string]broker.Sink{"http": hooks, "https": hooks, "log": log}
-	return nil
+	d.rules = wire.Rules{
+		HasBroker:   func(kind, name string) bool { return d.links.Has(kind, name) },
+		CheckTarget: d.checkTarget,
+		ExactlyOnce: func(t delay.Target) bool { return d.links.ExactlyOnce(t) },
+	}
+	d.links, err = brokers.Open(d.cfg.Brokers, d.cfg.Bucket.Kind != config.NoBucket,
+		func() string { return d.store.Meta().ClusterID }, brokers.Options{
+			Version: d.opts.Version, Logger: d.log.Named("broker"), Now: d.opts.Now,
+			CheckTarget: d.rules.Target,
+		})
+	return err
+}
+
+// sinkOf is the sink of a target, nil if no broker has that name.
+func (d *Daemon) sinkOf(t delay.Target) broker.Sink {
+	if s, ok := d.sinks[t.Kind()]; ok {
+		return s
+	}
+	return d.links.Sink(t)
 }
 
 // checkTarget asks the sink of a target whether it can ever work.
 func (d *Daemon) checkTarget(t delay.Target) error {
-	if c, ok := d.sinks[t.Kind()].(broker.Checker); ok {
+	if c, ok := d.sinkOf(t).(broker.Checker); ok {
 		return c.Check(t)
 	}
 	return nil
+}
+
+// checkTaken refuses what a source brings and the API would refuse, too.
+func (d *Daemon) checkTaken(draft *delay.Draft) error {
+	if err := d.rules.Target(draft.Target); err != nil {
+		return err
+	}
+	return d.rules.Mode(draft)
 }
 
 func (d *Daemon) openServer() error {
@@ -52,6 +80,7 @@ func (d *Daemon) openServer() error {
 	d.server = server.New(d.shard, server.Options{
 		Version: d.opts.Version, Durability: d.cfg.Durability,
 		NoTier: d.cfg.Bucket.Kind == config.NoBucket, CheckTarget: d.checkTarget, Gate: d.gate,
+		HasBroker: d.rules.HasBroker, ExactlyOnce: d.rules.ExactlyOnce,
 		Audit: d.audit.Write, MaxInflightBytes: d.cfg.MaxInflight, MaxPolls: d.cfg.MaxPolls,
 		Logger: d.log.Named("server"),
 		Now:    d.opts.Now, Metrics: d.counts.Handler(), Rejected: d.counts.Rejected, Tier: tier,

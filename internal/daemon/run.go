@@ -38,6 +38,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	done := make(chan struct{}) // the drain is over
 	g.Go(func() error { return d.shard.Run(running) })
+	watching, stopWatching := context.WithCancel(running)
+	reading, stopReading := context.WithCancel(running)
+	read := make(chan struct{}) // the sources have ended
+	g.Go(func() error {
+		defer close(read)
+		return d.links.Run(reading, d.shard.Intake())
+	})
+	g.Go(func() error { return d.links.Watch(watching) })
 	g.Go(d.serve)
 	g.Go(func() error { return d.announce(running, done) })
 	g.Go(func() error {
@@ -58,9 +66,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		defer close(done)
+		defer stopWatching()
+		defer stopReading()
 		select {
 		case <-ctx.Done():
-			return d.drain(context.WithoutCancel(ctx))
+			return d.drain(context.WithoutCancel(ctx), func() { stopReading(); <-read })
 		case <-running.Done():
 			return d.http.Close()
 		}
@@ -101,7 +111,7 @@ func (d *Daemon) watch(running context.Context) error {
 		Status:  d.shard.Status,
 		Targets: func() ([]scheduler.TargetStatus, error) { return d.shard.Targets(running) },
 		Store:   d.store.Metrics,
-		Stale:   d.stale.Load,
+		Stale:   d.stale.Load, SourceLag: d.links.Lag,
 	}
 	if d.certs != nil {
 		sources.Certificate = func() time.Duration { return d.certs.Expiry().Sub(d.opts.Now()) }
@@ -148,11 +158,12 @@ func (d *Daemon) announce(running context.Context, done <-chan struct{}) error {
 }
 
 // drain ends the work in the order of the package comment (M3).
-func (d *Daemon) drain(ctx context.Context) error {
+func (d *Daemon) drain(ctx context.Context, endSources func()) error {
 	d.log.Info("draining", zap.Duration("at_most", d.cfg.ShutdownTimeout))
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.ShutdownTimeout)
 	defer cancel()
 	d.server.Drain()
+	endSources()
 	d.awaitLeases(ctx)
 	err := d.shard.Drain(ctx)
 	last, stop := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)

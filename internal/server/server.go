@@ -48,6 +48,8 @@ type Options struct {
 	// CheckTarget refuses targets that can never work, with a *delay.FieldError for "target": it is
 	// called with well-formed targets of every kind. nil accepts them. It does no I/O.
 	CheckTarget func(delay.Target) error
+	// ExactlyOnce reports whether messages for a target are delivered exactly once. nil: none are.
+	ExactlyOnce func(delay.Target) bool
 	// Gate names the callers and refuses them. nil: everybody may do everything.
 	Gate *access.Gate
 	// Audit is told of each change by an operator. nil: nobody is.
@@ -103,7 +105,8 @@ func New(shard access.Shard, opts Options) *Server {
 	s := &Server{
 		shard: shard, opts: opts, log: opts.Logger,
 		rules: wire.Rules{Durability: opts.Durability, NoTier: opts.NoTier,
-			HasBroker: opts.HasBroker, CheckTarget: opts.CheckTarget, Salt: rand.Uint64},
+			HasBroker: opts.HasBroker, CheckTarget: opts.CheckTarget,
+			ExactlyOnce: opts.ExactlyOnce, Salt: rand.Uint64},
 		plans:    wire.NewForecaster(),
 		inflight: limit.NewBytes(opts.MaxInflightBytes, opts.Now),
 		polls:    limit.NewPolls(opts.MaxPolls),

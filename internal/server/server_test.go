@@ -68,8 +68,8 @@ func TestSend(t *testing.T) {
 	require.Equal(t, []any{}, out["results"])
 
 	code, out, _ = ask(t, s, "POST", "/v1/messages", `{"id":"a","target":"log:","delay":1,"mode":"exactly_once"}`)
-	require.Equal(t, 501, code)
-	require.Equal(t, "unimplemented", out["code"])
+	require.Equal(t, 400, code)
+	require.Equal(t, "invalid_argument", out["code"])
 	require.Equal(t, "mode", out["field"])
 
 	f.itemErr = fmt.Errorf("%w: other content", delay.ErrExists)

@@ -136,6 +136,8 @@ func houseFloors() []floor {
 		{"scheduler/query", 6, "reads the store and the tier, knows no shard"},
 		{"scheduler/bulk", 7, "cancels what passes a filter: asks query, goes through commit"},
 		{"scheduler/maintain", 6, "when the tier is compacted and collected, knows no shard"},
+		{"scheduler/rates", 3, "how fast lanes deliver"},
+		{"scheduler/ledger", 6, "the shard's side of a sink that delivers exactly once"},
 		{"scheduler/intake", 6, "what sources see of a shard, which it does not know"},
 		{"scheduler/hydrate", 6, "what comes near and what is far, knows no shard"},
 		{"scheduler/cut", 6, "what one flush uploads: reads the store and the buffer"},

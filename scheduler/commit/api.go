@@ -2,11 +2,7 @@
 
 package commit
 
-import (
-	"errors"
-
-	"github.com/cicadamq/cicada/delay"
-)
+import "github.com/cicadamq/cicada/delay"
 
 // Receipt is the answer to one accepted message (S2), or why it was not accepted.
 type Receipt struct {
@@ -69,17 +65,4 @@ type ChangeResult struct {
 	State      delay.State
 	Durability delay.Durability
 	Err        error // set when there is no verdict: unavailable, closed, a change that cannot be
-}
-
-// KindOf is the label of the error of a Receipt in metrics.
-func KindOf(err error) string {
-	for _, kind := range [...]error{
-		delay.ErrInvalid, delay.ErrExists, delay.ErrTooLate, delay.ErrUnavailable,
-		delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrUnimplemented,
-	} {
-		if errors.Is(err, kind) {
-			return kind.Error()
-		}
-	}
-	return "internal"
 }

@@ -111,6 +111,30 @@ func (c *Committer) putReached() {
 	clear(c.reached)
 }
 
+// NoteLedger notes up to which entry a ledger is settled, unless next is 0, and that what nobody
+// knows was delivered: what brings such an id again finds it so, whatever its content (rule R17).
+// known is set for those that wait to be delivered. done has capacity 1.
+func NoteLedger(name string, next int64, unheard []broker.Done, known []bool, done chan error) Op {
+	return &metaOp{done: done, change: func(c *Committer) {
+		for i, d := range unheard {
+			c.distinct(string(d.ID))
+			old, is, err := c.store.LookupID(string(d.ID))
+			if known[i] = err != nil || is && !old.State.Finished(); known[i] || is &&
+				old.Generation >= d.Generation {
+				continue
+			}
+			ident := delay.Identity{Generation: d.Generation}
+			c.outcome(d.ID, localstore.IDRecord{Identity: ident}, delay.Delivered)
+			c.mark(&delay.Mark{
+				State: delay.Delivered, At: c.now(), ID: string(d.ID), Identity: ident,
+			}, true)
+		}
+		if next > c.read[name] {
+			c.reach(name, next, delay.Key{})
+		}
+	}}
+}
+
 // takeItem stores one item. short is the key of its message when that is not for the tier.
 func (c *Committer) takeItem(
 	it *broker.Item, records map[delay.Key][]byte,

@@ -187,7 +187,7 @@ func (in *Intake) count(o *commit.TakeOp) {
 		}
 		n[took]++
 		if took == commit.TakenRefused && in.c.Events.Rejected != nil {
-			in.c.Events.Rejected(source, commit.KindOf(it.Err), 1)
+			in.c.Events.Rejected(source, KindOf(it.Err), 1)
 		}
 	}
 	tell := func(fn func(string, int), n int) {
@@ -200,4 +200,17 @@ func (in *Intake) count(o *commit.TakeOp) {
 	if k := n[commit.TakenCancelled]; k > 0 && in.c.Events.Cancelled != nil {
 		in.c.Events.Cancelled(k)
 	}
+}
+
+// KindOf is the label of the error of a Receipt in metrics.
+func KindOf(err error) string {
+	for _, kind := range [...]error{
+		delay.ErrInvalid, delay.ErrExists, delay.ErrTooLate, delay.ErrUnavailable,
+		delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrUnimplemented,
+	} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	return "internal"
 }

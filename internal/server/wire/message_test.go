@@ -177,6 +177,8 @@ func TestCombinations(t *testing.T) {
 		`{"target":"log:","deliver_at":253402300799999,"ttl":1}`:    "ttl",
 		`{"target":"log:","deliver_at":253402300799999,"spread":1}`: "spread",
 		`{"target":"log:","delay":1,"ttl":9300000000000}`:           "ttl",
+		`{"target":"log:","delay":1,"mode":"exactly_once"}`:         "mode",
+
 		`[]`:   "messages",
 		`1`:    "messages",
 		`null`: "messages",
@@ -188,9 +190,8 @@ func TestCombinations(t *testing.T) {
 		require.Equal(t, field, fe.Field, in)
 	}
 	for in, field := range map[string]string{
-		`{"target":"log:","delay":1,"mode":"exactly_once"}`: "mode",
-		`{"target":"kafka:other/t","delay":1}`:              "target",
-		`{"target":"nats:n1/a.b","delay":1}`:                "target",
+		`{"target":"kafka:other/t","delay":1}`: "target",
+		`{"target":"nats:n1/a.b","delay":1}`:   "target",
 	} {
 		_, err := decodeOne(in)
 		var un *Unimplemented

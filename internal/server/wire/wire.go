@@ -153,6 +153,8 @@ type Rules struct {
 	// CheckTarget refuses targets that can never work; nil accepts all that are well-formed. It
 	// does no I/O.
 	CheckTarget func(delay.Target) error
+	// ExactlyOnce reports whether messages for a target are delivered exactly once; nil is none.
+	ExactlyOnce func(delay.Target) bool
 	// Salt places spread messages without an id.
 	Salt func() uint64
 }
@@ -162,8 +164,8 @@ type Rules struct {
 // Target's own syntax is not checked here (see Target), because batches repeat targets.
 func (r *Rules) Resolve(it Item, now delay.Due) error {
 	d := it.Draft
-	if d.Mode == delay.ExactlyOnce {
-		return &Unimplemented{"mode", "exactly_once is not built yet"}
+	if err := r.Mode(d); err != nil {
+		return err
 	}
 	d.AcceptedAt = now
 	if it.Given&fieldRecurring != 0 {
@@ -187,6 +189,15 @@ func (r *Rules) Resolve(it Item, now delay.Due) error {
 		return delay.Invalid("replace", "needs an id")
 	}
 	return r.complete(it)
+}
+
+// Mode refuses a message that asks for more than its target can do.
+func (r *Rules) Mode(d *delay.Draft) error {
+	if d.Mode != delay.ExactlyOnce || r.ExactlyOnce != nil && r.ExactlyOnce(d.Target) {
+		return nil
+	}
+	return delay.Invalid("mode", "exactly_once needs a target kafka:<broker>/<topic> of a broker "+
+		"with sink.mode exactly_once")
 }
 
 // complete applies spread and defaults, and checks what depends on the due.

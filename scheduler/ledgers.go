@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"context"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/ledger"
+)
+
+// openLedgers makes the keepers of the ledgers.
+func (s *Shard) openLedgers() {
+	s.ledgers = make(map[string]*ledger.Keeper, len(s.parts.Ledgers))
+	for prefix, sink := range s.parts.Ledgers {
+		name := "ledger:" + prefix
+		s.ledgers[prefix] = ledger.New(ledger.Config{
+			Name: name, Sink: sink, Log: s.log.With(zap.String("ledger", prefix)),
+			Read: s.positions.Read, Covered: s.positions.Covered,
+			Fate: func(d broker.Done) ledger.Fate { return ledger.FateOf(s.find, s.ids, d) },
+			Sync: s.syncOutcomes,
+			Note: func(next int64, unheard []broker.Done, known []bool) error {
+				done := make(chan error, 1)
+				err := s.do(commit.NoteLedger(name, next, unheard, known, done), 0, done)
+				if err == nil && next > 0 {
+					s.positions.SetRead(name, next)
+				}
+				return err
+			},
+		})
+	}
+}
+
+// hand makes one attempt at each of batch. What it returns is to be called when the core was told of
+// the results.
+func (s *Shard) hand(
+	ctx context.Context, sink broker.Sink, batch []broker.Delivery, results []broker.Result,
+) func() {
+	prefix, _, _ := strings.Cut(string(batch[0].Target), "/")
+	if k := s.ledgers[prefix]; k != nil {
+		return k.Deliver(ctx, batch, results)
+	}
+	sink.Deliver(ctx, batch, results)
+	return func() {}
+}
+
+// syncOutcomes returns when the outcomes that the core was told of are on the disk.
+func (s *Shard) syncOutcomes(ctx context.Context) error {
+	handed := make(chan struct{})
+	s.post(core.EvSync{Done: handed})
+	select {
+	case <-handed:
+	case <-s.closed:
+		return delay.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	done := make(chan error, 1)
+	return s.do(commit.Fence(done), 0, done)
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduler
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cicadamq/cicada/broker"
+	sink "github.com/cicadamq/cicada/broker/memory"
+	"github.com/cicadamq/cicada/delay"
+)
+
+// Whatever crashes and gets lost, and whatever becomes of the answers of a sink with a ledger: what a
+// source brought is visible once, and what it was told to cancel at most once (rule R17).
+func TestExactlyOnceModel(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			inWorld(t, quick(), func(w *world) { exactlyOnce(t, w, seed) })
+		})
+	}
+}
+
+func exactlyOnce(t *testing.T, w *world, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 17))
+	log, hostile := sink.NewLog(), true
+	w.exact = func() *sink.Exact {
+		return sink.NewExact(log, sink.ExactOptions{
+			Script: func(n int, _ []broker.Delivery) sink.Commit {
+				if !hostile || n%3 != int(seed%3) {
+					return sink.Commit{Applied: true, Told: true}
+				}
+				return sink.Commit{Applied: n%2 == 0, Told: n%5 == 0}
+			},
+		})
+	}
+	w.crash()
+	w.loseDisk()
+	w.open()
+	p := &topic{world: w, tier: seed%2 == 0}
+	want, cancelled := make(map[delay.ID]bool), make(map[delay.ID]bool)
+	for range 60 {
+		switch rng.IntN(6) {
+		case 0, 1:
+			for range 1 + rng.IntN(20) {
+				id := p.send(time.Duration(rng.IntN(8000)) * time.Millisecond)
+				p.records[len(p.records)-1].Draft.Target = "kafka:main/t"
+				want[id] = true
+			}
+		case 2:
+			if len(p.records) > 0 {
+				id := delay.ID(fmt.Sprintf("m%d", rng.IntN(len(p.records))))
+				p.add(broker.Item{Cancel: id})
+				cancelled[id] = true
+			}
+		case 3:
+			w.pass(time.Duration(rng.IntN(3000)) * time.Millisecond)
+		case 4:
+			p.acknowledge()
+		case 5:
+			w.crash()
+			if rng.IntN(2) == 0 {
+				w.loseDisk()
+			}
+			w.open()
+		}
+		if err := p.read(1 + rng.IntN(9)); err != nil {
+			require.True(t, errors.Is(err, delay.ErrUnavailable), err)
+			p.restored()
+		}
+	}
+	p.restored()
+	require.NoError(t, p.read(5))
+	hostile = false
+	for w.books().Pending > 0 {
+		w.pass(time.Second)
+	}
+	seen := make(map[delay.ID]int)
+	for _, d := range log.Visible() {
+		seen[d.ID]++
+	}
+	for id := range want {
+		require.LessOrEqual(t, seen[id], 1, "seed %d: %s", seed, id)
+		require.True(t, cancelled[id] || seen[id] == 1, "seed %d: %s is lost", seed, id)
+	}
+	w.pass(10 * time.Second)
+	next, _ := w.Intake().Covered("ledger:kafka:main")
+	err := w.exact().Recover(t.Context(), uint64(next), func(uint64, []broker.Done) error {
+		return errors.New("the bucket stands for less than everything")
+	})
+	require.NoError(t, err)
+}
