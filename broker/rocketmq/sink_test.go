@@ -41,7 +41,7 @@ func fake(t *testing.T, opts fakebroker.Options) *fakebroker.Cluster {
 }
 
 func config(c *fakebroker.Cluster) Config {
-	return Config{Broker: "rmq", NameServers: []string{c.NameServer()}, Timeout: time.Second}
+	return Config{Broker: "rmq", NameServers: []string{c.NameServer()}}
 }
 
 func newSink(t *testing.T, cfg Config) *Sink {
@@ -98,9 +98,7 @@ func TestSinkConforms(t *testing.T) {
 		for i := range 2 {
 			c.Broker(i).OnRequest(answers)
 		}
-		cfg := config(c)
-		cfg.Timeout = 0
-		s, err := NewSink(cfg)
+		s, err := NewSink(config(c))
 		require.NoError(t, err)
 		return brokertest.Subject{
 			Sink: s, Target: "rocketmq:rmq/" + topic,
@@ -344,7 +342,9 @@ func TestNothingFollowsAMissingAnswer(t *testing.T) {
 		}
 		return fakebroker.Fault{}
 	})
-	s := newSink(t, config(c))
+	cfg := config(c)
+	cfg.Timeout = time.Second
+	s := newSink(t, cfg)
 	batch := deliveries(6, func(_ int, d *broker.Delivery) {
 		d.RoutingKey, d.Body = "k", make([]byte, maxBatchBytes)
 	})

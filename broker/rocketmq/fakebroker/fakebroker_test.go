@@ -41,8 +41,8 @@ func start(t *testing.T, opts fakebroker.Options) *world {
 	t.Cleanup(w.Cluster.Close)
 	w.Cluster.CreateTopic(topic, 4)
 	w.Client, err = remoting.New(remoting.Config{
-		NameServers: []string{w.NameServer()}, Timeout: 300 * time.Millisecond,
-		AccessKey: opts.AccessKey, SecretKey: opts.SecretKey,
+		NameServers: []string{w.NameServer()},
+		AccessKey:   opts.AccessKey, SecretKey: opts.SecretKey,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Client.Close()) })
@@ -156,7 +156,7 @@ func TestFaults(t *testing.T) {
 		before := len(w.Messages(topic))
 		b.OnRequest(func(*remoting.Command) fakebroker.Fault { return c.fault })
 		client, err := remoting.New(remoting.Config{ // a connection that ends is not made again at once
-			AccessKey: "ak", SecretKey: "sk", Timeout: 300 * time.Millisecond,
+			AccessKey: "ak", SecretKey: "sk", Timeout: time.Second,
 		})
 		require.NoError(t, err)
 		_, err = client.Send(t.Context(), w.addr, topic, 0, &remoting.Outgoing{Body: []byte("b")})

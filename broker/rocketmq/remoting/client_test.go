@@ -163,7 +163,7 @@ func TestWhatIsKnownOfASend(t *testing.T) {
 	})
 	m := &Outgoing{Body: []byte("b")}
 	send := func(ctx context.Context, addr string) error {
-		c := newClient(t, Config{Timeout: 50 * time.Millisecond})
+		c := newClient(t, Config{Timeout: 500 * time.Millisecond})
 		_, err := c.Send(ctx, addr, "t", 0, m)
 		return err
 	}
