@@ -70,7 +70,7 @@ func (d *desk) Take(_ context.Context, b *broker.Batch) error {
 	if !store {
 		return result
 	}
-	if b.Next < d.cursor[b.Partition] || len(b.Items) > broker.MaxBatch {
+	if b.Next < d.cursor[b.Partition] || len(b.Items) > broker.MaxBatch { // N6
 		d.t.Errorf("batch to %d of %d items, the cursor is %d", b.Next, len(b.Items),
 			d.cursor[b.Partition])
 	}

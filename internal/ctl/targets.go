@@ -51,8 +51,8 @@ func laneState(t client.Target) string {
 	}
 }
 
-const limitHelp = `Limit how fast a target is delivered to. What is due waits, in order; nothing is refused.
-Every attempt counts, pulled messages too. The limit survives restarts.
+const limitHelp = `Limit how fast a target is delivered to. What is due waits, in order; nothing is
+refused. Every attempt counts, pulled messages too. The limit survives restarts.
 
   cicada targets limit https://example.com/hook --rate 100/s --burst 200
   cicada targets limit pull:sms --rate 10/m
@@ -82,7 +82,8 @@ func (a *app) limit() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&rate, "rate", "", "messages per second, minute or hour: 100/s, 10/m, 5/h; or none")
+	cmd.Flags().StringVar(&rate, "rate", "",
+		"messages per second, minute or hour: 100/s, 10/m, 5/h; or none")
 	cmd.Flags().Int64Var(&burst, "burst", 0, "how many at once (what comes in a second)")
 	return cmd
 }

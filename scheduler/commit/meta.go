@@ -72,7 +72,9 @@ func LimitsOf(targets map[delay.Target]localstore.TargetState) (limits []delay.T
 			limits = append(limits, delay.TargetLimit{Target: t, Limit: st.Limit})
 		}
 	}
-	slices.SortFunc(limits, func(a, b delay.TargetLimit) int { return cmp.Compare(a.Target, b.Target) })
+	slices.SortFunc(limits, func(a, b delay.TargetLimit) int {
+		return cmp.Compare(a.Target, b.Target)
+	})
 	return limits
 }
 

@@ -214,8 +214,8 @@ func (c *Client) SetPaused(ctx context.Context, target string, paused bool) erro
 		encode(map[string]string{"target": target}), nil)
 }
 
-// SetLimit limits how fast a target is delivered to, by messages per second and at once; a rate of 0
-// removes the limit, a burst of 0 leaves it to the daemon.
+// SetLimit limits how fast a target is delivered to, by messages per second and at once; a rate of
+// 0 removes the limit, a burst of 0 leaves it to the daemon.
 func (c *Client) SetLimit(
 	ctx context.Context, target string, rate float64, burst int64,
 ) (*Limit, error) {
