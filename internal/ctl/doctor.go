@@ -18,7 +18,7 @@ targets, and what it found out about its object store.
   cicada doctor --bucket 's3://cold/cicada?endpoint=http://minio:9000'
 
 --config looks at the brokers of that file from here: reachable, topics, permissions,
-settings that lose messages.
+settings that lose messages; with exactly_once also a transaction, which is aborted.
 
 --bucket tries that bucket out from here, with a few small objects that are deleted
 again; it may be one that no daemon uses yet.

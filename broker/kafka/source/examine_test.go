@@ -3,11 +3,15 @@
 package source
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/cicadamq/cicada/broker"
@@ -85,4 +89,40 @@ func TestExaminePermissions(t *testing.T) {
 	cfg.SASL.Password = "wrong"
 	require.Equal(t, map[string]broker.Verdict{"reachable": broker.Bad},
 		verdicts(Examine(t.Context(), cfg, nil)))
+}
+
+// What could go wrong: a cluster without transactions, or whose clock is off, is found by the first
+// message that must be delivered once.
+func TestExamineTransactions(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		cfg := w.options().Config
+		require.Equal(t, map[string]broker.Verdict{
+			"ledger " + rejectTopic: broker.Good, "transactions": broker.Good, "clock": broker.Good,
+		}, verdicts(ExamineTransactions(t.Context(), cfg, rejectTopic)))
+		require.Equal(t, map[string]broker.Verdict{"ledger gone": broker.Note},
+			verdicts(ExamineTransactions(t.Context(), cfg, "gone")))
+		for off, want := range map[time.Duration]broker.Verdict{
+			time.Second: broker.Warn, -time.Minute: broker.Bad,
+		} {
+			cfg.Now = func() time.Time { return time.Now().Add(off) }
+			require.Equal(t, want, verdicts(ExamineTransactions(t.Context(), cfg, rejectTopic))["clock"])
+		}
+		cfg.Now = nil
+		w.cluster.Fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.InitProducerID}, TopLevel: true, Count: -1,
+			Err: kerr.TransactionalIDAuthorizationFailed,
+		})
+		require.Equal(t, broker.Bad,
+			verdicts(ExamineTransactions(t.Context(), cfg, rejectTopic))["transactions"])
+		require.Empty(t, committedRecords(w))
+	})
+}
+
+// committedRecords are those of the reject topic that readers of committed records see.
+func committedRecords(w *world) []*kgo.Record {
+	cl := w.plain(kgo.ConsumeTopics(rejectTopic), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	defer cancel()
+	return cl.PollFetches(ctx).Records()
 }

@@ -56,8 +56,8 @@ func KafkaSources(b *config.Broker, o Options) []source.Options {
 	return all
 }
 
-// Examine looks at every broker of cfg, from here, and changes nothing there. Each finding's check
-// begins with the broker's name.
+// Examine looks at every broker of cfg, from here, and changes nothing there that readers of
+// committed records see. Each finding's check begins with the broker's name.
 func Examine(ctx context.Context, cfg *config.Config, o Options) []broker.Finding {
 	var all []broker.Finding
 	for i := range cfg.Brokers {
@@ -66,6 +66,10 @@ func Examine(ctx context.Context, cfg *config.Config, o Options) []broker.Findin
 		switch b.Kind {
 		case "kafka":
 			found = source.Examine(ctx, KafkaConfig(b, o), KafkaSources(b, o))
+			if sink := &b.Kafka.Sink; sink.ExactlyOnce && found[0].Verdict == broker.Good {
+				found = append(found,
+					source.ExamineTransactions(ctx, KafkaConfig(b, o), sink.LedgerTopic)...)
+			}
 		case rocketmq.Kind:
 			found = rocketmq.Examine(ctx, RocketMQConfig(b, o), RocketMQSources(b, o))
 		default:

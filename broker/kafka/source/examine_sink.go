@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package source
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/cicadamq/cicada/broker"
+)
+
+// What a clock may be off by.
+const (
+	clockNote = 500 * time.Millisecond
+	clockBad  = 2 * time.Second // the daemon itself does not follow such a step (rule R21)
+)
+
+// ExamineTransactions tries whether a sink in exactly_once mode could work: it begins a transaction
+// with one record to the ledger's topic, asks the broker when that was, and aborts it. Readers of
+// committed records never see it.
+func ExamineTransactions(ctx context.Context, cfg Config, ledger string) []broker.Finding {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	e := &examination{}
+	cfg, err := cfg.Complete()
+	if err != nil {
+		e.add("transactions", broker.Bad, "%v", err)
+		return e.found
+	}
+	id := "cicada-doctor-" + cfg.Broker
+	if e.cl, err = cfg.Client(kgo.TransactionalID(id), kgo.RetryTimeout(examineTimeout/2),
+		kgo.RequestRetries(2), kgo.RecordRetries(2), kgo.UnknownTopicRetries(1)); err != nil {
+		e.add("transactions", broker.Bad, "%v", err)
+		return e.found
+	}
+	defer e.cl.Close()
+	e.adm = kadm.NewClient(e.cl)
+	if all, err := e.adm.ListTopics(ctx, ledger); err == nil &&
+		errors.Is(all[ledger].Err, kerr.UnknownTopicOrPartition) {
+		e.add("ledger "+ledger, broker.Note, "is not there yet: the first start makes it, and "+
+			"transactions were not tried")
+		return e.found
+	}
+	e.topic(ctx, "ledger "+ledger, ledger, kmsg.ACLOperationWrite)
+	e.transaction(ctx, &cfg, id, ledger)
+	return e.found
+}
+
+func (e *examination) transaction(ctx context.Context, cfg *Config, id, ledger string) {
+	const check = "transactions"
+	// Its producer is made first, so that the clock is read around little else.
+	if _, _, err := e.cl.ProducerID(ctx); err != nil {
+		e.add(check, broker.Bad, "%v", err)
+		return
+	}
+	if err := e.cl.BeginTransaction(); err != nil {
+		e.add(check, broker.Bad, "%v", err)
+		return
+	}
+	before := cfg.Now()
+	err := e.cl.ProduceSync(ctx, &kgo.Record{Topic: ledger, Key: []byte(id)}).FirstErr()
+	after := cfg.Now()
+	var began int64
+	if err == nil {
+		if all, err := e.adm.DescribeTransactions(ctx, id); err == nil {
+			began = all[id].StartTimestamp
+		}
+	}
+	if abort := e.cl.EndTransaction(ctx, kgo.TryAbort); err == nil {
+		err = abort
+	}
+	if err != nil {
+		e.add(check, broker.Bad, "%v", err)
+		return
+	}
+	e.add(check, broker.Good, "one was begun and aborted")
+	if began <= 0 {
+		e.add("clock", broker.Note, "the broker does not tell its time")
+		return
+	}
+	offset := time.UnixMilli(began).Sub(before.Add(after.Sub(before) / 2))
+	verdict := broker.Good
+	switch slack := after.Sub(before) / 2; {
+	case offset.Abs() > clockBad+slack:
+		verdict = broker.Bad
+	case offset.Abs() > clockNote+slack:
+		verdict = broker.Warn
+	}
+	e.add("clock", verdict, "the broker's is %s from ours", offset.Round(time.Millisecond))
+}
