@@ -20,7 +20,7 @@ import (
 
 // What is worth a warning.
 const (
-	examineTimeout   = 15 * time.Second // for all of it
+	examineTimeout   = 20 * time.Second // for all of it
 	shortRetention   = 24 * time.Hour
 	unknownOperation = -1 << 31 // of a broker that does not tell who may do what
 )
@@ -37,16 +37,16 @@ func Examine(ctx context.Context, cfg Config, sources []Options) []broker.Findin
 	if err != nil {
 		return fail(err)
 	}
-	cl, err := cfg.Client(kgo.RetryTimeout(examineTimeout/2), kgo.RequestRetries(2))
+	meta, err := reach(ctx, &cfg)
+	if err != nil {
+		return fail(err)
+	}
+	cl, err := cfg.Client(kgo.RetryTimeout(examineTimeout / 2))
 	if err != nil {
 		return fail(err)
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
-	meta, err := adm.BrokerMetadata(ctx)
-	if err != nil {
-		return fail(err)
-	}
 	found := []broker.Finding{{
 		Check: "reachable", Verdict: broker.Good,
 		Detail: fmt.Sprintf("cluster %s, %d brokers", meta.Cluster, len(meta.Brokers)),
@@ -65,6 +65,16 @@ func Examine(ctx context.Context, cfg Config, sources []Options) []broker.Findin
 		e.topic(ctx, "reject topic "+s.RejectTopic, s.RejectTopic, kmsg.ACLOperationWrite)
 	}
 	return append(found, e.found...)
+}
+
+// reach asks who is there, without the patience of what comes after.
+func reach(ctx context.Context, cfg *Config) (kadm.Metadata, error) {
+	cl, err := cfg.Client(kgo.RequestRetries(2))
+	if err != nil {
+		return kadm.Metadata{}, err
+	}
+	defer cl.Close()
+	return kadm.NewClient(cl).BrokerMetadata(ctx)
 }
 
 type examination struct {
@@ -170,6 +180,9 @@ func (e *examination) group(ctx context.Context, s *Options) {
 		}
 	}
 	switch {
+	case err != nil && kerr.IsRetriable(err):
+		e.add(check, broker.Warn, "not ready: %v", err) // the first group of a new cluster
+		return
 	case err != nil:
 		e.add(check, broker.Bad, "%v", err)
 		return

@@ -35,7 +35,7 @@ func ExamineTransactions(ctx context.Context, cfg Config, ledger string) []broke
 	}
 	id := "cicada-doctor-" + cfg.Broker
 	if e.cl, err = cfg.Client(kgo.TransactionalID(id), kgo.RetryTimeout(examineTimeout/2),
-		kgo.RequestRetries(2), kgo.RecordRetries(2), kgo.UnknownTopicRetries(1)); err != nil {
+		kgo.RecordRetries(2), kgo.UnknownTopicRetries(1)); err != nil {
 		e.add("transactions", broker.Bad, "%v", err)
 		return e.found
 	}

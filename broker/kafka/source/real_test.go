@@ -175,3 +175,31 @@ func (a *again) Cursor(p broker.Partition) (int64, bool) {
 	n, _ := a.discard.Cursor(p)
 	return n, true
 }
+
+// What could go wrong: a real broker answers otherwise than the fake one, and the doctor tells of
+// faults that are none.
+func TestRealExamine(t *testing.T) {
+	b := realtest.Kafka(t)
+	c := realTopic(t, b, 2)
+	o := Options{
+		Config: Config{Broker: "main", Seeds: c.seeds}, Topic: c.name, Group: c.group,
+		RejectTopic: c.reject,
+	}
+	// A new cluster makes the topics of groups and of transactions when they are first asked for.
+	var found []broker.Finding
+	require.Eventually(t, func() bool {
+		found = Examine(t.Context(), o.Config, []Options{o})
+		return verdicts(found)["group "+c.group] == broker.Good
+	}, time.Minute, time.Second)
+	require.Equal(t, map[string]broker.Verdict{
+		"reachable": broker.Good, "source " + c.name: broker.Good, "group " + c.group: broker.Good,
+		"reject topic " + c.reject: broker.Good,
+	}, verdicts(found), "%v", found)
+	require.Eventually(t, func() bool {
+		found = ExamineTransactions(t.Context(), o.Config, c.reject)
+		return verdicts(found)["transactions"] == broker.Good
+	}, time.Minute, time.Second)
+	require.Equal(t, map[string]broker.Verdict{
+		"ledger " + c.reject: broker.Good, "transactions": broker.Good, "clock": broker.Good,
+	}, verdicts(found), "%v", found)
+}
