@@ -223,7 +223,8 @@ func (c *Client) Query(ctx context.Context, addr string, q Query) ([]Message, er
 }
 
 // View reads the message at an offset of the commit log of addr. One that is gone wraps
-// delay.ErrNotFound, which here may also mean that the broker erred: it answers both alike.
+// delay.ErrNotFound, which here may also mean that the broker erred: it answers both alike. At an
+// offset where no message begins the broker may give whatever lies there: delay.ErrCorrupt.
 func (c *Client) View(ctx context.Context, addr string, physical int64) (*Message, error) {
 	const request = "view"
 	r, err := c.call(ctx, request, addr, &Command{
@@ -243,9 +244,11 @@ func (c *Client) View(ctx context.Context, addr string, physical int64) (*Messag
 		return nil, e
 	}
 	found, err := DecodeMessages(r.Body)
-	if err != nil || len(found) != 1 {
-		return nil, fmt.Errorf("%w: view %d: %d messages: %w", delay.ErrCorrupt, physical, len(found),
-			err)
+	if err == nil && (len(found) != 1 || found[0].Physical != physical) {
+		err = fmt.Errorf("%w: %d messages, not the one asked for", delay.ErrCorrupt, len(found))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("view %d: %w", physical, err)
 	}
 	return &found[0], nil
 }
