@@ -63,6 +63,9 @@ func TestRealBrokers(t *testing.T) {
 			start(t)
 			cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-p=1", "-timeout=5m",
 				"-run=^TestReal", "-v", "./broker/"+kind+"/...")
+			if kind == "kafka" {
+				cmd.Args = append(cmd.Args, "./internal/daemon") // from end to end
+			}
 			cmd.Dir = ".."
 			cmd.Env = append(cleanEnv(), brokers.Variable+"="+s.URL)
 			cmd.SysProcAttr = childAttr()
