@@ -22,7 +22,7 @@ import (
 )
 
 // What could go wrong: after the loss of the disk reading goes on where the group is, and what lay
-// between the bucket's cursor and that is a gap.
+// between the bucket's cursor and that is a gap (K1).
 func TestSourceBeginsAtTheCursor(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 100)
@@ -40,7 +40,7 @@ func TestSourceBeginsAtTheCursor(t *testing.T) {
 	})
 }
 
-// What could go wrong: a shard that never read the topic reads again what the group is past.
+// What could go wrong: a shard that never read the topic reads again what the group is past (K1).
 func TestSourceBeginsAtTheGroup(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 10)
@@ -75,7 +75,7 @@ func TestSourceCountsWhatRetentionRemoved(t *testing.T) {
 }
 
 // What could go wrong: gaps of aborted transactions and their markers are taken for lost records, or
-// an aborted request is kept.
+// an aborted request is kept (K7).
 func TestSourceReadsWhatWasCommitted(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		cl := w.plain(kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
@@ -148,7 +148,7 @@ func TestSourceEndsWithTheShard(t *testing.T) {
 	}
 }
 
-// What could go wrong: with commit: tier offsets are committed that only the local disk has.
+// What could go wrong: with commit: tier offsets are committed that only the local disk has (K4).
 func TestSourceCommitsWhatTheTierCovers(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 100)
@@ -174,7 +174,7 @@ func TestSourceCommitsWhatTheTierCovers(t *testing.T) {
 	})
 }
 
-// What could go wrong: a process dies at any moment and the next one leaves a gap (B4).
+// What could go wrong: a process dies at any moment and the next one leaves a gap (K4, B4).
 func TestSourceAfterACrash(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		t.Run(fmt.Sprint("disk lost ", lost), func(t *testing.T) {

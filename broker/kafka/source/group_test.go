@@ -18,7 +18,7 @@ import (
 )
 
 // What could go wrong: members come and go, and a partition is taken from after it moved away (the
-// shard sees two goroutines), out of order, or not at all (B5).
+// shard sees two goroutines), out of order, or not at all (K2, B5).
 func TestSourceSharesItsGroup(t *testing.T) {
 	for _, serverSide := range []bool{false, true} {
 		t.Run(fmt.Sprint("server side ", serverSide), func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestSourceSharesItsGroup(t *testing.T) {
 }
 
 // What could go wrong: a Take that hangs keeps a partition that moved away for ever, or its end is
-// not waited for (B5).
+// not waited for (K2, B5).
 func TestSourceGivesUpWhatMovesAway(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 10)
@@ -95,7 +95,7 @@ func (h *hanging) Take(ctx context.Context, _ *broker.Batch) error {
 }
 
 // What could go wrong: a topic that was deleted and made again is read from the old one's cursor
-// (R17), or not at all.
+// (R17), or not at all (K5).
 func TestSourceKnowsATopicMadeAgain(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 20)
@@ -119,7 +119,7 @@ func TestSourceKnowsATopicMadeAgain(t *testing.T) {
 }
 
 // What could go wrong: a shard that stands still lets memory grow with the topic, or one partition
-// that stands still stops the others.
+// that stands still stops the others (K6).
 func TestSourceHoldsBackWhatTheShardCannotTake(t *testing.T) {
 	inBubble(t, 8, func(t *testing.T, w *world) {
 		const many, few, size = 40, 3, 900 << 10
@@ -167,7 +167,7 @@ func TestSourceHoldsBackWhatTheShardCannotTake(t *testing.T) {
 }
 
 // What could go wrong: a batch of a few bytes that becomes gigabytes ends the process, or stops its
-// partition for ever (B6).
+// partition for ever (K6, B6).
 func TestSourcePassesOverABomb(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 1)

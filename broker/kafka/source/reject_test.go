@@ -54,7 +54,7 @@ func TestSourceRejectsPoison(t *testing.T) {
 }
 
 // What could go wrong: what the shard refuses is lost without a copy, because the group is told of
-// it first (B4), or because the copy is not tried again.
+// it first (B4), or because the copy is not tried again (K3).
 func TestSourceRejectsWhatTheShardRefuses(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 10)
@@ -83,7 +83,7 @@ func TestSourceRejectsWhatTheShardRefuses(t *testing.T) {
 }
 
 // What could go wrong: the cursor passes a record that is no request before its copy is there, so
-// that a crash loses it (B6).
+// that a crash loses it (K3, B6).
 func TestSourceCopiesPoisonBeforeTheCursorPasses(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.produce(request(0, "", "0/0"), poisonRecord(0))
@@ -101,7 +101,7 @@ func TestSourceCopiesPoisonBeforeTheCursorPasses(t *testing.T) {
 }
 
 // What could go wrong: a reject topic that does not exist, is forbidden or never answers stops the
-// source for ever (B6).
+// source for ever (K3, B6).
 func TestSourceGoesOnWithoutItsRejectTopic(t *testing.T) {
 	for _, c := range []struct {
 		name  string
