@@ -11,7 +11,8 @@
 //	    the library keeps for ever is a copy.
 //	K12 A caller cannot set or forge cicada- headers, and an empty body is no tombstone.
 //	K13 A broker refuses whole batches of records. What was refused together is sent again in
-//	    halves until each record was refused alone (B1, S7).
+//	    halves until each record was refused alone (B1, S7). In exactly_once mode that keeps the
+//	    order within a key; an idempotent sink may have stored later ones of the batch already.
 //	K14 A transaction commits only when each message and the entry that lists them were stored. A
 //	    target that cannot be written to takes no other one with it (S9).
 //	K15 After an end that is not known the producer is thrown away, the ledger taken anew, and the

@@ -67,6 +67,8 @@ type Exact struct {
 	name      string // of the ledger's keys
 	position  int64  // up to where the ledger was read
 	wasSigned bool   // by a process before this one
+	spoiled   bool   // the last transaction failed for its producer, and nothing holds its records
+	repeated  bool   // and was tried again
 
 	wake chan struct{} // something waits, or the loop should look again
 	over chan struct{} // closed when fenced

@@ -176,6 +176,7 @@ func (s *Exact) attempt(ctx context.Context, p *producer, work [][]item) ([][]it
 	end, errs := s.transact(ctx, p, group)
 	switch end {
 	case committed:
+		s.repeated = false
 		s.commit(group)
 		return rest, true
 	case doubtful:
@@ -184,6 +185,10 @@ func (s *Exact) attempt(ctx context.Context, p *producer, work [][]item) ([][]it
 		return nil, false
 	}
 	s.counts.aborted.Add(1)
+	if end == broken && s.spoiled && !s.repeated {
+		s.repeated = true // a new producer may do
+		return append([][]item{group}, rest...), false
+	}
 	return append(s.sort(group, errs), rest...), end == aborted
 }
 
@@ -208,7 +213,7 @@ func (s *Exact) doubtful(group []item) {
 func (s *Exact) present(group []item) []item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := group[:0]
+	out := make([]item, 0, len(group))
 	for _, it := range group {
 		if !it.gone {
 			out = append(out, it)
@@ -235,6 +240,10 @@ func (s *Exact) transact(ctx context.Context, p *producer, group []item) (ended,
 	}
 	s.doubts(done)
 	errs, end := p.transaction(ctx, group, extra)
+	s.spoiled = !distinct(errs) && !slices.Contains(errs, errStuck)
+	if err := cmp.Or(errs...); err != nil {
+		s.log.Warn("transaction given up", zap.Uint64("entry", n), zap.Error(err))
+	}
 	if len(errs) > 0 {
 		for _, err := range errs[len(group):] {
 			if err != nil {
@@ -295,10 +304,10 @@ type fates struct {
 func (p *producer) transaction(
 	ctx context.Context, group []item, extra []*kgo.Record,
 ) ([]error, ended) {
-	if err := p.cl.BeginTransaction(); err != nil {
-		return nil, broken
-	}
 	n := len(group) + len(extra)
+	if err := p.cl.BeginTransaction(); err != nil {
+		return slices.Repeat([]error{err}, n), broken
+	}
 	f := &fates{all: newCount(n), errs: make([]error, n)}
 	for i := range n {
 		f.errs[i] = errStuck
@@ -408,30 +417,33 @@ func (s *Exact) sort(group []item, errs []error) [][]item {
 		s.giveUp([][]item{group}, why)
 		return nil
 	}
+	sick := map[string]bool{} // topics of which a broker refused to store something
+	for i, it := range group {
+		if poison(errs[i]) {
+			sick[it.record().Topic] = true
+		}
+	}
 	var good, suspects []item
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, it := range group {
 		switch err := errs[i]; {
-		case err == nil:
-			good = append(good, it)
-		case !poison(err):
+		case err != nil && !poison(err):
 			delete(s.topics, it.record().Topic)
 			it.set(it.i, broker.Result{Outcome: outcomeOfAborted(err), Reason: reason(err)})
-		case len(group) == 1:
+		case err != nil && len(group) == 1:
 			it.set(it.i, broker.Result{Outcome: broker.Rejected, Reason: reason(err)})
-		default:
+		case sick[it.record().Topic]: // those that were stored too: nothing overtakes within a key
 			suspects = append(suspects, it)
+		default:
+			good = append(good, it)
 		}
 	}
 	groups := make([][]item, 0, 3)
-	if len(good) > 0 {
-		groups = append(groups, good)
-	}
-	if n := len(suspects); n > 1 {
-		return append(groups, suspects[:n/2], suspects[n/2:])
-	} else if n == 1 {
-		groups = append(groups, suspects)
+	for _, some := range [][]item{good, suspects[:len(suspects)/2], suspects[len(suspects)/2:]} {
+		if len(some) > 0 {
+			groups = append(groups, some)
+		}
 	}
 	return groups
 }
