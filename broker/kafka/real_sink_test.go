@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/cicadamq/cicada/broker"
@@ -62,12 +63,20 @@ func (r *realBroker) batch(prefix string, n int) []broker.Delivery {
 func (r *realBroker) open(mode string) broker.Sink {
 	r.t.Helper()
 	s, err := NewSink(SinkConfig{
-		Config:      Config{Broker: "main", Seeds: []string{r.Addr}, Logger: zaptest.NewLogger(r.t)},
+		Config:      Config{Broker: "main", Seeds: []string{r.Addr}, Logger: r.logger()},
 		LedgerTopic: r.ledger, Mode: mode, Cluster: func() string { return r.ledger },
 	})
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() { require.NoError(r.t, s.Close()) })
 	return s
+}
+
+// logger keeps benchmarks quiet.
+func (r *realBroker) logger() *zap.Logger {
+	if t, ok := r.t.(*testing.T); ok {
+		return zaptest.NewLogger(t)
+	}
+	return zap.NewNop()
 }
 
 // take opens a sink in exactly_once mode and takes the ledger, which may need a few tries.
