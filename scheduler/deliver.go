@@ -172,7 +172,8 @@ func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 		at = append(at, i)
 		batch = append(batch, broker.Delivery{
 			ID: p.id, Generation: max(1, p.msg.Generation), Target: target, Due: p.msg.Due,
-			Attempt: p.Attempt, FiredAt: now, RoutingKey: p.msg.RoutingKey, Headers: p.msg.Headers, Body: p.msg.Body,
+			Attempt: p.Attempt, FiredAt: now, RoutingKey: p.msg.RoutingKey,
+			Headers: p.msg.Headers, Body: p.msg.Body,
 		})
 	}
 	results := make([]broker.Result, len(batch))

@@ -37,8 +37,8 @@ func (s *Shard) openLedgers() {
 	}
 }
 
-// hand makes one attempt at each of batch. What it returns is to be called when the core was told of
-// the results.
+// hand makes one attempt at each of batch. What it returns is to be called when the core was told
+// of the results.
 func (s *Shard) hand(
 	ctx context.Context, sink broker.Sink, batch []broker.Delivery, results []broker.Result,
 ) func() {

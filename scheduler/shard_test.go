@@ -36,8 +36,8 @@ type world struct {
 	sink   *sink.Sink
 	opts   Options
 	log    *zap.Logger
-	grace  time.Duration // of deletes in the bucket
-	skew   *atomic.Int64 // of the wall clock
+	grace  time.Duration      // of deletes in the bucket
+	skew   *atomic.Int64      // of the wall clock
 	exact  func() *sink.Exact // makes the sink of kafka:main; nil is none
 
 	*Shard

@@ -33,7 +33,7 @@ type process struct {
 // run starts it; what it logs is shown when the test fails.
 func (p *process) run() {
 	p.t.Helper()
-	p.cmd = exec.Command(filepath.Join(p.dir, "cicada"), "serve", "--config", p.file, //nolint:noctx
+	p.cmd = exec.Command(filepath.Join(p.dir, "cicada"), "serve", "--config", p.file,
 		"--data-dir", filepath.Join(p.dir, "data"), "--listen", "127.0.0.1:0")
 	p.cmd.Stderr = &p.log
 	require.NoError(p.t, p.cmd.Start())

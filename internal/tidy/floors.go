@@ -111,8 +111,8 @@ func checkModules(r *Repo) (out []Problem) {
 	return out
 }
 
-// checkSignatures finds types of owned libraries in exported declarations. Below an internal/ of the
-// owner they may stand: nobody else can import it.
+// checkSignatures finds types of owned libraries in exported declarations. Below an internal/ of
+// the owner they may stand: nobody else can import it.
 func checkSignatures(r *Repo) (out []Problem) {
 	for _, p := range r.Product() {
 		if p.Main() || p.TestKit() {

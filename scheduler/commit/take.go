@@ -40,8 +40,8 @@ const (
 	TakenRefused                // see Item.Err
 )
 
-// reached is how far a partition was read in a batch, and the highest key of what it brought that is
-// not for the tier.
+// reached is how far a partition was read in a batch, and the highest key of what it brought that
+// is not for the tier.
 type reached struct {
 	next  int64
 	short delay.Key

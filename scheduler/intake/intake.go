@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package intake is the side of a shard that sources see: it checks what they bring, hands it to the
-// committer with the position that it reaches, and tells how far they were read.
+// Package intake is the side of a shard that sources see: it checks what they bring, hands it to
+// the committer with the position that it reaches, and tells how far they were read.
 //
 //	source --Batch--> Take: check, fetch what is cold --> commit.TakeOp --synced--> position.Table
 //	       <--Item.Err: never taken-- error of the call: not all of it, try again --

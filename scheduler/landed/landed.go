@@ -9,8 +9,8 @@ import (
 	"github.com/cicadamq/cicada/delay"
 )
 
-// Table is what the bucket holds and who waits for more. The zero value is nothing and nobody. It is
-// safe for concurrent use. Who waits is bounded by the requests under way.
+// Table is what the bucket holds and who waits for more. The zero value is nothing and nobody. It
+// is safe for concurrent use. Who waits is bounded by the requests under way.
 type Table struct {
 	mu struct {
 		sync.Mutex
@@ -26,8 +26,8 @@ type waiter struct {
 	done   chan struct{}
 }
 
-// Wait gives a channel that is closed when the bucket holds the rows up to a seq and the marks below
-// a number of the outbox; nil when it does already.
+// Wait gives a channel that is closed when the bucket holds the rows up to a seq and the marks
+// below a number of the outbox; nil when it does already.
 func (t *Table) Wait(rows delay.Seq, outbox uint64) chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()

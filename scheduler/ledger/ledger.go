@@ -136,7 +136,7 @@ func (k *Keeper) recover(ctx context.Context) error {
 		})
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the shard ends
 		case err == nil:
 			k.mu.Lock()
 			k.mu.found = found

@@ -3,8 +3,8 @@
 // Package position keeps how far sources were read, and how much of that the bucket stands for
 // (rule R16).
 //
-//	Take, committed with its messages --> Table.Read
-//	                                 '--> Notes --Split: safe in this cut?--> manifest --> Table.Covered
+//	Take, with its messages --> Table.Read
+//	                       '--> Notes --Split: safe in this cut?--> manifest --> Table.Covered
 //
 // A position is the offset at which to go on: everything below it was taken. It has the name of its
 // partition, and never moves back.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package trouble tells of loops whose work fails and is repeated: once at the beginning and once at
-// the end, not every time.
+// Package trouble tells of loops whose work fails and is repeated: once at the beginning and once
+// at the end, not every time.
 package trouble
 
 import (

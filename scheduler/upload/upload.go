@@ -34,9 +34,9 @@ type Kept struct {
 	Dead bool   // a dead letter
 }
 
-// Buffer collects what is synced (C7 of the committer). When the bucket is slow it overflows: then only a position is kept, and the flush
-// reads the rows it needs. The committer fills it; Take, Oldest, FlushSoon, Owed and Wake are safe
-// for concurrent use.
+// Buffer collects what is synced (C7 of the committer). When the bucket is slow it overflows: then
+// only a position is kept, and the flush reads the rows it needs. The committer fills it; Take,
+// Oldest, FlushSoon, Owed and Wake are safe for concurrent use.
 type Buffer struct {
 	off   bool
 	now   func() delay.Due

@@ -225,7 +225,7 @@ func (s *Set) run(ctx context.Context, src *feed, in broker.Intake) error {
 		err := src.src.Run(ctx, in)
 		switch {
 		case ctx.Err() != nil || err == nil || errors.Is(err, delay.ErrClosed):
-			return nil
+			return nil //nolint:nilerr // the shard ends, and says why itself
 		case errors.Is(err, delay.ErrFenced):
 			return err
 		}
