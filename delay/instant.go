@@ -26,8 +26,8 @@ var (
 )
 
 // ParseInstant reads RFC 3339 with an offset, or epoch milliseconds in digits. What is finer than
-// a millisecond rounds up, so that nothing is ever early (S8). The error says what is wrong, without
-// the text.
+// a millisecond rounds up, so that nothing is ever early (S8). The error says what is wrong,
+// without the text.
 func ParseInstant(s string) (Due, error) {
 	if digits(s) {
 		ms, err := strconv.ParseInt(s, 10, 64)

@@ -108,7 +108,8 @@ func (s *Set) counters() {
 	s.cancelled = one("cancelled_total", "Messages cancelled.")
 	s.expired = one("expired_total", "Messages that expired before they were delivered.")
 	s.firings = one("schedule_firings_total", "Messages made by recurring schedules.")
-	s.missed = one("schedule_missed_total", "Firings that were due and not made, by their misfire policy.")
+	s.missed = one("schedule_missed_total",
+		"Firings that were due and not made, by their misfire policy.")
 	s.fallback = one("tier_fallback_reads_total",
 		"Messages whose body was read from the tier at delivery.")
 	s.clockSteps = one("clock_step_total", "Forward steps of the wall clock that were held.")

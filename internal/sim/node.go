@@ -38,15 +38,14 @@ type node struct {
 	shard *scheduler.Stepped // nil while the process is down
 
 	draining  bool
-	owned     bool // the disk has belonged to an owner
-	restoring bool // the disk is new, the bucket is not
-	fresh     bool // the disk was empty when the process started
-	frozen    bool // none of its tasks run
-	old       bool // another one took the shard
-	saw       bool // and it knows
-	joining   bool // has not taken the shard yet
-	found     bool // with a disk that was set aside
-	barrier   uint64
+	owned     bool          // the disk has belonged to an owner
+	restoring bool          // the disk is new, the bucket is not
+	fresh     bool          // the disk was empty when the process started
+	frozen    bool          // none of its tasks run
+	old       bool          // another one took the shard
+	saw       bool          // and it knows
+	joining   bool          // has not taken the shard yet
+	found     bool          // with a disk that was set aside
 	cuts      int           // that were committed
 	quiet     time.Duration // it may claim nothing before
 	quietLife int           // the incarnation that has to wait

@@ -362,9 +362,8 @@ func (w *World) settleDisk() {
 	if err := w.disk.Release(); err != nil {
 		w.fail(nil, "disk: %v", err)
 	}
-	w.barrier++
 	b := w.store.NewBatch()
-	b.PutCursor("simulation", []byte{byte(w.barrier)})
+	b.PutCursor("simulation", []byte{1, 0}) // a position: anything whose sync can be waited for
 	pending, err := w.store.Apply(b)
 	if err == nil {
 		_, err = pending.Wait()

@@ -25,7 +25,7 @@ func stored(t require.TestingT, c delay.Recurrence) (*Planner, *delay.Message) {
 
 // A loss, a repetition or a drift of instants over any number of plans, made at any instants and
 // with any gaps, would go unnoticed for months: every instant is in exactly one plan (Y1), firings
-// ascend, what is told as missed is what was missed, and the bounds hold (Y3).
+// ascend and are instants of the calendar (Y2), what is told as missed is what was missed, and the bounds hold (Y3).
 func TestEveryInstantOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		every := time.Duration(rapid.IntRange(1, 5).Draw(t, "every")) * time.Second
