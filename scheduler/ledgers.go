@@ -16,12 +16,12 @@ import (
 )
 
 // openLedgers makes the keepers of the ledgers.
-func (s *Shard) openLedgers() {
+func (s *Shard) openLedgers(restored bool) {
 	s.ledgers = make(map[string]*ledger.Keeper, len(s.parts.Ledgers))
 	for prefix, sink := range s.parts.Ledgers {
 		name := "ledger:" + prefix
 		s.ledgers[prefix] = ledger.New(ledger.Config{
-			Name: name, Sink: sink, Log: s.log.With(zap.String("ledger", prefix)),
+			Name: name, Sink: sink, Restored: restored, Log: s.log.With(zap.String("ledger", prefix)),
 			Read: s.positions.Read, Covered: s.positions.Covered,
 			Fate: func(d broker.Done) ledger.Fate { return ledger.FateOf(s.find, s.ids, d) },
 			Sync: s.syncOutcomes,

@@ -27,6 +27,37 @@ func TestExactlyOnceModel(t *testing.T) {
 	}
 }
 
+// After the loss of the disk a source brings again what was delivered, and its cancel: the ledger
+// alone knows that the cancel comes too late (rule R17, S5).
+func TestCancelOfWhatALedgerLists(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		log := sink.NewLog()
+		w.exact = func() *sink.Exact { return sink.NewExact(log, sink.ExactOptions{}) }
+		w.crash()
+		w.loseDisk()
+		w.open()
+		w.pass(5 * time.Second)
+		p := &topic{world: w, tier: true}
+		id := p.send(100 * time.Millisecond)
+		p.records[0].Draft.Target = "kafka:main/t"
+		require.NoError(t, p.read(1))
+		for len(log.Visible()) == 0 {
+			w.pass(10 * time.Millisecond)
+		}
+		w.crash()
+		w.loseDisk()
+		w.open()
+		p.add(broker.Item{Cancel: id})
+		for p.read(10) != nil {
+			w.pass(100 * time.Millisecond)
+		}
+		require.Equal(t, delay.Delivered, w.get(id).State)
+		w.pass(10 * time.Second)
+		require.Len(t, log.Visible(), 1)
+		require.Zero(t, w.books().Pending)
+	})
+}
+
 func exactlyOnce(t *testing.T, w *world, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 17))
 	log, hostile := sink.NewLog(), true
@@ -75,8 +106,9 @@ func exactlyOnce(t *testing.T, w *world, seed uint64) {
 			p.restored()
 		}
 	}
-	p.restored()
-	require.NoError(t, p.read(5))
+	for p.read(5) != nil {
+		w.pass(100 * time.Millisecond)
+	}
 	hostile = false
 	for w.books().Pending > 0 {
 		w.pass(time.Second)

@@ -145,7 +145,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Inspect: s.inspect, Hot: func() int64 { return s.glance().Hot },
 	})
 	s.openIntake(&own, &f)
-	s.openLedgers()
+	s.openLedgers(own.Restore != nil)
 	s.maintainer = s.newMaintainer()
 	s.hydrator = s.newHydrator()
 	s.bulk = s.newBulk()

@@ -36,8 +36,9 @@ type world struct {
 	sink   *sink.Sink
 	opts   Options
 	log    *zap.Logger
-	grace  time.Duration      // of deletes in the bucket
-	skew   *atomic.Int64      // of the wall clock
+	grace  time.Duration // of deletes in the bucket
+	skew   *atomic.Int64 // of the wall clock
+	check  func(*delay.Draft) error
 	exact  func() *sink.Exact // makes the sink of kafka:main; nil is none
 
 	*Shard
@@ -94,7 +95,7 @@ func (w *world) tryOpen() error {
 	}
 	parts := Parts{
 		Store: store, Tier: tier, Logger: w.log, Now: w.wall, Boot: boot,
-		Sinks: func(delay.Target) broker.Sink { return w.sink },
+		Sinks: func(delay.Target) broker.Sink { return w.sink }, Check: w.check,
 	}
 	if w.exact != nil {
 		exact := w.exact()

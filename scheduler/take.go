@@ -3,6 +3,8 @@
 package scheduler
 
 import (
+	"fmt"
+
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
@@ -23,8 +25,9 @@ func (s *Shard) openIntake(own *recovery.Ownership, f *recovery.Found) {
 	}
 	events := &s.parts.Events
 	s.intake = intake.New(intake.Config{
-		Positions: s.positions, Tiered: tiered, Now: s.Now, Accepting: s.accepting,
-		Prepare: s.prepareTaken, Fetch: s.fetchCold, Replaced: s.coldRecords, Do: s.do,
+		Positions: s.positions, Tiered: tiered, Now: s.Now, Accepting: s.taking,
+		Check: s.parts.Check, Fetch: s.fetchCold, Replaced: s.coldRecords, Do: s.do,
+		Begin: func(m *delay.Message) error { return s.planner.Begin(m, s.Now()) },
 		Events: intake.Events{
 			Accepted: events.Accepted, Duplicate: events.Duplicate, Rejected: events.Rejected,
 			Cancelled: func(n int) { s.reportEnded("", delay.Cancelled, "", n) },
@@ -32,20 +35,15 @@ func (s *Shard) openIntake(own *recovery.Ownership, f *recovery.Found) {
 	})
 }
 
-// prepareTaken completes what a source brings, or says why it can never be stored.
-func (s *Shard) prepareTaken(d *delay.Draft) error {
-	if s.parts.Check != nil {
-		if err := s.parts.Check(d); err != nil {
-			return err
+// taking says why sources must wait. After the loss of the disk they bring again what a ledger may
+// list: until that was read nobody can say of it that it was not delivered (rule R17).
+func (s *Shard) taking() error {
+	for _, k := range s.ledgers {
+		if !k.Heard() {
+			return fmt.Errorf("%w: a ledger is being read", delay.ErrUnavailable)
 		}
 	}
-	if d.Durability == delay.Tier && s.parts.Tier == nil {
-		return delay.Invalid("durability", "tier needs a bucket (--bucket none)")
-	}
-	if d.Recurrence != nil {
-		return s.planner.Begin(&d.Message, s.Now())
-	}
-	return nil
+	return s.accepting()
 }
 
 // noteCovered tells the sources how far a committed manifest stands for them (rule R16).

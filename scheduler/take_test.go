@@ -160,12 +160,14 @@ func TestCoveredWaitsForShortWaits(t *testing.T) {
 // What a source brings and can never be delivered must not be stored; the position passes it (B6).
 func TestSourceRefuses(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {
-		w.parts.Check = func(d *delay.Draft) error {
+		w.check = func(d *delay.Draft) error {
 			if d.Target.Kind() == "kafka" {
 				return delay.Invalid("target", "no broker of that name")
 			}
 			return nil
 		}
+		w.crash()
+		w.open()
 		p := &topic{world: w}
 		p.send(time.Hour)
 		p.records[0].Draft.Target = "kafka:nobody/t"

@@ -241,6 +241,7 @@ func lateMistakes() []Mistake {
 		mistake(planted.FoundSentAgain, "R17 S6", "scheduler/ledger TestFoundIsNotSentAgain"),
 		mistake(planted.UnknownLetGo, "R17 S6", "scheduler/ledger TestPositionWaits"),
 		mistake(planted.UnheardForgotten, "R17 S6", "scheduler/ledger TestUnheardIsRemembered"),
+		mistake(planted.UnheardTaken, "R17 S5", "scheduler TestCancelOfWhatALedgerLists"),
 		mistake(planted.SuccessorLost, "R20", "scheduler TestScheduleFires"),
 		mistake(planted.FiringRepeated, "R20", "scheduler/commit TestFiringsAreKnownByTheirIDs"),
 		mistake(planted.MissedInTime, "R20", "scheduler TestMisfire"),

@@ -158,6 +158,7 @@ const (
 	CoverUnasked        // commit: tier is acknowledged before the bucket has it (R16)
 	RevokedTakes        // a partition that moved away is still taken from
 	AbortedRead         // requests of aborted transactions are read
+	UnheardTaken        // sources bring again what a ledger lists before it is known (R17)
 	Bugs                // how many there are, None included
 )
 
@@ -312,4 +313,5 @@ var words = [...]string{
 	"acknowledged before the bucket",
 	"takes after revoke",
 	"aborted requests read",
+	"takes before a ledger was read",
 }

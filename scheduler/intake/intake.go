@@ -33,13 +33,14 @@ import (
 // Records are the records of cold messages that may be changed.
 type Records = map[delay.Key][]byte
 
-// Config is what an Intake works with. All but the Events must be set.
+// Config is what an Intake works with. All but Check and the Events must be set.
 type Config struct {
 	Positions *position.Table
 	Tiered    bool // there is a bucket
 	Now       func() delay.Due
-	Accepting func() error             // why nothing is taken now
-	Prepare   func(*delay.Draft) error // completes a draft; why it can never be stored
+	Accepting func() error               // why nothing is taken now
+	Begin     func(*delay.Message) error // makes a schedule of a message that recurs
+	Check     func(*delay.Draft) error   // refuses what can never be delivered; may be nil
 	// Fetch reads the records that changes need, and Replaced those that replacing ids needs.
 	Fetch    func(context.Context, []commit.ChangeRequest) (Records, error)
 	Replaced func(context.Context, []delay.ID) (Records, error)
@@ -117,12 +118,28 @@ func (in *Intake) prepare(b *broker.Batch) (weight int64) {
 			it.Err = delay.Invalid("id", "a message of a source needs one")
 			continue
 		}
-		if it.Err = in.c.Prepare(&it.Draft); it.Err == nil {
+		if it.Err = in.check(&it.Draft); it.Err == nil {
 			it.Draft.Cold = b.Tier
 			weight += commit.Weight(&it.Draft)
 		}
 	}
 	return weight
+}
+
+// check completes a draft, or says why it can never be stored.
+func (in *Intake) check(d *delay.Draft) error {
+	if in.c.Check != nil {
+		if err := in.c.Check(d); err != nil {
+			return err
+		}
+	}
+	if d.Durability == delay.Tier && !in.c.Tiered {
+		return delay.Invalid("durability", "tier needs a bucket (--bucket none)")
+	}
+	if d.Recurrence != nil {
+		return in.c.Begin(&d.Message)
+	}
+	return nil
 }
 
 // try stores what is not stored yet.

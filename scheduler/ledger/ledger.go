@@ -55,11 +55,13 @@ type Sink interface {
 	broker.Ledger
 }
 
-// Config is what a Keeper works with. All must be set.
+// Config is what a Keeper works with. All but Restored must be set.
 type Config struct {
 	Name string // of the position: "ledger:kafka:main"
 	Sink Sink
 	Log  *zap.Logger
+	// Restored says that the disk was lost: what the ledger lists may be unheard of.
+	Restored bool
 	// Read is the stored position, Covered that which the bucket stands for.
 	Read, Covered func(name string) (int64, bool)
 	Fate          func(broker.Done) Fate
@@ -74,6 +76,7 @@ type Config struct {
 type Keeper struct {
 	c     Config
 	ready atomic.Bool
+	heard atomic.Bool
 	noted uint64 // the position
 	told  uint64 // what the ledger may forget
 
@@ -224,6 +227,12 @@ func (k *Keeper) end(c *call, batch []broker.Delivery, results []broker.Result) 
 	}
 }
 
+// Heard reports whether everything that was found is known here, so that what is brought again is
+// found delivered, and a cancel of it comes too late. On a disk that was not lost it always is.
+func (k *Keeper) Heard() bool {
+	return !k.c.Restored || k.heard.Load() || planted.Is(planted.UnheardTaken)
+}
+
 // Settle moves the position as far as it can. Run calls it.
 func (k *Keeper) Settle(ctx context.Context) error {
 	if err := k.sort(); err != nil {
@@ -278,6 +287,7 @@ func (k *Keeper) sort() error {
 	}
 	k.mu.Unlock()
 	var over, unheard []broker.Done
+	doubt := false
 	for i, d := range open {
 		switch k.c.Fate(d) {
 		case Settled:
@@ -288,7 +298,9 @@ func (k *Keeper) sort() error {
 			} else {
 				over = append(over, d)
 			}
-		case Doubtful, Pending:
+		case Doubtful:
+			doubt = true
+		case Pending:
 		}
 	}
 	if len(unheard) > 0 && !planted.Is(planted.UnheardForgotten) {
@@ -301,6 +313,9 @@ func (k *Keeper) sort() error {
 				over = append(over, d)
 			}
 		}
+	}
+	if !doubt {
+		k.heard.Store(true)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
