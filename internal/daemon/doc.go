@@ -5,9 +5,9 @@
 //
 //	Config -> listener, store, bucket -> tier -> shard -> server
 //
-//	Run:   [ shard ] [ http ] [ drain on SIGTERM ] [ fatal errors ]      one group, one end
-//	drain: refuse sends, answer polls -> take acks -> finish what is with sinks -> sync, last
-//	       flush -> close connections -> close server, shard, tier, bucket, store
+//	Run:   [ shard ] [ sources ] [ http ] [ drain on SIGTERM ] [ fatal errors ]    one group, one end
+//	drain: refuse sends, answer polls -> end sources -> take acks -> finish what is with sinks ->
+//	       sync, last flush -> close connections -> close server, shard, tier, bucket, store, brokers
 //
 // # Invariants
 //

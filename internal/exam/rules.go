@@ -41,8 +41,10 @@ func ownership() []Rule {
 		{ID: "R13", Words: "a change has the durability of its message"},
 		{ID: "R14", Words: "ids of clients are found for the dedupe window"},
 		{ID: "R15", Words: "the books are carried over; what is lost is counted"},
-		{ID: "R16", Words: "cursors of sources", Note: notBuilt + ": there are no sources"},
-		{ID: "R17", Words: "identities of exactly once", Note: notBuilt + ": there is no Kafka sink"},
+		{ID: "R16", Words: "cursors of sources", Also: []Guard{"scheduler TestSourceModel"}},
+		{ID: "R17", Words: "identities of exactly once", Also: []Guard{
+			"scheduler TestExactlyOnceModel",
+		}},
 		{ID: "R18", Words: "release of the guardian", Note: notBuilt + ": there is no RocketMQ"},
 		{ID: "R19", Words: "guarded entries belong to the broker", Note: notBuilt +
 			": there is no RocketMQ"},
