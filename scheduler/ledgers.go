@@ -4,7 +4,6 @@ package scheduler
 
 import (
 	"context"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -17,7 +16,7 @@ import (
 
 // openLedgers makes the keepers of the ledgers.
 func (s *Shard) openLedgers(restored bool) {
-	s.ledgers = make(map[string]*ledger.Keeper, len(s.parts.Ledgers))
+	s.ledgers = make(ledger.Keepers, len(s.parts.Ledgers))
 	for prefix, sink := range s.parts.Ledgers {
 		name := "ledger:" + prefix
 		s.ledgers[prefix] = ledger.New(ledger.Config{
@@ -42,8 +41,7 @@ func (s *Shard) openLedgers(restored bool) {
 func (s *Shard) hand(
 	ctx context.Context, sink broker.Sink, batch []broker.Delivery, results []broker.Result,
 ) func() {
-	prefix, _, _ := strings.Cut(string(batch[0].Target), "/")
-	if k := s.ledgers[prefix]; k != nil {
+	if k := s.ledgers.Of(batch[0].Target); k != nil {
 		return k.Deliver(ctx, batch, results)
 	}
 	sink.Deliver(ctx, batch, results)

@@ -118,7 +118,9 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	s.tier.isolated.Store(own.Isolated)
 	s.core = core.New(core.Options{
 		HotWindow: s.opts.HotWindow, Backoff: s.opts.Backoff, MaxBackoff: s.opts.MaxBackoff,
-		Window: s.opts.Window,
+		Window: s.opts.Window, Wide: func(t delay.Target) bool { // sent and made once (R17, R20)
+			return t == delay.Schedules || s.ledgers.Of(t) != nil
+		},
 	}, s.lanes, rng, s.clock.Now(), core.Start{
 		Epoch: meta.Epoch, Watermark: meta.Watermark, Boundary: meta.Boundary,
 		Horizon: meta.ClaimHorizon, ClaimFrom: own.ClaimFrom,

@@ -70,7 +70,7 @@ type Shard struct {
 	hydrator   *hydrate.Hydrator    // nil without a bucket
 	positions  *position.Table      // how far sources were read
 	intake     *intake.Intake
-	ledgers    map[string]*ledger.Keeper // by the part of a target before its slash
+	ledgers    ledger.Keepers // by the part of a target before its slash
 	receipts   pull.Maker
 
 	events   eventQueue

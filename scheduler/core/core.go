@@ -11,12 +11,15 @@ import (
 	"github.com/cicadamq/cicada/timewheel"
 )
 
-// Options of the core. All of them must be set.
+// Options of the core. All of them must be set, but Wide.
 type Options struct {
 	HotWindow  time.Duration // how far ahead the wheel is loaded
 	Backoff    time.Duration // first pause between attempts of messages that do not say
 	MaxBackoff time.Duration // longest pause that doubling leads to
 	Window     int           // messages in flight per push lane
+	// Wide tells the push lanes whose messages cannot come twice: they have a wider window. It may
+	// be nil.
+	Wide func(delay.Target) bool
 }
 
 // Start is where a core begins: what the local store says, and where claims may begin.

@@ -523,3 +523,16 @@ func TestFenceInADrain(t *testing.T) {
 	w.step(EvFenced{})
 	require.Greater(t, w.core.NextWake(), w.now)
 }
+
+// Where nothing can come twice a lane takes more at once, or large transactions would never fill;
+// where it can, its window is what bounds the repetitions (S6).
+func TestWideLane(t *testing.T) {
+	for wide, want := range map[bool]int{true: wideWindow, false: 1000} {
+		w := newCrowd(t)
+		w.core.opts.Wide = func(delay.Target) bool { return wide }
+		w.latency = func(uint32) time.Duration { return time.Second }
+		w.accept(0, 10_000, 100)
+		w.pass(900*time.Millisecond, nil)
+		require.Equal(t, want, w.core.lane(0).inflight)
+	}
+}

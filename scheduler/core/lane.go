@@ -46,9 +46,10 @@ type lane struct {
 	claiming bool      // the claim cursor is being written
 	drain    bool      // parked before fresh, alternating
 
+	most      int // in flight at most
 	inflight  int
 	bytes     int  // of the records in flight
-	window    int  // in flight at most, while it grows after an outage; 0 is Options.Window
+	window    int  // in flight at most, while it grows after an outage; 0 is most
 	hungry    bool // waits for room
 	held      bool // waits for the claim horizon
 	retrying  int
@@ -95,7 +96,10 @@ func (c *Core) lane(no uint32) *lane {
 	l := c.live.Get(no)
 	if l == nil {
 		t := c.lanes.Target(no)
-		l = &lane{no: no, target: t, pull: t.IsPull()}
+		l = &lane{no: no, target: t, pull: t.IsPull(), most: c.opts.Window}
+		if c.opts.Wide != nil && c.opts.Wide(t) {
+			l.most = max(l.most, wideWindow)
+		}
 		c.live.Put(no, l)
 	}
 	return l

@@ -16,6 +16,10 @@ const (
 	sureRetrying = 16        // of one lane, whatever the others have
 )
 
+// wideWindow is in flight at most in a lane whose messages cannot come twice: there the window does
+// not bound repetitions (S6), and large batches are what such sinks are made for.
+const wideWindow = maxOut / 2
+
 // room is what the lane may hand to its sink in addition (C7). The lanes that have something out
 // share half of what may be out. Of the third quarter a lane gets a little, of the last one a
 // message, so that however slow the first ones are, a lane with nothing out does not wait for them.
@@ -24,7 +28,7 @@ func (c *Core) room(l *lane) (messages, bytes int) {
 	if l.inflight == 0 {
 		lanes++
 	}
-	messages = min(c.opts.Window, max(maxOut/2/lanes, 1))
+	messages = min(l.most, max(maxOut/2/lanes, 1))
 	bytes = maxOutBytes / 2 / lanes
 	switch taken := max(c.out*(maxOutBytes/maxOut), c.outBytes); {
 	case taken >= maxOutBytes*3/4:
@@ -33,7 +37,7 @@ func (c *Core) room(l *lane) (messages, bytes int) {
 		messages, bytes = min(messages, fewOut), min(bytes, fewOutBytes)
 	}
 	if planted.Is(planted.ShareForgotten) {
-		messages, bytes = c.opts.Window, maxOutBytes
+		messages, bytes = l.most, maxOutBytes
 	}
 	if l.window > 0 && !planted.Is(planted.SlowStartMissing) {
 		messages = min(messages, l.window)
@@ -101,7 +105,7 @@ const slowPart = 8
 // its receiver all at once. Consumers take what they want.
 func (c *Core) slowStart(l *lane) {
 	if !l.pull {
-		l.window = max(1, c.opts.Window/slowPart)
+		l.window = max(1, l.most/slowPart)
 	}
 }
 
@@ -112,7 +116,7 @@ func (c *Core) grow(l *lane) {
 	if l.window == 0 {
 		return
 	}
-	if l.window++; l.window >= c.opts.Window {
+	if l.window++; l.window >= l.most {
 		l.window = 0
 	}
 }

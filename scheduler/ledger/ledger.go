@@ -72,6 +72,15 @@ type Config struct {
 	Note func(next int64, unheard []broker.Done, known []bool) error
 }
 
+// Keepers are the keepers of a shard, by the kind and name of their brokers: "kafka:main".
+type Keepers map[string]*Keeper
+
+// Of is the keeper of a target's broker, or nil.
+func (k Keepers) Of(t delay.Target) *Keeper {
+	prefix, _, _ := strings.Cut(string(t), "/")
+	return k[prefix]
+}
+
 // Keeper is the shard's side of one ledger.
 type Keeper struct {
 	c     Config
