@@ -129,7 +129,7 @@ func TestGuardsExist(t *testing.T) {
 			tests[dir] = testsOf(t, dir)
 		}
 		name, _, _ = strings.Cut(name, "/")
-		require.Contains(t, tests[dir], name, "%s", dir)
+		require.Contains(t, tests[dir], name, "%s %s", dir, name)
 	}
 	for _, m := range Mistakes() {
 		for _, g := range m.Guards {

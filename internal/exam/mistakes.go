@@ -2,7 +2,11 @@
 
 package exam
 
-import "github.com/cicadamq/cicada/internal/planted"
+import (
+	"slices"
+
+	"github.com/cicadamq/cicada/internal/planted"
+)
 
 // Mistakes are all that can be planted, in the order of planted.Bug.
 func Mistakes() []Mistake {
@@ -14,7 +18,9 @@ func Mistakes() []Mistake {
 	all = append(all, commitMistakes()...)
 	all = append(all, recoveryMistakes()...)
 	all = append(all, formatMistakes()...)
-	return append(all, lateMistakes()...)
+	all = append(all, lateMistakes()...)
+	slices.SortFunc(all, func(a, b Mistake) int { return int(a.Bug) - int(b.Bug) })
+	return all
 }
 
 func mistake(bug planted.Bug, rules string, guards ...Guard) Mistake {

@@ -45,10 +45,13 @@ func ownership() []Rule {
 		{ID: "R17", Words: "identities of exactly once", Also: []Guard{
 			"scheduler TestExactlyOnceModel",
 		}},
-		{ID: "R18", Words: "release of the guardian", Note: notBuilt + ": there is no RocketMQ"},
+		{ID: "R18", Words: "release of the guardian", Note: notBuilt + ": the guardian"},
 		{ID: "R19", Words: "guarded entries belong to the broker", Note: notBuilt +
-			": there is no RocketMQ"},
-		{ID: "R20", Words: "recurring schedules", Note: notBuilt},
+			": the guardian"},
+		{ID: "R20", Words: "recurring schedules", Also: []Guard{
+			"scheduler TestYear", "scheduler/recur TestEveryInstantOnce",
+			"scheduler TestScheduleOutlivesTheDisk",
+		}},
 		{ID: "R21", Words: "one guarded clock"},
 		{ID: "R22", Words: "a segment is committed within an hour or uploaded again"},
 	}
