@@ -154,6 +154,10 @@ func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 		s.recur(ctx, a)
 		return
 	}
+	if k := s.ledgers.Of(target); k != nil && !k.Ready() {
+		s.postpone(a)
+		return
+	}
 	parcels := s.parcels(ctx, a.Lane, a.Claims)
 	outcomes := make([]core.Outcome, len(parcels))
 	batch := make([]broker.Delivery, 0, len(parcels))

@@ -48,6 +48,16 @@ func (s *Shard) hand(
 	return func() {}
 }
 
+// postpone has claims come again while their ledger is being read: nothing was tried.
+func (s *Shard) postpone(a core.ActDeliver) {
+	outcomes := make([]core.Outcome, len(a.Claims))
+	for i := range outcomes {
+		outcomes[i] = again(a.Claims[i].Ref.Key, ledger.NotReady)
+		outcomes[i].Reason = "the ledger is being read"
+	}
+	s.post(core.EvOutcomes{Lane: a.Lane, Outcomes: outcomes})
+}
+
 // syncOutcomes returns when the outcomes that the core was told of are on the disk.
 func (s *Shard) syncOutcomes(ctx context.Context) error {
 	handed := make(chan struct{})

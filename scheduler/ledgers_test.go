@@ -3,6 +3,7 @@
 package scheduler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -56,6 +57,45 @@ func TestCancelOfWhatALedgerLists(t *testing.T) {
 		require.Len(t, log.Visible(), 1)
 		require.Zero(t, w.books().Pending)
 	})
+}
+
+// While the ledger cannot be read nothing is tried: a message of one attempt must not die of it, and
+// one that is sent at most once must not be taken for sent.
+func TestNothingIsTriedBeforeTheLedgerIsRead(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		log, gap := sink.NewLog(), true
+		w.exact = func() *sink.Exact { return sink.NewExact(log, sink.ExactOptions{}) }
+		w.unread = func() bool { return gap }
+		w.crash()
+		w.open()
+		once := w.draft("kafka:main/t", time.Second, "x")
+		once.Mode = delay.AtMostOnce
+		last := w.draft("kafka:main/t", time.Second, "x")
+		last.MaxAttempts = 1
+		w.send(once)
+		w.send(last)
+		w.pass(10 * time.Second)
+		require.EqualValues(t, 2, w.books().Pending)
+		gap = false
+		w.pass(30 * time.Second)
+		require.Len(t, log.Visible(), 2)
+		require.Equal(t, delay.Books{Accepted: 2, Delivered: 2}, w.books())
+	})
+}
+
+// unreadable is a ledger that cannot be read for a while.
+type unreadable struct {
+	*sink.Exact
+	unread func() bool
+}
+
+func (u unreadable) Recover(
+	ctx context.Context, after uint64, apply func(uint64, []broker.Done) error,
+) error {
+	if u.unread != nil && u.unread() {
+		return fmt.Errorf("%w: no broker answers", delay.ErrUnavailable)
+	}
+	return u.Exact.Recover(ctx, after, apply)
 }
 
 func exactlyOnce(t *testing.T, w *world, seed uint64) {

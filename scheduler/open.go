@@ -15,7 +15,6 @@ import (
 	"github.com/cicadamq/cicada/scheduler/core"
 	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/lanes"
-	"github.com/cicadamq/cicada/scheduler/position"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recovery"
 	"github.com/cicadamq/cicada/scheduler/recur"
@@ -126,7 +125,9 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Horizon: meta.ClaimHorizon, ClaimFrom: own.ClaimFrom,
 		Last: max(s.parts.Store.LastSeq(), first),
 	})
-	s.upload = upload.New(s.parts.Tier == nil, s.clock.Now, s.firstPart(&own, &f))
+	part := recovery.FirstPart(&own, &f, s.clock.Now())
+	s.upload = upload.New(s.parts.Tier == nil, s.clock.Now, part)
+	s.tier.missed = own.Behind && own.Restore == nil
 	s.commit = commit.New(commit.Config{
 		Store: s.parts.Store, IDs: s.ids, Shard: s.shard, Lanes: s.lanes, Upload: s.upload,
 		Log: s.log, Tiered: s.parts.Tier != nil, Now: s.Now, Wall: s.parts.Now, Post: s.post,
@@ -152,25 +153,6 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	s.hydrator = s.newHydrator()
 	s.bulk = s.newBulk()
 	s.firsts = []core.Event{f.Lanes, f.Flights}
-}
-
-// firstPart is what waits for the first flush.
-func (s *Shard) firstPart(own *recovery.Ownership, f *recovery.Found) upload.Part {
-	part := upload.Part{
-		Last: own.First, Outbox: own.Meta.OutboxNext, Mark: own.Meta.Watermark, Books: own.Books,
-		Kept: f.Kept, Bulk: f.Bulk, Paused: commit.PausedOf(f.Targets),
-		Limits: commit.LimitsOf(f.Targets),
-	}
-	for name, next := range f.Read {
-		part.Read.Add(name, position.Note{
-			Next: next, Since: s.clock.Now(), Seq: own.First, Outbox: own.Meta.OutboxNext,
-			Short: f.Short,
-		})
-	}
-	if own.Behind {
-		part.Behind, part.Since, s.tier.missed = own.First, s.clock.Now(), own.Restore == nil
-	}
-	return part
 }
 
 // askCore asks the core for a key on behalf of the committer (C5).

@@ -39,6 +39,7 @@ type world struct {
 	grace  time.Duration // of deletes in the bucket
 	skew   *atomic.Int64 // of the wall clock
 	check  func(*delay.Draft) error
+	unread func() bool        // the ledger of kafka:main cannot be read
 	exact  func() *sink.Exact // makes the sink of kafka:main; nil is none
 
 	*Shard
@@ -98,7 +99,7 @@ func (w *world) tryOpen() error {
 		Sinks: func(delay.Target) broker.Sink { return w.sink }, Check: w.check,
 	}
 	if w.exact != nil {
-		exact := w.exact()
+		exact := unreadable{w.exact(), w.unread}
 		parts.Ledgers = map[string]ledger.Sink{"kafka:main": exact}
 		parts.Sinks = func(t delay.Target) broker.Sink {
 			if t.Kind() == "kafka" {

@@ -46,8 +46,10 @@ const (
 	settleEvery  = time.Second
 	recoverRetry = 500 * time.Millisecond // doubled up to
 	recoverMost  = 15 * time.Second
-	notReady     = time.Second // pause of what is due before the ledger was read
 )
+
+// NotReady is the pause of what is due before the ledger was read.
+const NotReady = time.Second
 
 // Sink is what a Keeper needs of its sink.
 type Sink interface {
@@ -172,15 +174,18 @@ func (k *Keeper) recover(ctx context.Context) error {
 
 func clone(id delay.ID) delay.ID { return delay.ID(strings.Clone(string(id))) }
 
+// Ready reports whether the ledger was read: before, nothing is sent (G1).
+func (k *Keeper) Ready() bool { return k.ready.Load() || planted.Is(planted.LedgerUnread) }
+
 // Deliver makes one attempt at each of batch, as broker.Sink. end must be called when the core was
 // told of the results, with batch and results as they are.
 func (k *Keeper) Deliver(
 	ctx context.Context, batch []broker.Delivery, results []broker.Result,
 ) (end func()) {
-	if !k.ready.Load() && !planted.Is(planted.LedgerUnread) {
+	if !k.Ready() {
 		for i := range results {
 			results[i] = broker.Result{
-				Outcome: broker.Retry, Reason: "the ledger is being read", RetryAfter: notReady,
+				Outcome: broker.Retry, Reason: "the ledger is being read", RetryAfter: NotReady,
 			}
 		}
 		return func() {}

@@ -77,6 +77,24 @@ func (r *Recoverer) Find(watermark delay.Key, plain delay.Due, behind bool) (Fou
 	return f, err
 }
 
+// FirstPart is what waits for the first flush.
+func FirstPart(own *Ownership, f *Found, now delay.Due) upload.Part {
+	part := upload.Part{
+		Last: own.First, Outbox: own.Meta.OutboxNext, Mark: own.Meta.Watermark, Books: own.Books,
+		Kept: f.Kept, Bulk: f.Bulk, Paused: commit.PausedOf(f.Targets),
+		Limits: commit.LimitsOf(f.Targets),
+	}
+	for name, next := range f.Read {
+		part.Read.Add(name, position.Note{
+			Next: next, Since: now, Seq: own.First, Outbox: own.Meta.OutboxNext, Short: f.Short,
+		})
+	}
+	if own.Behind {
+		part.Behind, part.Since = own.First, now
+	}
+	return part
+}
+
 // positions is how far sources were read, with all that was taken from them (rule R16).
 func (r *Recoverer) positions() (map[string]int64, error) {
 	read := make(map[string]int64)
