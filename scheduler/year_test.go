@@ -81,7 +81,7 @@ func (y *year) task() bool {
 // settle does everything that can be done now, and commits what came of it (S6).
 func (y *year) settle() {
 	for range 2 {
-		for y.task() { //nolint:revive // the condition does the work
+		for y.task() {
 		}
 		y.boot += 100 * time.Millisecond
 	}

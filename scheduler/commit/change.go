@@ -271,7 +271,8 @@ func (c *Committer) move(loc Located, due delay.Due, verdict Verdict) ChangeResu
 		}
 		return ChangeResult{Err: fmt.Errorf("message %s: %w", loc.ID, err)}
 	}
-	m.Due, m.Cold = due, false
+	asked := m.Cold && m.Due.Sub(m.AcceptedAt) <= c.opts.MinWait // by its source (rule R16)
+	m.Due, m.Cold = due, asked
 	c.relocate(loc, &m)
 	return ChangeResult{Verdict: verdict, Due: due, Durability: m.Durability}
 }

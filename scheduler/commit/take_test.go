@@ -135,3 +135,21 @@ func TestTakeNotesShortWaits(t *testing.T) {
 	require.EqualValues(t, 2, note(broker.Item{Offset: 6, Cancel: "short"},
 		broker.Item{Offset: 7, Cancel: "other"}).Outbox)
 }
+
+// What a source has let go of must stay in the bucket when it is moved: a short wait that was
+// uploaded because its source asked for it is uploaded under its new key too (rules R3, R16).
+func TestMovedStaysForTheTier(t *testing.T) {
+	b := newBench(t)
+	b.withBucket()
+	short, long := b.item(0, "short", time.Second), b.item(1, "long", time.Hour)
+	short.Draft.Cold = true
+	_, err := b.take(nil, short, long)
+	require.NoError(t, err)
+	require.Len(t, b.upload.Take().Rows, 2)
+	for _, id := range []delay.ID{"short", "long"} {
+		b.change(ChangeRequest{ID: id, Change: Reschedule, Due: b.now.Add(2 * time.Second)})
+	}
+	rows := b.upload.Take().Rows
+	require.Len(t, rows, 1)
+	require.Equal(t, b.keyOf("short"), rows[0].Key)
+}

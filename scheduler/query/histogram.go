@@ -14,9 +14,9 @@ import (
 
 // Histogram counts the pending messages that pass a filter in bars of a bucket, a schedule as one
 // at its next firing unless it is paused; bytes are of records. Bars of whole hours, filtered by
-// their dues at most, come from the slots and cost nothing, as far as the slots are that fine: within the
-// next decades, and unless a bulk cancel is not counted there yet. Everything else is read and
-// counted.
+// their dues at most, come from the slots and cost nothing, as far as the slots are that fine:
+// within the next decades, and unless a bulk cancel is not counted there yet. Everything else is
+// read and counted.
 func (q *Reader) Histogram(ctx context.Context, bucket time.Duration, f Filter) ([]Bar, error) {
 	from, to := f.DueFrom, f.DueTo
 	if to == 0 {
