@@ -102,7 +102,7 @@ func causeMistakes() []Mistake {
 // coreMistakes are of loading, claiming and settling.
 func coreMistakes() []Mistake {
 	return []Mistake{
-		mistake(planted.HorizonNotAwaited, "R8 S5", "sim", "scheduler/core TestModel"),
+		mistake(planted.HorizonNotAwaited, "R8 S5", "scheduler/core TestModel"),
 		mistake(planted.CursorNotAwaited, "R8 S5", "scheduler/core TestCursorFirst"),
 		mistake(planted.CursorForgotten, "R8 S5", "scheduler/commit TestCancelAsksTheCursor"),
 		mistake(planted.LoadUncut, "R7", "sim"),
