@@ -53,7 +53,6 @@ func (s *Shard) postpone(a core.ActDeliver) {
 	outcomes := make([]core.Outcome, len(a.Claims))
 	for i := range outcomes {
 		outcomes[i] = again(a.Claims[i].Ref.Key, ledger.NotReady)
-		outcomes[i].Reason = "the ledger is being read"
 	}
 	s.post(core.EvOutcomes{Lane: a.Lane, Outcomes: outcomes})
 }

@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
@@ -74,7 +73,7 @@ func (s *Shard) recur(ctx context.Context, a core.ActDeliver) {
 	s.post(core.EvOutcomes{Lane: a.Lane, Outcomes: outcomes})
 }
 
-// again has a schedule asked again.
+// again has a claim come again without an attempt.
 func again(key delay.Key, after time.Duration) core.Outcome {
-	return core.Outcome{Key: key, Result: broker.Retry, After: after, Lost: true}
+	return core.Outcome{Key: key, Untried: true, After: after}
 }

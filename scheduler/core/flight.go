@@ -150,6 +150,7 @@ type Outcome struct {
 	Expired bool           // its time had passed: no attempt was made
 	Lost    bool           // no copy of it could be read
 	Moved   bool           // a schedule that has moved on, or is gone: there is nothing to commit
+	Untried bool           // nothing was tried, and nothing went wrong: it comes again in After
 	Last    bool           // this was its last attempt
 	Backoff time.Duration  // the message's own first pause; 0 is the default
 	After   time.Duration  // the receiver's wish
@@ -191,6 +192,9 @@ func (c *Core) outcome(l *lane, f flight, o Outcome) {
 	case o.Moved:
 		c.landed(o.Key)
 		c.finished = true
+	case o.Untried:
+		f.attempt--
+		c.wait(l, f, o.After)
 	case o.Expired:
 		f.attempt--
 		c.finish(f, delay.Expired, "expired", "")
@@ -264,17 +268,24 @@ func (c *Core) pause(attempt uint32, o Outcome) time.Duration {
 // retry lets f wait for its next attempt; the attempt made is written down (S7).
 func (c *Core) retry(l *lane, f flight, after time.Duration, detail string) {
 	c.unlease(&f)
-	f.state, f.noted = flightRetrying, true
-	at := c.now.Add(after)
-	c.flights[f.ref.Key] = f
-	c.countRetrying(l, 1)
-	c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: f.ref.Key})
+	f.noted = true
+	at := c.wait(l, f, after)
 	if planted.Is(planted.AttemptsForgotten) {
 		return
 	}
 	c.do(ActFinish{Notes: []NoteItem{{
 		Key: f.ref.Key, Attempts: f.attempt, NextAt: at, Detail: detail,
 	}}})
+}
+
+// wait lets f wait and returns until when.
+func (c *Core) wait(l *lane, f flight, after time.Duration) delay.Due {
+	f.state = flightRetrying
+	at := c.now.Add(after)
+	c.flights[f.ref.Key] = f
+	c.countRetrying(l, 1)
+	c.timers.Add(int64(at), 0, timer{kind: timerRetry, key: f.ref.Key})
+	return at
 }
 
 // retryDue puts a message back into the ready queue of its lane.

@@ -115,3 +115,36 @@ func TestReleaseWhileParking(t *testing.T) {
 	require.True(t, again.Claims[0].Parked)
 	require.EqualValues(t, 1, again.Claims[0].Attempt, "nobody had the first")
 }
+
+// What was handed out and not tried must not be counted as an attempt, nor leave a note of one: a
+// message with a single attempt would die of waiting for others (S7).
+func TestUntriedIsNoAttempt(t *testing.T) {
+	w := newWorld(t, 1)
+	c, now := w.core, w.now
+	r := Ref{Key: delay.Key{Due: now, Seq: delay.MakeSeq(epoch, 1)}, Lane: 2, Meta: 10}
+	for _, l := range actionsOf[ActLoad](c.Step(now, nil)) {
+		c.Step(now, EvLoaded{Next: l.Upper})
+	}
+	var out []ActDeliver
+	step := func(ev Event) {
+		actions := slices.Clone(c.Step(now, ev))
+		require.Empty(t, actionsOf[ActFinish](actions), "nothing to be written down")
+		for _, h := range actionsOf[ActHorizon](actions) {
+			actions = append(actions, c.Step(now, EvHorizon(h))...)
+		}
+		out = append(out, actionsOf[ActDeliver](actions)...)
+	}
+	step(EvAccepted{Refs: []Ref{r}, Last: r.Key.Seq})
+	for n := range 5 {
+		require.Len(t, out, n+1)
+		require.Equal(t, uint32(1), out[n].Claims[0].Attempt)
+		step(EvOutcomes{Lane: 2, Outcomes: []Outcome{
+			{Key: r.Key, Untried: true, After: time.Second},
+		}})
+		now += 999
+		step(nil)
+		require.Len(t, out, n+1, "not before its pause is over")
+		now++
+		step(nil)
+	}
+}
