@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,9 +64,10 @@ func TestCancelOfWhatALedgerLists(t *testing.T) {
 // one that is sent at most once must not be taken for sent.
 func TestNothingIsTriedBeforeTheLedgerIsRead(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {
-		log, gap := sink.NewLog(), true
+		log := sink.NewLog()
+		var answers atomic.Bool
 		w.exact = func() *sink.Exact { return sink.NewExact(log, sink.ExactOptions{}) }
-		w.unread = func() bool { return gap }
+		w.unread = func() bool { return !answers.Load() }
 		w.crash()
 		w.open()
 		once := w.draft("kafka:main/t", time.Second, "x")
@@ -76,7 +78,7 @@ func TestNothingIsTriedBeforeTheLedgerIsRead(t *testing.T) {
 		w.send(last)
 		w.pass(10 * time.Second)
 		require.EqualValues(t, 2, w.books().Pending)
-		gap = false
+		answers.Store(true)
 		w.pass(30 * time.Second)
 		require.Len(t, log.Visible(), 2)
 		require.Equal(t, delay.Books{Accepted: 2, Delivered: 2}, w.books())
@@ -100,11 +102,12 @@ func (u unreadable) Recover(
 
 func exactlyOnce(t *testing.T, w *world, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 17))
-	log, hostile := sink.NewLog(), true
+	log := sink.NewLog()
+	var friendly atomic.Bool
 	w.exact = func() *sink.Exact {
 		return sink.NewExact(log, sink.ExactOptions{
 			Script: func(n int, _ []broker.Delivery) sink.Commit {
-				if !hostile || n%3 != int(seed%3) {
+				if friendly.Load() || n%3 != int(seed%3) {
 					return sink.Commit{Applied: true, Told: true}
 				}
 				return sink.Commit{Applied: n%2 == 0, Told: n%5 == 0}
@@ -149,7 +152,7 @@ func exactlyOnce(t *testing.T, w *world, seed uint64) {
 	for p.read(5) != nil {
 		w.pass(100 * time.Millisecond)
 	}
-	hostile = false
+	friendly.Store(true)
 	for w.books().Pending > 0 {
 		w.pass(time.Second)
 	}

@@ -152,11 +152,11 @@ func (k *Keeper) recover(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the shard ends
 		case err == nil:
+			k.c.Log.Info("ledger read", zap.Uint64("after", k.noted), zap.Int("found", len(found)))
 			k.mu.Lock()
-			k.mu.found = found
+			k.mu.found = found // and from here on not this function's
 			k.mu.Unlock()
 			k.ready.Store(true)
-			k.c.Log.Info("ledger read", zap.Uint64("after", k.noted), zap.Int("found", len(found)))
 			return nil
 		case errors.Is(err, delay.ErrCorrupt) && !planted.Is(planted.LedgerGapPassed),
 			errors.Is(err, delay.ErrFenced):
