@@ -481,25 +481,28 @@ func TestLimits(t *testing.T) {
 	require.EqualValues(t, 10_000+3+1-1, d.count("target="+target), "books of this test")
 }
 
-// What is not built answers 501, by name, and stores nothing.
-func TestUnimplemented(t *testing.T) {
+// A target that names a broker which is not in the configuration, and a promise that the target
+// cannot keep, are refused by their fields, and nothing is stored.
+func TestUnknownBrokers(t *testing.T) {
 	t.Parallel()
 	d := api(t)
 	q := queue(t)
-	for i, set := range []obj{
-		{"schedule": "@every 5m"},
-		{"schedule": "0 9 * * 1-5", "time_zone": "Europe/Berlin"},
-		{"target": "kafka:main/orders", "delay": "1h"},
-		{"target": "rocketmq:rmq/orders", "delay": "1h"},
-		{"target": "nats:n1/orders.due", "delay": "1h"},
-		{"mode": "exactly_once", "delay": "1h"},
+	for i, c := range []struct {
+		status      int
+		code, field string
+		set         obj
+	}{
+		{501, "unimplemented", "target", obj{"target": "kafka:main/orders"}},
+		{501, "unimplemented", "target", obj{"target": "rocketmq:rmq/orders"}},
+		{501, "unimplemented", "target", obj{"target": "nats:n1/orders.due"}},
+		{400, "invalid_argument", "mode", obj{"mode": "exactly_once"}},
 	} {
 		id := fmt.Sprint(q, "-", i)
-		m := obj{"id": id, "target": "pull:" + q}
-		for k, v := range set {
+		m := obj{"id": id, "target": "pull:" + q, "delay": "1h"}
+		for k, v := range c.set {
 			m[k] = v
 		}
-		d.call("POST", "/v1/messages", m).refused(t, http.StatusNotImplemented, "unimplemented", "")
+		d.call("POST", "/v1/messages", m).refused(t, c.status, c.code, c.field)
 		require.Equal(t, "not_found", d.state(id))
 	}
 }

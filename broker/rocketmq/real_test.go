@@ -83,8 +83,18 @@ func TestRealSinkConforms(t *testing.T) {
 		require.NoError(t, err)
 		return brokertest.Subject{
 			Sink: s, Target: delay.Target("rocketmq:rmq/" + name),
-			Received: func() []brokertest.Received { return received(c.all(t, name)) },
-			Carries:  true, Ordered: true,
+			Received: func() (out []brokertest.Received) {
+				// The broker shows a message a moment after it took it: look until nothing comes.
+				seen := -1
+				require.Eventually(t, func() bool {
+					before := seen
+					out = received(c.all(t, name))
+					seen = len(out)
+					return seen == before
+				}, 30*time.Second, 200*time.Millisecond)
+				return out
+			},
+			Carries: true, Ordered: true,
 		}
 	})
 }
