@@ -81,30 +81,12 @@ func messageID(id string, generation uint32) string {
 	return id + "%/" + strconv.FormatUint(uint64(generation), 10)
 }
 
-// headerText is s as a header carries it: visible ASCII and single inner spaces as they are, a
-// percent sign and every other byte as %XX. Clients trim spaces and disagree on other bytes, and
-// two ids must never look the same to them.
+// headerText is broker.HeaderText, without a copy of what is plain.
 func headerText(s string) string {
-	const hex = "0123456789ABCDEF"
-	plain := true
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c >= 0x7f || c == '%' {
-			plain = false
-			break
+			return broker.HeaderText(s)
 		}
 	}
-	if plain {
-		return s
-	}
-	b := make([]byte, 0, len(s)+8)
-	for i := range len(s) {
-		c := s[i]
-		inner := c == ' ' && i > 0 && i < len(s)-1
-		if c > ' ' && c < 0x7f && c != '%' || inner && s[i-1] != ' ' {
-			b = append(b, c)
-			continue
-		}
-		b = append(b, '%', hex[c>>4], hex[c&15])
-	}
-	return string(b)
+	return s
 }

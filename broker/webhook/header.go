@@ -78,38 +78,20 @@ func (s *Sink) headers(d *broker.Delivery) (h http.Header, reason string) {
 	if len(h["content-type"]) == 0 { //nolint:staticcheck // SA1008: lower case is meant, see above
 		h["content-type"] = []string{"application/octet-stream"}
 	}
-	id := headerText(string(d.ID))
+	id := broker.HeaderText(string(d.ID))
 	h["idempotency-key"] = []string{id}
 	h["cicada-id"] = []string{id}
 	h["cicada-due"] = []string{d.Due.String()}
 	h["cicada-fired-at"] = []string{d.FiredAt.String()}
 	h["cicada-attempt"] = []string{strconv.FormatUint(uint64(d.Attempt), 10)}
 	if d.RoutingKey != "" {
-		h["cicada-key"] = []string{headerText(d.RoutingKey)}
+		h["cicada-key"] = []string{broker.HeaderText(d.RoutingKey)}
 	}
 	if secrets := *s.secrets.Load(); len(secrets) > 0 {
 		h["cicada-signature"] = []string{sign(secrets, id, s.now().Unix(), d.Body)}
 	}
 	h["User-Agent"] = []string{s.agent} // under this name, or net/http adds its own
 	return h, ""
-}
-
-// headerText is s as a header carries it: visible ASCII and single inner spaces as they are, a
-// percent sign and every other byte as %XX. Receivers trim spaces and disagree on other bytes, and
-// two ids must never look the same to them. The result is always a copy.
-func headerText(s string) string {
-	const hex = "0123456789ABCDEF"
-	b := make([]byte, 0, len(s)+8)
-	for i := range len(s) {
-		c := s[i]
-		inner := c == ' ' && i > 0 && i < len(s)-1
-		if c > ' ' && c < 0x7f && c != '%' || inner && s[i-1] != ' ' {
-			b = append(b, c)
-			continue
-		}
-		b = append(b, '%', hex[c>>4], hex[c&15])
-	}
-	return string(b)
 }
 
 // retryAfter reads the header Retry-After, in seconds or as a date. It is 0 when absent or not

@@ -123,7 +123,7 @@ func TestHeaderText(t *testing.T) {
 		"a  b": "a %20b", "50%": "50%25", "%20a": "%2520a", "ü": "%C3%BC", " ": "%20",
 		"a\tb": "a%09b", "x\r\ny": "x%0D%0Ay",
 	} {
-		require.Equal(t, want, headerText(in))
+		require.Equal(t, want, broker.HeaderText(in))
 	}
 }
 
@@ -133,7 +133,7 @@ func FuzzHeaderText(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		text := headerText(s)
+		text := broker.HeaderText(s)
 		require.Equal(t, strings.TrimSpace(text), text)
 		require.Empty(t, checkHeader("x", text))
 		back, err := url.PathUnescape(text)
