@@ -31,6 +31,7 @@ type Delivery struct {
 	RoutingKey string
 	Headers    []delay.Header
 	Body       []byte
+	Guard      *delay.Guard // of what a Guardian is asked about; else nil
 }
 
 // Outcome is what became of an attempt.

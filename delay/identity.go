@@ -21,6 +21,7 @@ type Identity struct {
 	FirstDue   Due    // base of MaxWait: the due of the first of a chain of replaces
 	Durability Durability
 	Recurs     bool // it is a schedule
+	Guarded    bool // another broker is to deliver it
 }
 
 // IdentityOf is the identity of m stored under key.
@@ -32,7 +33,7 @@ func IdentityOf(key Key, m *Message) Identity {
 	return Identity{
 		Key: key, Generation: max(m.Generation, 1), Digest: Digest(m), Given: m.GivenDue(),
 		AcceptedAt: m.AcceptedAt, ByDelay: m.ByDelay, FirstDue: first, Durability: m.Durability,
-		Recurs: m.Recurrence != nil,
+		Recurs: m.Recurrence != nil, Guarded: m.Guard != nil,
 	}
 }
 
@@ -86,6 +87,9 @@ func Digest(m *Message) uint64 {
 	h = h.num(uint64(m.Durability)).num(uint64(m.Mode))
 	if m.Recurrence != nil {
 		h = m.Recurrence.digest(h)
+	}
+	if m.Guard != nil {
+		h = h.str(string(m.Guard.Lane)).str(m.Guard.Entry)
 	}
 	return uint64(h)
 }

@@ -81,6 +81,9 @@ func AppendIdentity(dst []byte, id Identity) []byte {
 	if id.Recurs {
 		flags |= 4
 	}
+	if id.Guarded {
+		flags |= 8
+	}
 	dst = append(dst, flags)
 	dst = AppendKey(dst, id.Key)
 	dst = binary.AppendUvarint(dst, uint64(id.Generation))
@@ -147,7 +150,7 @@ func (r *recordReader) byte() byte {
 
 func (r *recordReader) state() State {
 	s := State(r.byte())
-	if s > Dead {
+	if s > Suppressed {
 		r.fail(fmt.Sprintf("state %d", s))
 		return 0
 	}
@@ -167,12 +170,13 @@ func (r *recordReader) key() Key {
 func (r *recordReader) identity() Identity {
 	var id Identity
 	flags := r.byte()
-	if flags > 7 {
+	if flags > 15 {
 		r.fail(fmt.Sprintf("identity flags %#x", flags))
 	}
 	id.ByDelay = flags&1 != 0
 	id.Durability = Durability(flags >> 1 & 1)
 	id.Recurs = flags&4 != 0
+	id.Guarded = flags&8 != 0
 	id.Key = r.key()
 	id.Generation = uint32(r.bounded(1<<32 - 1))
 	if len(r.b)-r.at < 8 {

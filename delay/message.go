@@ -46,10 +46,14 @@ const Schedules Target = "schedules:"
 
 // Lane is the target whose lane the message waits in.
 func (m *Message) Lane() Target {
-	if m.Recurrence != nil {
+	switch {
+	case m.Recurrence != nil:
 		return Schedules
+	case m.Guard != nil:
+		return m.Guard.Lane
+	default:
+		return m.Target
 	}
-	return m.Target
 }
 
 // Header is one of the caller's headers.
@@ -113,6 +117,7 @@ type Message struct {
 	MaxAttempts uint32        // 0 is the configured default
 	Backoff     time.Duration // first pause between attempts; 0 is the configured default
 	Recurrence  *Recurrence   // not nil: a schedule
+	Guard       *Guard        // not nil: another broker is to deliver it
 	// Cold is set when the message qualifies for the tier: it waits longer than tier.min_wait or
 	// asked for Durability Tier.
 	Cold bool

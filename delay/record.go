@@ -15,6 +15,7 @@ import (
 //	version  byte, 1
 //	flags    uvarint: which optional fields follow, durability, mode, cold
 //	target   uvarint length, bytes
+//	lane     of a guarded message only: uvarint length, bytes
 //	wait     svarint: due - accepted at
 //	due      uvarint, absolute
 //	optional fields in the order of their flags
@@ -42,6 +43,7 @@ const (
 	flagBackoff
 	flagByDelay
 	flagRecurrence
+	flagGuard
 	flagsEnd
 )
 
@@ -73,6 +75,7 @@ func flagsOf(m *Message) uint64 {
 	set(m.Backoff > 0, flagBackoff)
 	set(m.ByDelay, flagByDelay)
 	set(m.Recurrence != nil, flagRecurrence)
+	set(m.Guard != nil, flagGuard)
 	return f
 }
 
@@ -83,6 +86,9 @@ func AppendRecord(dst []byte, m *Message) []byte {
 	dst = append(dst, recordVersion)
 	dst = binary.AppendUvarint(dst, f)
 	dst = appendString(dst, string(m.Target))
+	if m.Guard != nil {
+		dst = appendString(dst, string(m.Guard.Lane))
+	}
 	dst = binary.AppendVarint(dst, int64(m.Due)-int64(m.AcceptedAt))
 	dst = binary.AppendUvarint(dst, uint64(m.Due))
 	if f&^plainFlags != 0 {
@@ -128,6 +134,9 @@ func appendOptional(dst []byte, f uint64, m *Message) []byte {
 	if f&flagRecurrence != 0 {
 		dst = appendRecurrence(dst, m.Recurrence)
 	}
+	if f&flagGuard != 0 {
+		dst = appendString(dst, m.Guard.Entry)
+	}
 	return dst
 }
 
@@ -142,6 +151,9 @@ func RecordTarget(rec []byte) (target Target, cold bool, err error) {
 	r := recordReader{b: rec}
 	f := r.head()
 	t := r.str()
+	if f&flagGuard != 0 {
+		t = r.str()
+	}
 	if r.bad != "" {
 		return "", false, r.err()
 	}
@@ -157,12 +169,21 @@ func RecordRecurs(rec []byte) bool {
 	return r.head()&flagRecurrence != 0 && r.bad == ""
 }
 
+// RecordGuarded reports whether rec is the record of a guarded message.
+func RecordGuarded(rec []byte) bool {
+	r := recordReader{b: rec}
+	return r.head()&flagGuard != 0 && r.bad == ""
+}
+
 // RecordHead reads what a filter asks for: the target, the due, and the id, which is "" when it
 // follows from the key. Strings alias rec; nothing is allocated.
 func RecordHead(rec []byte) (target Target, due Due, id ID, err error) {
 	r := recordReader{b: rec}
 	f := r.head()
 	t := r.str()
+	if f&flagGuard != 0 {
+		r.str()
+	}
 	r.svarint()
 	due = Due(r.bounded(uint64(MaxDue)))
 	if f&flagID != 0 {
@@ -181,6 +202,9 @@ func DecodeRecord(rec []byte) (Message, error) {
 	f := r.head()
 	var m Message
 	m.Target = Target(r.str())
+	if f&flagGuard != 0 {
+		m.Guard = &Guard{Lane: Target(r.str())}
+	}
 	wait := r.svarint()
 	m.Due = Due(r.bounded(uint64(MaxDue)))
 	m.AcceptedAt = Due(int64(m.Due) - wait)
@@ -283,6 +307,9 @@ func (r *recordReader) optional(f uint64, m *Message) {
 	m.Backoff = ms(flagBackoff)
 	if f&flagRecurrence != 0 {
 		m.Recurrence = r.recurrence()
+	}
+	if f&flagGuard != 0 {
+		m.Guard.Entry = r.str()
 	}
 }
 

@@ -69,6 +69,9 @@ func drawMessage(t *rapid.T) Message {
 	if rapid.Bool().Draw(t, "recurs") {
 		m.Recurrence = drawRecurrence(t)
 	}
+	if rapid.Bool().Draw(t, "guarded") {
+		m.Guard = &Guard{Lane: Target(rapid.String().Draw(t, "lane")), Entry: rapid.String().Draw(t, "entry")}
+	}
 	for range rapid.IntRange(0, 5).Draw(t, "headers") {
 		m.Headers = append(m.Headers, Header{rapid.String().Draw(t, "name"), rapid.String().Draw(t, "value")})
 	}
@@ -102,6 +105,11 @@ func TestRecordRoundTrip(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, m.Lane(), target)
 		require.Equal(t, m.Cold, cold)
+		require.Equal(t, m.Guard != nil, RecordGuarded(rec))
+		head, due, _, err := RecordHead(rec)
+		require.NoError(t, err)
+		require.Equal(t, m.Target, head)
+		require.Equal(t, m.Due, due)
 	})
 }
 
@@ -148,8 +156,17 @@ func goldenSchedule() Message {
 	}
 }
 
+func goldenGuarded() Message {
+	return Message{
+		ID: "rocketmq:rmq/broker-a/SCHEDULE_TOPIC_XXXX/2/7", Target: "rocketmq:rmq/orders",
+		Due: 1_800_000_005_000, AcceptedAt: 1_799_999_990_000, Generation: 1, Cold: true,
+		Headers: []Header{{"UNIQ_KEY", "00AF"}}, Body: []byte("body"),
+		Guard: &Guard{Lane: "guard:rmq/broker-a", Entry: "offset=7"},
+	}
+}
+
 func samples() []sample {
-	full, schedule := goldenMessage(), goldenSchedule()
+	full, schedule, guarded := goldenMessage(), goldenSchedule(), goldenGuarded()
 	small := Message{Target: "log:", Due: 1_800_000_000_000, AcceptedAt: 1_799_999_999_000, Body: []byte("x")}
 	key := Key{full.Due, MakeSeq(2, 5)}
 	identity := IdentityOf(key, &full)
@@ -166,6 +183,7 @@ func samples() []sample {
 		{"record, all fields", AppendRecord(nil, &full)},
 		{"record, no optional field", AppendRecord(nil, &small)},
 		{"record of a schedule", AppendRecord(nil, &schedule)},
+		{"record of a guarded message", AppendRecord(nil, &guarded)},
 		{"key", AppendKey(nil, key)},
 		{"identity", AppendIdentity(nil, identity)},
 		{"mark, moved", AppendMark(nil, &moved)},
@@ -256,8 +274,8 @@ func TestDecodeErrors(t *testing.T) {
 		require.ErrorIs(t, err, ErrCorrupt, c.name)
 		require.ErrorContains(t, err, c.want, c.name)
 	}
-	_, err := DecodeMark([]byte{1, byte(Dead) + 1})
-	require.ErrorContains(t, err, "state 6")
+	_, err := DecodeMark([]byte{1, byte(Suppressed) + 1})
+	require.ErrorContains(t, err, "state 7")
 	mark := AppendMark(nil, &Mark{Key: Key{1, 1}, State: Delivered, At: 2})
 	_, err = DecodeMark(append(mark, 0, 0))
 	require.ErrorContains(t, err, "2 bytes left over after the mark")

@@ -16,20 +16,22 @@ import (
 // labels says what each transition of the table means. A transition without a word, or a word
 // without a transition, fails the test.
 var labels = map[[2]State]string{
-	{Scheduled, Scheduled}: "rescheduled, fired early, replaced, parked",
-	{Scheduled, Claimed}:   "leased to a puller or handed to a sink",
-	{Scheduled, Delivered}: "a ledger or mark says so (R17)",
-	{Scheduled, Cancelled}: "cancelled or purged",
-	{Scheduled, Expired}:   "ttl or not_after passed",
-	{Scheduled, Dead}:      "target refused it unseen",
-	{Claimed, Claimed}:     "attempt failed, next one waits",
-	{Claimed, Delivered}:   "acknowledged",
-	{Claimed, Expired}:     "ttl or not_after passed between attempts",
-	{Claimed, Dead}:        "rejected, out of attempts, or stopped",
-	{Delivered, Scheduled}: "replaced, next generation",
-	{Cancelled, Scheduled}: "replaced, next generation",
-	{Expired, Scheduled}:   "retried from the dead letters, or replaced",
-	{Dead, Scheduled}:      "retried from the dead letters, or replaced",
+	{Scheduled, Scheduled}:  "rescheduled, fired early, replaced, parked",
+	{Scheduled, Claimed}:    "leased to a puller or handed to a sink",
+	{Scheduled, Delivered}:  "a ledger or mark says so (R17)",
+	{Scheduled, Cancelled}:  "cancelled or purged",
+	{Scheduled, Expired}:    "ttl or not_after passed",
+	{Scheduled, Dead}:       "target refused it unseen",
+	{Scheduled, Suppressed}: "guarded, and its own broker delivered it (R18)",
+	{Claimed, Claimed}:      "attempt failed, next one waits",
+	{Claimed, Delivered}:    "acknowledged",
+	{Claimed, Expired}:      "ttl or not_after passed between attempts",
+	{Claimed, Dead}:         "rejected, out of attempts, or stopped",
+	{Delivered, Scheduled}:  "replaced, next generation",
+	{Cancelled, Scheduled}:  "replaced, next generation",
+	{Expired, Scheduled}:    "retried from the dead letters, or replaced",
+	{Suppressed, Scheduled}: "replaced, next generation",
+	{Dead, Scheduled}:       "retried from the dead letters, or replaced",
 }
 
 const (
@@ -43,7 +45,7 @@ func stateDiagram(t *testing.T) string {
 	var out strings.Builder
 	out.WriteString("\n```mermaid\nstateDiagram-v2\n    [*] --> scheduled : accepted\n")
 	used := 0
-	for from := Scheduled; from <= Dead; from++ {
+	for from := Scheduled; from <= Suppressed; from++ {
 		for _, to := range transitions[from] {
 			label, ok := labels[[2]State{from, to}]
 			require.True(t, ok, "%s to %s has no label", from, to)
@@ -52,19 +54,19 @@ func stateDiagram(t *testing.T) string {
 		}
 	}
 	require.Len(t, labels, used, "a label belongs to no transition")
-	for s := Scheduled; s <= Dead; s++ {
+	for s := Scheduled; s <= Suppressed; s++ {
 		if s.Finished() {
 			fmt.Fprintf(&out, "    %s --> [*]\n", s)
 		}
 	}
 	out.WriteString("```\n\n| from \\ to |")
-	for to := Scheduled; to <= Dead; to++ {
+	for to := Scheduled; to <= Suppressed; to++ {
 		fmt.Fprintf(&out, " %s |", to)
 	}
-	out.WriteString("\n|---|" + strings.Repeat("---|", int(Dead)+1) + "\n")
-	for from := Scheduled; from <= Dead; from++ {
+	out.WriteString("\n|---|" + strings.Repeat("---|", int(Suppressed)+1) + "\n")
+	for from := Scheduled; from <= Suppressed; from++ {
 		fmt.Fprintf(&out, "| **%s** |", from)
-		for to := Scheduled; to <= Dead; to++ {
+		for to := Scheduled; to <= Suppressed; to++ {
 			word := ""
 			if from.CanFollow(to) {
 				word = labels[[2]State{from, to}]
@@ -96,8 +98,8 @@ func TestStateMachineDocument(t *testing.T) {
 
 // Finished messages only start over; a claimed one can never be cancelled (S5).
 func TestTransitions(t *testing.T) {
-	for from := Scheduled; from <= Dead; from++ {
-		for to := Scheduled; to <= Dead; to++ {
+	for from := Scheduled; from <= Suppressed; from++ {
+		for to := Scheduled; to <= Suppressed; to++ {
 			if from.Finished() {
 				require.Equal(t, to == Scheduled, from.CanFollow(to), "%s to %s", from, to)
 			}
@@ -109,7 +111,7 @@ func TestTransitions(t *testing.T) {
 
 // The words of the API must be read back, and others refused.
 func TestStateWords(t *testing.T) {
-	for s := Scheduled; s <= Dead; s++ {
+	for s := Scheduled; s <= Suppressed; s++ {
 		got, ok := ParseState(s.String())
 		require.True(t, ok)
 		require.Equal(t, s, got)

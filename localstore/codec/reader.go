@@ -112,7 +112,7 @@ func (r *Reader) Str() string {
 // State is one byte.
 func (r *Reader) State() delay.State {
 	s := delay.State(r.Byte())
-	if s > delay.Dead {
+	if s > delay.Suppressed {
 		r.Fail(fmt.Sprintf("state %d", s))
 	}
 	return s

@@ -132,8 +132,11 @@ func AppendBooks(dst []byte, b *delay.Books) []byte {
 	} {
 		dst = binary.AppendVarint(dst, v)
 	}
-	if b.Schedules != 0 {
+	if b.Schedules != 0 || b.Suppressed != 0 {
 		dst = binary.AppendVarint(dst, b.Schedules)
+	}
+	if b.Suppressed != 0 {
+		dst = binary.AppendVarint(dst, b.Suppressed)
 	}
 	return dst
 }
@@ -150,7 +153,11 @@ func DecodeBooks(b []byte) (delay.Books, error) {
 		*p = r.Varint()
 	}
 	if r.More() {
-		if k.Schedules = r.Varint(); k.Schedules == 0 {
+		k.Schedules = r.Varint()
+		if r.More() {
+			k.Suppressed = r.Varint()
+		}
+		if k.Schedules == 0 && k.Suppressed == 0 {
 			r.Fail("bytes left over")
 		}
 	}

@@ -45,7 +45,7 @@ func Encode(z *codec.Zstd, s *State) []byte {
 // older readers.
 func needed(s *State) byte {
 	switch {
-	case s.Books.Schedules != 0 || len(s.Limits) > 0:
+	case s.Books.Schedules != 0 || s.Books.Suppressed != 0 || len(s.Limits) > 0:
 		return version
 	case len(s.Paused) > 0:
 		return pausing
@@ -130,6 +130,7 @@ func appendState(s *State) (b []byte) {
 	}
 	if needs >= version {
 		b = binary.AppendVarint(b, s.Books.Schedules)
+		b = binary.AppendVarint(b, s.Books.Suppressed)
 		b = binary.AppendUvarint(b, uint64(len(s.Limits)))
 		for _, l := range s.Limits {
 			b = codec.AppendString(b, string(l.Target))
@@ -197,7 +198,7 @@ func readState(body []byte, writer byte) (State, error) {
 		readPaused(&r, &s)
 	}
 	if writer >= version {
-		s.Books.Schedules = r.Varint()
+		s.Books.Schedules, s.Books.Suppressed = r.Varint(), r.Varint()
 		readLimits(&r, &s)
 	}
 	if r.OK() && needed(&s) != writer {

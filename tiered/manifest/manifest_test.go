@@ -102,7 +102,7 @@ func TestGolden(t *testing.T) {
 	paused.Paused = []delay.Target{"https://example.com/hook", "pull:orders"}
 	golden(t, plain, "manifest.bin", 1)
 	golden(t, paused, "manifest2.bin", 2)
-	paused.Books.Schedules = 3
+	paused.Books.Schedules, paused.Books.Suppressed = 3, 4
 	paused.Limits = []delay.TargetLimit{
 		{Target: "log:", Limit: delay.Limit{PerHour: 1, Burst: 1}},
 		{Target: "pull:orders", Limit: delay.Limit{PerHour: 360_000, Burst: 200}},
