@@ -15,6 +15,7 @@ var (
 	ErrNotFound      = errors.New("not found")
 	ErrExists        = errors.New("already exists")
 	ErrTooLate       = errors.New("too late")
+	ErrPrecondition  = errors.New("failed precondition") // something else must happen first
 	ErrUnimplemented = errors.New("unimplemented")
 	// Of the moment: the same request may succeed later.
 	ErrUnavailable = errors.New("unavailable")

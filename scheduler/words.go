@@ -63,6 +63,7 @@ const (
 
 	SchedulePaused  = commit.Paused
 	ScheduleResumed = commit.Resumed
+	RecallRequested = commit.Requested
 )
 
 // The kinds of a filter.

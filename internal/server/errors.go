@@ -39,6 +39,7 @@ var kinds = [...]kind{
 	{delay.ErrNotFound, connect.CodeNotFound, http.StatusNotFound},
 	{delay.ErrExists, connect.CodeAlreadyExists, http.StatusConflict},
 	{delay.ErrTooLate, connect.CodeFailedPrecondition, http.StatusConflict},
+	{delay.ErrPrecondition, connect.CodeFailedPrecondition, http.StatusConflict},
 	{delay.ErrUnimplemented, connect.CodeUnimplemented, http.StatusNotImplemented},
 	{delay.ErrOverloaded, connect.CodeResourceExhausted, http.StatusTooManyRequests},
 	{delay.ErrDiskFull, connect.CodeUnavailable, http.StatusServiceUnavailable},

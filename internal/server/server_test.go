@@ -92,6 +92,7 @@ func TestKinds(t *testing.T) {
 	}{
 		delay.ErrInvalid: {400, "invalid_argument"}, delay.ErrNotFound: {404, "not_found"},
 		delay.ErrExists: {409, "already_exists"}, delay.ErrTooLate: {409, "failed_precondition"},
+		delay.ErrPrecondition:  {409, "failed_precondition"},
 		delay.ErrUnimplemented: {501, "unimplemented"}, delay.ErrUnavailable: {503, "unavailable"},
 		delay.ErrOverloaded: {429, "resource_exhausted"}, delay.ErrDiskFull: {503, "unavailable"},
 		delay.ErrClosed: {503, "unavailable"}, delay.ErrFenced: {503, "unavailable"},

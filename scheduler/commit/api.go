@@ -42,12 +42,13 @@ const (
 	NotFound            //
 	Paused              // a schedule does not fire until it is resumed
 	Resumed             //
+	Requested           // the broker that holds the guarded copy was asked to drop it (rule R19)
 )
 
 // String is the word of the API.
 func (v Verdict) String() string {
 	return [...]string{"", "CANCELLED", "RESCHEDULED", "FIRED", "STOPPED", "TOO_LATE",
-		"NOT_FOUND", "PAUSED", "RESUMED"}[v]
+		"NOT_FOUND", "PAUSED", "RESUMED", "REQUESTED"}[v]
 }
 
 // ChangeRequest asks for one change of one message.
@@ -56,6 +57,10 @@ type ChangeRequest struct {
 	Change Change
 	Due    delay.Due // for Reschedule: the new due, already resolved
 	Cut    delay.Seq // of a purge: a message accepted later is left alone; 0 is no cut
+	// Recall, of a Cancel: while another broker holds the copy of a guarded message, ask it to drop
+	// that; the verdict is then Requested, never Cancelled (rule R19). Of other messages it changes
+	// nothing.
+	Recall bool
 }
 
 // ChangeResult is the answer. Due is set for Rescheduled, Fired and Resumed, State for TooLate.

@@ -223,7 +223,7 @@ func (in *Intake) count(o *commit.TakeOp) {
 func KindOf(err error) string {
 	for _, kind := range [...]error{
 		delay.ErrInvalid, delay.ErrExists, delay.ErrTooLate, delay.ErrUnavailable,
-		delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrUnimplemented,
+		delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrUnimplemented, delay.ErrPrecondition,
 	} {
 		if errors.Is(err, kind) {
 			return kind.Error()

@@ -114,7 +114,7 @@ func Reason(err error) string {
 	for _, kind := range [...]error{
 		delay.ErrInvalid, delay.ErrNotFound, delay.ErrExists, delay.ErrTooLate,
 		delay.ErrUnavailable, delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrClosed,
-		delay.ErrFenced, delay.ErrCorrupt,
+		delay.ErrFenced, delay.ErrCorrupt, delay.ErrPrecondition,
 	} {
 		if errors.Is(err, kind) {
 			return kind.Error()
