@@ -18,7 +18,9 @@ const (
 	Suppressed              // guarded, and delivered by the broker that it belongs to (rule R18)
 )
 
-var stateNames = [...]string{"scheduled", "claimed", "delivered", "cancelled", "expired", "dead", "suppressed"}
+var stateNames = [...]string{
+	"scheduled", "claimed", "delivered", "cancelled", "expired", "dead", "suppressed",
+}
 
 // String is the word of the API.
 func (s State) String() string {
@@ -73,8 +75,8 @@ const (
 func (l Level) String() string { return [...]string{"hot", "warm", "cold"}[l] }
 
 // Books counts messages by outcome. Accepted = Pending + Delivered + Cancelled + Expired + Dead +
-// Suppressed (S10). LostWithDisk counts what a restore found missing (rule R15); it is part of Accepted's
-// other side too.
+// Suppressed (S10). LostWithDisk counts what a restore found missing (rule R15); it is part of
+// Accepted's other side too.
 type Books struct {
 	Accepted     int64
 	Pending      int64

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/intake"
 )
 
@@ -77,8 +78,8 @@ func (s *Shard) repeatedStates(ctx context.Context, receipts []Receipt) {
 		}
 		loc, err := s.find.Locate(r.ID)
 		switch {
-		case err != nil || loc.Place == commit.PlaceNone:
-		case loc.Place == commit.PlaceCold:
+		case err != nil || loc.Place == find.PlaceNone:
+		case loc.Place == find.PlaceCold:
 			cold, coldAt, ids = append(cold, loc.Key), append(coldAt, i), append(ids, r.ID)
 		default:
 			keys, at = append(keys, loc.Key), append(at, i)

@@ -10,6 +10,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // Change applies changes (S5); results[i] answers requests[i] after it is synced, and, for a
@@ -103,7 +104,7 @@ func (s *Shard) fetchCold(
 	var keys []delay.Key
 	for i := range requests {
 		loc, err := s.find.Locate(requests[i].ID)
-		if err != nil || loc.Place != commit.PlaceCold {
+		if err != nil || loc.Place != find.PlaceCold {
 			continue
 		}
 		// A cancel needs only to know its durability, which the index tells of a known id.

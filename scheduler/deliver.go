@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,134 +17,8 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/parcel"
 )
-
-// fetchTimeout bounds the fallback read of one batch of bodies.
-const fetchTimeout = 10 * time.Second
-
-// parcel is a claim with its message.
-type parcel struct {
-	core.Claim
-	msg   delay.Message
-	id    delay.ID
-	found bool
-	err   error
-}
-
-// open decodes rec into the parcel; rec must not change afterwards.
-func (p *parcel) open(rec []byte, ids delay.IDMaker, shard delay.Shard) {
-	p.msg, p.err = delay.DecodeRecord(rec)
-	p.found = p.err == nil
-	p.id = p.msg.ID
-	if p.id == "" {
-		p.id = ids.Make(shard, p.Ref.Key)
-	}
-	if p.Attempt > 1 && planted.Is(planted.RetryRenamed) {
-		p.id = ids.Make(shard, p.Ref.Key.Next())
-	}
-}
-
-// parcels reads the messages of claims: local rows with one iterator, parked rows one by one, and
-// what is missing locally from the tier. The result is in the order of the claims.
-func (s *Shard) parcels(ctx context.Context, lane uint32, claims []core.Claim) []parcel {
-	out := make([]parcel, len(claims))
-	order := make([]int, 0, len(claims))
-	keys := make([]delay.Key, 0, len(claims))
-	bytes := 0
-	for i := range claims {
-		out[i].Claim = claims[i]
-		if !claims[i].Parked {
-			order = append(order, i)
-			bytes += claims[i].Ref.Size()
-		}
-	}
-	slices.SortFunc(order, func(a, b int) int {
-		return claims[a].Ref.Key.Compare(claims[b].Ref.Key)
-	})
-	for _, i := range order {
-		keys = append(keys, claims[i].Ref.Key)
-	}
-	buf := make([]byte, 0, bytes)
-	err := s.parts.Store.ReadRows(keys, func(n int, rec []byte) {
-		if rec == nil {
-			return
-		}
-		at := len(buf)
-		buf = append(buf, rec...)
-		out[order[n]].open(buf[at:len(buf):len(buf)], s.ids, s.shard)
-	})
-	if err != nil {
-		s.log.Error("bodies unreadable", zap.Error(err))
-	}
-	s.parkedParcels(lane, out)
-	s.coldParcels(ctx, out)
-	return out
-}
-
-// parkedParcels reads what is parked, or was parked since the claim.
-func (s *Shard) parkedParcels(lane uint32, out []parcel) {
-	var at []int
-	for i := range out {
-		if !out[i].found {
-			at = append(at, i)
-		}
-	}
-	if len(at) == 0 {
-		return
-	}
-	slices.SortFunc(at, func(a, b int) int { return out[a].Ref.Key.Compare(out[b].Ref.Key) })
-	keys := make([]delay.Key, len(at))
-	for n, i := range at {
-		keys[n] = out[i].Ref.Key
-	}
-	hash := s.lanes.Target(lane).Hash()
-	err := s.parts.Store.ReadParked(hash, keys, func(n int, _ bool, rec []byte) {
-		if rec != nil {
-			out[at[n]].Parked = true
-			out[at[n]].open(slices.Clone(rec), s.ids, s.shard)
-		}
-	})
-	if err != nil {
-		s.log.Error("parked bodies unreadable", zap.Error(err))
-	}
-}
-
-// coldParcels fetches from the tier what has no local copy (design: local, else tier).
-func (s *Shard) coldParcels(ctx context.Context, out []parcel) {
-	var keys []delay.Key
-	var at []int
-	for i := range out {
-		if !out[i].found {
-			at = append(at, i)
-		}
-	}
-	if len(at) == 0 || s.parts.Tier == nil {
-		return
-	}
-	slices.SortFunc(at, func(a, b int) int { return out[a].Ref.Key.Compare(out[b].Ref.Key) })
-	for _, i := range at {
-		keys = append(keys, out[i].Ref.Key)
-	}
-	if s.parts.Events.Fallback != nil {
-		s.parts.Events.Fallback(len(keys))
-	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	err := s.parts.Tier.Fetch(ctx, keys, func(n int, rec []byte, err error) {
-		p := &out[at[n]]
-		if err == nil && s.find.Bulk().Covers(keys[n], rec) {
-			err = fmt.Errorf("cancelled in bulk: %w", delay.ErrNotFound) // C16
-		}
-		if err != nil {
-			p.err = err
-			return
-		}
-		p.open(slices.Clone(rec), s.ids, s.shard)
-	})
-	if err != nil {
-		s.log.Error("fallback read failed", zap.Int("messages", len(keys)), zap.Error(err))
-	}
-}
 
 // deliver makes one attempt at each claim of a push lane.
 func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
@@ -158,7 +31,7 @@ func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 		s.postpone(a)
 		return
 	}
-	parcels := s.parcels(ctx, a.Lane, a.Claims)
+	parcels := s.parcels.Read(ctx, a.Lane, a.Claims)
 	outcomes := make([]core.Outcome, len(parcels))
 	batch := make([]broker.Delivery, 0, len(parcels))
 	at := make([]int, 0, len(parcels))
@@ -167,17 +40,17 @@ func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 	for i := range parcels {
 		p := &parcels[i]
 		outcomes[i] = s.prospect(p, now)
-		if !p.found || outcomes[i].Expired {
+		if !p.Found || outcomes[i].Expired {
 			continue
 		}
 		if p.Ref.Meta&core.RefOnce != 0 {
-			once = append(once, p.handedOver())
+			once = append(once, p.HandedOver())
 		}
 		at = append(at, i)
 		batch = append(batch, broker.Delivery{
-			ID: p.id, Generation: max(1, p.msg.Generation), Target: target, Due: p.msg.Due,
-			Attempt: p.Attempt, FiredAt: now, RoutingKey: p.msg.RoutingKey,
-			Headers: p.msg.Headers, Body: p.msg.Body,
+			ID: p.ID, Generation: max(1, p.Msg.Generation), Target: target, Due: p.Msg.Due,
+			Attempt: p.Attempt, FiredAt: now, RoutingKey: p.Msg.RoutingKey,
+			Headers: p.Msg.Headers, Body: p.Msg.Body,
 		})
 	}
 	results := make([]broker.Result, len(batch))
@@ -203,30 +76,23 @@ func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 }
 
 // prospect is the outcome of p as far as it is known before the attempt.
-func (s *Shard) prospect(p *parcel, now delay.Due) core.Outcome {
+func (s *Shard) prospect(p *parcel.Parcel, now delay.Due) core.Outcome {
 	o := core.Outcome{Key: p.Ref.Key}
-	if !p.found {
+	if !p.Found {
 		o.Lost, o.Reason = true, "no readable copy"
-		if p.err != nil {
-			o.Reason = p.err.Error()
+		if p.Err != nil {
+			o.Reason = p.Err.Error()
 		}
 		s.log.Error("message has no readable copy", zap.Stringer("key", p.Ref.Key),
-			zap.Error(p.err))
+			zap.Error(p.Err))
 		return o
 	}
-	most := cmp.Or(p.msg.MaxAttempts, s.opts.MaxAttempts)
+	most := cmp.Or(p.Msg.MaxAttempts, s.opts.MaxAttempts)
 	o.Last = most > 0 && p.Attempt >= most
-	o.Backoff = p.msg.Backoff
-	e := p.msg.Expires()
+	o.Backoff = p.Msg.Backoff
+	e := p.Msg.Expires()
 	o.Expired = e > 0 && e < now
 	return o
-}
-
-// handedOver is the outcome of an at-most-once message, written before it leaves.
-func (p *parcel) handedOver() core.FinishItem {
-	return core.FinishItem{
-		Ref: p.Ref, Parked: p.Parked, Parking: true, State: delay.Delivered, Attempts: p.Attempt,
-	}
 }
 
 // commitOnce finishes at-most-once messages before they are handed over (C14).
@@ -243,13 +109,13 @@ func (s *Shard) commitOnce(items []core.FinishItem) error {
 
 // measure reports attempts and the lateness of first ones.
 func (s *Shard) measure(
-	target delay.Target, parcels []parcel, results []broker.Result, now delay.Due,
+	target delay.Target, parcels []parcel.Parcel, results []broker.Result, now delay.Due,
 ) {
 	if s.parts.Events.Lateness != nil {
 		late := make([]time.Duration, 0, len(parcels))
 		for i := range parcels {
-			if p := &parcels[i]; p.found && p.Attempt == 1 {
-				late = append(late, max(0, now.Sub(p.msg.Due)))
+			if p := &parcels[i]; p.Found && p.Attempt == 1 {
+				late = append(late, max(0, now.Sub(p.Msg.Due)))
 			}
 		}
 		s.parts.Events.Lateness(target, late)
@@ -356,7 +222,7 @@ func (s *Shard) lease(
 func (s *Shard) leases(
 	ctx context.Context, lane uint32, target delay.Target, g core.Grant,
 ) (out []Lease, once []core.FinishItem) {
-	parcels := s.parcels(ctx, lane, g.Claims)
+	parcels := s.parcels.Read(ctx, lane, g.Claims)
 	now := s.Now()
 	hash := target.Hash()
 	out = make([]Lease, 0, len(parcels))
@@ -370,22 +236,22 @@ func (s *Shard) leases(
 		case o.Expired:
 			gone.Expired = append(gone.Expired, o.Key)
 			continue
-		case !p.found:
+		case !p.Found:
 			gone.Lost = append(gone.Lost, o.Key)
 			continue
 		case o.Last:
 			last.Keys = append(last.Keys, o.Key)
 		}
 		if p.Ref.Meta&core.RefOnce != 0 {
-			once = append(once, p.handedOver())
+			once = append(once, p.HandedOver())
 		}
 		at := len(receipts)
 		receipts = s.receipts.Append(receipts, pull.Receipt{
 			Key: o.Key, Epoch: g.Epoch, Attempt: p.Attempt, Lane: hash,
 		})
 		out = append(out, Lease{
-			ID: p.id, Receipt: string(receipts[at:]), Attempt: p.Attempt, Due: p.msg.Due,
-			FiredAt: now, RoutingKey: p.msg.RoutingKey, Headers: p.msg.Headers, Body: p.msg.Body,
+			ID: p.ID, Receipt: string(receipts[at:]), Attempt: p.Attempt, Due: p.Msg.Due,
+			FiredAt: now, RoutingKey: p.Msg.RoutingKey, Headers: p.Msg.Headers, Body: p.Msg.Body,
 		})
 	}
 	if len(last.Keys) > 0 {

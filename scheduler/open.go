@@ -15,6 +15,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/core"
 	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/lanes"
+	"github.com/cicadamq/cicada/scheduler/parcel"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/recovery"
 	"github.com/cicadamq/cicada/scheduler/recur"
@@ -143,6 +144,10 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	})
 	s.cuts = cut.New(s.parts.Store, s.Now)
 	s.find = s.commit.Finder()
+	s.parcels = parcel.Reader{
+		Store: s.parts.Store, Tier: s.parts.Tier, Bulk: s.find.Bulk(), IDs: s.ids, Shard: s.shard,
+		Lanes: s.lanes, Log: s.log, Fallback: s.parts.Events.Fallback,
+	}
 	s.query = query.New(query.Config{
 		Store: s.parts.Store, Tier: s.parts.Tier, Find: s.find, IDs: s.ids, Shard: s.shard,
 		Inspect: s.inspect, Hot: func() int64 { return s.glance().Hot },

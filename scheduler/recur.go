@@ -31,7 +31,7 @@ func (s *Shard) noteStep(before, now delay.Due) {
 
 // recur has the schedules of claims do what they do at their due (rule R20).
 func (s *Shard) recur(ctx context.Context, a core.ActDeliver) {
-	parcels := s.parcels(ctx, a.Lane, a.Claims)
+	parcels := s.parcels.Read(ctx, a.Lane, a.Claims)
 	outcomes := make([]core.Outcome, len(parcels))
 	op := &commit.RecurOp{Done: make(chan error, 1)}
 	at := make([]int, 0, len(parcels))
@@ -42,11 +42,11 @@ func (s *Shard) recur(ctx context.Context, a core.ActDeliver) {
 	for i := range parcels {
 		p := &parcels[i]
 		outcomes[i].Key = p.Ref.Key
-		item := commit.RecurItem{Key: p.Ref.Key, ID: p.id, Message: &p.msg}
-		if p.found {
-			plan, err := s.planner.Plan(&p.msg, now, since)
+		item := commit.RecurItem{Key: p.Ref.Key, ID: p.ID, Message: &p.Msg}
+		if p.Found {
+			plan, err := s.planner.Plan(&p.Msg, now, since)
 			if err != nil {
-				s.log.Error("schedule cannot be read", zap.String("id", string(p.id)), zap.Error(err))
+				s.log.Error("schedule cannot be read", zap.String("id", string(p.ID)), zap.Error(err))
 				outcomes[i] = again(p.Ref.Key, s.opts.MaxBackoff)
 				continue
 			}

@@ -22,11 +22,13 @@ import (
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
 	"github.com/cicadamq/cicada/scheduler/cut"
+	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/intake"
 	"github.com/cicadamq/cicada/scheduler/lanes"
 	"github.com/cicadamq/cicada/scheduler/ledger"
 	"github.com/cicadamq/cicada/scheduler/maintain"
+	"github.com/cicadamq/cicada/scheduler/parcel"
 	"github.com/cicadamq/cicada/scheduler/position"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/scheduler/rates"
@@ -46,22 +48,23 @@ const (
 // Shard owns the messages of one shard: it is opened by Open, works while Run runs, and is drained
 // by Drain. All its methods are safe for concurrent use.
 type Shard struct {
-	parts  Parts
-	opts   Options
-	log    *zap.Logger
-	clock  *clock.Guarded
-	ids    delay.IDMaker
-	shard  delay.Shard
-	lanes  *lanes.Table
-	core   *core.Core
-	commit *commit.Committer
-	upload *upload.Buffer
-	find   *commit.Finder
-	query  *query.Reader
-	bulk   *bulk.Canceller
-	rates  rates.Meter
-	tier   tierState
-	cuts   *cut.Maker
+	parts   Parts
+	opts    Options
+	log     *zap.Logger
+	clock   *clock.Guarded
+	ids     delay.IDMaker
+	shard   delay.Shard
+	lanes   *lanes.Table
+	core    *core.Core
+	commit  *commit.Committer
+	upload  *upload.Buffer
+	find    *find.Finder
+	parcels parcel.Reader
+	query   *query.Reader
+	bulk    *bulk.Canceller
+	rates   rates.Meter
+	tier    tierState
+	cuts    *cut.Maker
 
 	planner *recur.Planner
 	since   atomic.Int64 // when the shard began to run without a gap: a delay.Due

@@ -141,6 +141,8 @@ func upperFloors() []floor {
 		{"scheduler/position", 1, "pure: how far sources were read"},
 		{"scheduler/upload", 2, "what waits for a flush: a buffer between goroutines"},
 		{"scheduler/lanes", 3, "numbers for targets, as references have them"},
+		{"scheduler/find", 3, "looks messages up in the store"},
+		{"scheduler/parcel", 6, "reads the messages of claims: the store, else the tier"},
 		{"scheduler/commit", 4, "the only writer of the store; asks the core, knows no shard"},
 		{"scheduler/query", 6, "reads the store and the tier, knows no shard"},
 		{"scheduler/bulk", 7, "cancels what passes a filter: asks query, goes through commit"},

@@ -14,6 +14,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/query"
 	"github.com/cicadamq/cicada/tiered"
 	"github.com/cicadamq/cicada/tiered/upkeep"
@@ -35,7 +36,7 @@ const (
 type Config struct {
 	Store        *localstore.Store
 	Tier         *tiered.Tier
-	Bulk         *commit.Bulk
+	Bulk         *find.Bulk
 	Query        *query.Reader
 	DedupeWindow time.Duration
 	Now          func() delay.Due

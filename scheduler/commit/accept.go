@@ -9,6 +9,7 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // insert stores m as a fresh row and returns its reference. m.Cold may ask for the tier.
@@ -214,13 +215,13 @@ func (c *Committer) replace(
 	if old.State.Finished() {
 		return true
 	}
-	loc, err := c.find.locateKey(old.Key)
+	loc, err := c.find.LocateKey(old.Key)
 	if err != nil {
 		r.Err = err
 		return false
 	}
 	loc.ID, loc.Rec, loc.Known = d.ID, *old, true
-	if loc.Place == PlaceCold && (old.Recurs || c.bulk.MayCover(loc.Key, d.ID)) {
+	if loc.Place == find.PlaceCold && (old.Recurs || c.bulk.MayCover(loc.Key, d.ID)) {
 		rec, fetched := records[loc.Key]
 		switch {
 		case !fetched:

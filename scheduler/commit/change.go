@@ -10,18 +10,19 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // claimable reports whether loc may be changed, and if so takes it away from delivery: the core is
 // asked last (C5). Everything granted must be followed by remove or giveBack.
-func (c *Committer) claimable(loc Located) bool {
+func (c *Committer) claimable(loc find.Located) bool {
 	if recurs(loc) {
 		return c.takeSchedule(loc)
 	}
 	if c.untraced(loc.Key) {
 		return false
 	}
-	if loc.Place == PlaceCold {
+	if loc.Place == find.PlaceCold {
 		return true
 	}
 	if loc.Claimed {
@@ -35,7 +36,7 @@ func (c *Committer) claimable(loc Located) bool {
 	if err != nil {
 		return false
 	}
-	if loc.Place == PlaceRow {
+	if loc.Place == find.PlaceRow {
 		if c.maybeClaimed(target, loc.Key) {
 			return false
 		}
@@ -71,20 +72,20 @@ func (c *Committer) beforeCursor(target delay.Target, key delay.Key) bool {
 }
 
 // remove takes a granted message out of the local store, with a mark where a segment may hold it.
-func (c *Committer) remove(loc Located, mark *delay.Mark) {
+func (c *Committer) remove(loc find.Located, mark *delay.Mark) {
 	switch loc.Place {
-	case PlaceRow:
+	case find.PlaceRow:
 		c.batch.DeleteRow(loc.Key, len(loc.Record))
-	case PlaceParked:
+	case find.PlaceParked:
 		c.batch.DeleteParked(loc.Lane, loc.Key, len(loc.Record))
-	case PlaceCold:
+	case find.PlaceCold:
 		c.batch.ForgetCold(loc.Key.Due, len(loc.Record))
 	}
 	_, cold, _ := delay.RecordTarget(loc.Record)
-	if loc.Place == PlaceRow && !cold {
+	if loc.Place == find.PlaceRow && !cold {
 		c.uncold--
 	}
-	c.mark(mark, cold || loc.Place != PlaceRow)
+	c.mark(mark, cold || loc.Place != find.PlaceRow)
 	if made := c.ids.Make(c.shard, loc.Key); made != loc.ID && loc.Key.Seq.Epoch() < c.epoch {
 		// A disk that was lost may have known an attempt, whose receipt knows only the key: an ack
 		// must not find that all went well.
@@ -92,7 +93,7 @@ func (c *Committer) remove(loc Located, mark *delay.Mark) {
 			Identity: delay.Identity{Key: successor(mark), Generation: 1},
 		}, delay.Cancelled)
 	}
-	if loc.Place != PlaceCold {
+	if loc.Place != find.PlaceCold {
 		c.then(core.EvWithdrawn{Keys: []delay.Key{loc.Key}})
 	}
 }
@@ -132,6 +133,12 @@ func (c *Committer) outcome(id delay.ID, rec localstore.IDRecord, state delay.St
 	c.batch.PutTimer(rec.FinishedAt.Add(c.opts.DedupeWindow), TimerForget, []byte(id))
 }
 
+// locate is finder.locate for the committer: its own batch is applied first if it touched id.
+func (c *Committer) locate(id delay.ID) (find.Located, error) {
+	c.distinct(string(id))
+	return c.find.Locate(id)
+}
+
 // ChangeOp applies changes.
 type ChangeOp struct {
 	Requests []ChangeRequest
@@ -164,13 +171,13 @@ func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) Chang
 	if err != nil {
 		return ChangeResult{Err: err}
 	}
-	if loc.Place == PlaceNone {
+	if loc.Place == find.PlaceNone {
 		return c.changeFinished(q, loc)
 	}
 	if q.Cut > 0 && loc.Key.Seq > q.Cut {
 		return ChangeResult{Verdict: NotFound}
 	}
-	if loc.Place == PlaceCold {
+	if loc.Place == find.PlaceCold {
 		if r, done := c.changeCold(q, &loc, records); done {
 			return r
 		}
@@ -193,7 +200,7 @@ func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) Chang
 
 // changeCold gives the message its record, and the answer when that is already clear.
 func (c *Committer) changeCold(
-	q *ChangeRequest, loc *Located, records map[delay.Key][]byte,
+	q *ChangeRequest, loc *find.Located, records map[delay.Key][]byte,
 ) (ChangeResult, bool) {
 	rec, fetched := records[loc.Key]
 	may := c.bulk.MayCover(loc.Key, loc.ID)
@@ -225,7 +232,7 @@ func (c *Committer) changeCold(
 var ErrRefetch = errors.New("scheduler: record of a cold message is missing")
 
 // changeFinished answers for what has no row.
-func (c *Committer) changeFinished(q *ChangeRequest, loc Located) ChangeResult {
+func (c *Committer) changeFinished(q *ChangeRequest, loc find.Located) ChangeResult {
 	switch {
 	case !loc.Known:
 		return ChangeResult{Verdict: NotFound}
@@ -236,7 +243,7 @@ func (c *Committer) changeFinished(q *ChangeRequest, loc Located) ChangeResult {
 	}
 }
 
-func (c *Committer) cancel(loc Located) ChangeResult {
+func (c *Committer) cancel(loc find.Located) ChangeResult {
 	durability := loc.Rec.Durability
 	rec := loc.Rec
 	if m, err := delay.DecodeRecord(loc.Record); err == nil {
@@ -263,10 +270,10 @@ func (c *Committer) cancel(loc Located) ChangeResult {
 }
 
 // move gives a message a new due under a fresh key (rule R3); the id keeps its generation.
-func (c *Committer) move(loc Located, due delay.Due, verdict Verdict) ChangeResult {
+func (c *Committer) move(loc find.Located, due delay.Due, verdict Verdict) ChangeResult {
 	m, err := delay.DecodeRecord(loc.Record)
 	if err != nil {
-		if loc.Place == PlaceRow {
+		if loc.Place == find.PlaceRow {
 			c.then(core.EvWithdrawn{Back: []core.Ref{{Key: loc.Key, Lane: 0}}})
 		}
 		return ChangeResult{Err: fmt.Errorf("message %s: %w", loc.ID, err)}
@@ -278,7 +285,7 @@ func (c *Committer) move(loc Located, due delay.Due, verdict Verdict) ChangeResu
 }
 
 // relocate stores m, the message of loc with another due, under a fresh key.
-func (c *Committer) relocate(loc Located, m *delay.Message) {
+func (c *Committer) relocate(loc find.Located, m *delay.Message) {
 	ident := loc.Rec.Identity
 	if !loc.Known {
 		ident = delay.IdentityOf(loc.Key, m)

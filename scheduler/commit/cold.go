@@ -13,6 +13,7 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // HydrateOp brings cold messages back into rows, unless they are marked (the race with a cancel is
@@ -110,7 +111,7 @@ func (o *IDsOp) stage(c *Committer) {
 			old.State.Finished() && ident.Key.Seq == old.Key.Seq) {
 			continue // an outcome stands only for its own generation
 		}
-		if loc, err := c.find.locateKey(ident.Key); err != nil || loc.Place == PlaceNone {
+		if loc, err := c.find.LocateKey(ident.Key); err != nil || loc.Place == find.PlaceNone {
 			continue
 		}
 		c.batch.PutID(id, localstore.IDRecord{Identity: ident, State: delay.Scheduled})

@@ -15,6 +15,7 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/lanes"
 	"github.com/cicadamq/cicada/scheduler/upload"
 )
@@ -91,7 +92,7 @@ func (*DropOp) alone()    {}
 type Committer struct {
 	store   *localstore.Store
 	ids     delay.IDMaker
-	find    *Finder
+	find    *find.Finder
 	opts    Options
 	log     *zap.Logger
 	lanes   *lanes.Table
@@ -106,7 +107,7 @@ type Committer struct {
 	onSync  func(time.Duration)
 	upload  *upload.Buffer
 	inbox   *inbox
-	bulk    *Bulk
+	bulk    *find.Bulk
 	synced  chan flushed // to the syncer
 
 	batch   *localstore.Batch
@@ -161,7 +162,7 @@ func New(cfg Config) *Committer {
 		cursors: make(map[delay.Target]delay.Key),
 		read:    make(map[string]int64), reached: make(map[string]reached),
 
-		bulk:     newBulk(cfg.IDs, cfg.Shard, cfg.Bulk),
+		bulk:     find.NewBulk(cfg.IDs, cfg.Shard, cfg.Bulk),
 		unpassed: make(map[delay.Seq]struct{}),
 		paused:   PausedOf(cfg.Targets),
 		limits:   LimitsOf(cfg.Targets),
@@ -179,14 +180,12 @@ func New(cfg Config) *Committer {
 	}
 	maps.Copy(c.read, cfg.Read)
 	c.handed.Store(uint64(max(c.lastSeq(), cfg.Store.LastSeq())))
-	c.find = &Finder{
-		store: cfg.Store, ids: cfg.IDs, shard: cfg.Shard, issued: c.issued, bulk: c.bulk,
-	}
+	c.find = find.New(cfg.Store, cfg.IDs, cfg.Shard, c.issued, c.bulk)
 	return c
 }
 
 // Finder looks messages up in the same store.
-func (c *Committer) Finder() *Finder { return c.find }
+func (c *Committer) Finder() *find.Finder { return c.find }
 
 // HandedOut is the highest seq given out so far. It is safe for concurrent use.
 func (c *Committer) HandedOut() delay.Seq { return delay.Seq(c.handed.Load()) }

@@ -11,6 +11,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/upload"
 )
 
@@ -123,7 +124,7 @@ func TestKnownIDsWaitForTheRestore(t *testing.T) {
 	}
 	loc, err := b.Finder().Locate("pending")
 	require.NoError(t, err, "what has no mark is the last")
-	require.Equal(t, PlaceRow, loc.Place)
+	require.Equal(t, find.PlaceRow, loc.Place)
 }
 
 // An id that was used again after its message ended has a window of its own: the timer of the first

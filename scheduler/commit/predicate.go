@@ -6,94 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // MaxBulk bounds the bulk cancels that are kept at a time: every cold message that is read is held
 // against each of them.
 const MaxBulk = 256
-
-// Bulk is the bulk cancels of a shard. The committer replaces the list; everything else may read it
-// at any time (rule R6).
-type Bulk struct {
-	ids   delay.IDMaker
-	shard delay.Shard
-	list  atomic.Pointer[[]delay.Predicate]
-}
-
-func newBulk(ids delay.IDMaker, shard delay.Shard, first []delay.Predicate) *Bulk {
-	b := &Bulk{ids: ids, shard: shard}
-	b.list.Store(&first)
-	return b
-}
-
-// All gives the bulk cancels, ascending seqs. It must not be changed.
-func (b *Bulk) All() []delay.Predicate { return *b.list.Load() }
-
-// Find gives the bulk cancel with this seq.
-func (b *Bulk) Find(seq delay.Seq) (delay.Predicate, bool) {
-	all := b.All()
-	if i := indexOf(all, seq); i >= 0 {
-		return all[i], true
-	}
-	return delay.Predicate{}, false
-}
-
-func indexOf(all []delay.Predicate, seq delay.Seq) int {
-	return slices.IndexFunc(all, func(p delay.Predicate) bool { return p.Seq == seq })
-}
-
-// Last is the seq of the newest bulk cancel, 0 when there is none.
-func (b *Bulk) Last() delay.Seq {
-	if all := b.All(); len(all) > 0 {
-		return all[len(all)-1].Seq
-	}
-	return 0
-}
-
-// CoveredBy reports whether p covers the cold message with this record.
-func (b *Bulk) CoveredBy(p *delay.Predicate, key delay.Key, rec []byte) bool {
-	return p.Covers(b.ids, b.shard, key, rec)
-}
-
-// Covers reports whether a cold message with this record is cancelled.
-func (b *Bulk) Covers(key delay.Key, rec []byte) bool {
-	all := b.All()
-	for i := range all {
-		if all[i].Covers(b.ids, b.shard, key, rec) {
-			return true
-		}
-	}
-	return false
-}
-
-// MayCover reports whether only the record of a cold message can tell whether it is cancelled.
-func (b *Bulk) MayCover(key delay.Key, id delay.ID) bool {
-	all := b.All()
-	for i := range all {
-		if all[i].MayCover(key, id) {
-			return true
-		}
-	}
-	return false
-}
-
-// Uncounted reports whether cold messages of [from, to) may be cancelled and not counted yet: then
-// books and slots know too many. to 0 is no bound.
-func (b *Bulk) Uncounted(from, to delay.Due) bool {
-	all := b.All()
-	for i := range all {
-		p := &all[i]
-		if !p.Complete() && from < p.Upper().Due && (to == 0 || p.Counted.Due < to) {
-			return true
-		}
-	}
-	return false
-}
 
 // setBulk replaces the list for everyone, and stores what has changed in it.
 func (c *Committer) setBulk(all []delay.Predicate) {
@@ -104,7 +26,7 @@ func (c *Committer) setBulk(all []delay.Predicate) {
 			c.batch.PutPredicate(&all[i])
 		}
 	}
-	c.bulk.list.Store(&all)
+	c.bulk.Set(all)
 }
 
 // BulkOp makes a bulk cancel of what is cold now.
@@ -157,7 +79,7 @@ func BulkRetire(seqs []delay.Seq, done chan error) Op {
 			c.batch.DeletePredicate(seq)
 			delete(c.unpassed, seq)
 		}
-		c.bulk.list.Store(&left)
+		c.bulk.Set(left)
 	}}
 }
 
@@ -179,7 +101,7 @@ func (o *SweepOp) alone() {}
 
 func (o *SweepOp) stage(c *Committer) {
 	all := slices.Clone(c.bulk.All())
-	i := indexOf(all, o.Seq)
+	i := find.IndexOf(all, o.Seq)
 	if i < 0 {
 		o.Finished = true
 		return
@@ -338,7 +260,7 @@ func (c *Committer) passBulk(all []delay.Predicate, upper delay.Key) error {
 		return nil
 	}
 	type coveredRow struct {
-		Located
+		find.Located
 		by int
 	}
 	var found []coveredRow
@@ -346,7 +268,7 @@ func (c *Committer) passBulk(all []delay.Predicate, upper delay.Key) error {
 		for i := range all {
 			p := &all[i]
 			if _, open := c.unpassed[p.Seq]; open && p.Covers(c.ids, c.shard, k, rec) {
-				loc := Located{Key: k, Place: PlaceRow, Record: slices.Clone(rec)}
+				loc := find.Located{Key: k, Place: find.PlaceRow, Record: slices.Clone(rec)}
 				found = append(found, coveredRow{loc, i})
 				break
 			}
@@ -369,7 +291,7 @@ func (c *Committer) passBulk(all []delay.Predicate, upper delay.Key) error {
 }
 
 // identify adds what the index knows of a row's id.
-func (c *Committer) identify(loc *Located) error {
+func (c *Committer) identify(loc *find.Located) error {
 	_, _, id, err := delay.RecordHead(loc.Record)
 	if err != nil {
 		return nil //nolint:nilerr // unreadable rows are reported by whoever needs them

@@ -12,6 +12,7 @@ import (
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
+	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/recur"
 )
 
@@ -55,8 +56,8 @@ func (c *Committer) recur(it *RecurItem) {
 		it.Wait = true // the owner before may have made these firings (rule R14)
 		return
 	}
-	loc, err := c.find.locateKey(it.Key)
-	if err == nil && loc.Place != PlaceRow && loc.Place != PlaceParked {
+	loc, err := c.find.LocateKey(it.Key)
+	if err == nil && loc.Place != find.PlaceRow && loc.Place != find.PlaceParked {
 		c.batch.DeleteProgress(it.Key) // cancelled, paused or replaced since
 		return
 	}
@@ -67,7 +68,7 @@ func (c *Committer) recur(it *RecurItem) {
 	}
 	c.distinct(string(it.ID))              // from here on all is one batch
 	if loc.ID = it.ID; loc.Record == nil { // unreadable here: it was read from the tier
-		loc.Place, loc.Record = max(loc.Place, PlaceRow), delay.AppendRecord(nil, it.Message)
+		loc.Place, loc.Record = max(loc.Place, find.PlaceRow), delay.AppendRecord(nil, it.Message)
 	}
 	loc.Rec, loc.Known, err = c.store.LookupID(string(it.ID))
 	if err != nil {
@@ -124,7 +125,7 @@ func (c *Committer) fireSchedule(m *delay.Message, schedule, id delay.ID, f recu
 }
 
 // endSchedule finishes a schedule that has fired for the last time.
-func (c *Committer) endSchedule(loc Located, m *delay.Message) {
+func (c *Committer) endSchedule(loc find.Located, m *delay.Message) {
 	if !loc.Known {
 		loc.Rec = localstore.IDRecord{Identity: delay.IdentityOf(loc.Key, m)}
 	}
@@ -137,17 +138,17 @@ func (c *Committer) endSchedule(loc Located, m *delay.Message) {
 }
 
 // recurs reports whether loc is a schedule.
-func recurs(loc Located) bool {
+func recurs(loc find.Located) bool {
 	return loc.Known && loc.Rec.Recurs || delay.RecordRecurs(loc.Record)
 }
 
 // takeSchedule takes a schedule away from the core. It may always be taken: one that is firing at
 // this moment finds its row gone, or has moved on before.
-func (c *Committer) takeSchedule(loc Located) bool {
+func (c *Committer) takeSchedule(loc find.Located) bool {
 	switch loc.Place {
-	case PlaceRow:
+	case find.PlaceRow:
 		c.ask(loc.Key, nil)
-	case PlaceParked:
+	case find.PlaceParked:
 		lane := c.lanes.Number(delay.Schedules)
 		c.ask(loc.Key, &lane)
 	}
@@ -155,7 +156,7 @@ func (c *Committer) takeSchedule(loc Located) bool {
 }
 
 // changeSchedule applies what changes a schedule without ending it.
-func (c *Committer) changeSchedule(q *ChangeRequest, loc Located) ChangeResult {
+func (c *Committer) changeSchedule(q *ChangeRequest, loc find.Located) ChangeResult {
 	m, err := delay.DecodeRecord(loc.Record)
 	if err != nil {
 		return ChangeResult{Err: err}
@@ -194,7 +195,7 @@ func (c *Committer) changeSchedule(q *ChangeRequest, loc Located) ChangeResult {
 const triggersPerTick = 1000
 
 // trigger makes a firing that is due now, beside those of the calendar.
-func (c *Committer) trigger(loc Located, m *delay.Message) ChangeResult {
+func (c *Committer) trigger(loc find.Located, m *delay.Message) ChangeResult {
 	now := c.now()
 	for n := range delay.Due(triggersPerTick) {
 		// Made a moment ago in the same millisecond, or by the calendar: take the one before.

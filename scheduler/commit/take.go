@@ -10,6 +10,7 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/position"
 )
 
@@ -172,6 +173,7 @@ func (c *Committer) takeItem(
 func refuse(it *broker.Item, err error) (Taken, error) {
 	for _, kind := range [...]error{
 		delay.ErrInvalid, delay.ErrExists, delay.ErrUnimplemented, delay.ErrTooLate,
+		delay.ErrPrecondition,
 	} {
 		if errors.Is(err, kind) {
 			it.Err = err
@@ -184,7 +186,7 @@ func refuse(it *broker.Item, err error) (Taken, error) {
 // shortOf is the key of a message that was stored before, unless it is for the tier or has ended.
 func (c *Committer) shortOf(id delay.ID) (delay.Key, error) {
 	loc, err := c.find.Locate(id)
-	if err != nil || loc.Place != PlaceRow && loc.Place != PlaceParked {
+	if err != nil || loc.Place != find.PlaceRow && loc.Place != find.PlaceParked {
 		return delay.Key{}, err
 	}
 	if _, cold, err := delay.RecordTarget(loc.Record); err != nil || cold {

@@ -9,6 +9,7 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // Kinds of durable timers.
@@ -26,14 +27,14 @@ type ExpireOp struct {
 }
 
 func (o *ExpireOp) stage(c *Committer) {
-	loc, err := c.find.locateKey(o.Ref.Key)
-	if err != nil || loc.Place != PlaceRow && loc.Place != PlaceParked {
+	loc, err := c.find.LocateKey(o.Ref.Key)
+	if err != nil || loc.Place != find.PlaceRow && loc.Place != find.PlaceParked {
 		o.gone = true
 		c.then(core.EvWithdrawn{Keys: []delay.Key{o.Ref.Key}})
 		return
 	}
 	it := core.FinishItem{
-		Ref: o.Ref, Parked: loc.Place == PlaceParked, State: delay.Expired, Reason: "expired",
+		Ref: o.Ref, Parked: loc.Place == find.PlaceParked, State: delay.Expired, Reason: "expired",
 	}
 	c.finishItem(&it, loc.Record)
 	c.then(core.EvWithdrawn{Keys: []delay.Key{o.Ref.Key}})
@@ -111,9 +112,9 @@ func (c *Committer) neededUntil(id string, rec *localstore.IDRecord, at delay.Du
 	if string(made) == id {
 		return 0
 	}
-	loc, err := c.find.locateKey(rec.Key)
+	loc, err := c.find.LocateKey(rec.Key)
 	next, known, err2 := c.store.LookupID(string(made))
-	if err == nil && err2 == nil && loc.Place == PlaceNone && !(known && next.Key != rec.Key) {
+	if err == nil && err2 == nil && loc.Place == find.PlaceNone && !(known && next.Key != rec.Key) {
 		return 0
 	}
 	return max(at, c.now()).Add(c.opts.DedupeWindow)
@@ -130,8 +131,8 @@ func (c *Committer) bury(key delay.Key) {
 
 // expiring adds the message of key to list, if it is still there.
 func (c *Committer) expiring(list []core.Expiring, key delay.Key) []core.Expiring {
-	loc, err := c.find.locateKey(key)
-	if err != nil || loc.Place != PlaceRow && loc.Place != PlaceParked {
+	loc, err := c.find.LocateKey(key)
+	if err != nil || loc.Place != find.PlaceRow && loc.Place != find.PlaceParked {
 		return list
 	}
 	m, err := delay.DecodeRecord(loc.Record)
@@ -140,6 +141,6 @@ func (c *Committer) expiring(list []core.Expiring, key delay.Key) []core.Expirin
 	}
 	return append(list, core.Expiring{
 		Ref:    c.lanes.RefOf(key, &m, len(loc.Record)),
-		Parked: loc.Place == PlaceParked,
+		Parked: loc.Place == find.PlaceParked,
 	})
 }

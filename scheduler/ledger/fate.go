@@ -5,7 +5,7 @@ package ledger
 import (
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // Fate is what the shard knows of something that a ledger lists.
@@ -20,10 +20,10 @@ const (
 )
 
 // FateOf asks the local store.
-func FateOf(find *commit.Finder, ids delay.IDMaker, d broker.Done) Fate {
-	loc, err := find.Locate(d.ID)
+func FateOf(finder *find.Finder, ids delay.IDMaker, d broker.Done) Fate {
+	loc, err := finder.Locate(d.ID)
 	kind, _, _ := ids.Parse(d.ID)
-	there, generation := loc.Place != commit.PlaceNone, max(1, loc.Rec.Generation)
+	there, generation := loc.Place != find.PlaceNone, max(1, loc.Rec.Generation)
 	switch {
 	case err != nil:
 		return Doubtful

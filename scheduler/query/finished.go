@@ -8,7 +8,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
-	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // listOutcomes lists cancelled or delivered messages whose id is remembered, by id.
@@ -61,7 +61,7 @@ func (q *Reader) DeadLetters(
 	return out, next, err
 }
 
-func (q *Reader) getFinished(loc commit.Located, withBody bool) (Info, error) {
+func (q *Reader) getFinished(loc find.Located, withBody bool) (Info, error) {
 	if !loc.Known {
 		return Info{}, fmt.Errorf("message %s: %w", loc.ID, delay.ErrNotFound)
 	}
@@ -77,7 +77,7 @@ func (q *Reader) getFinished(loc commit.Located, withBody bool) (Info, error) {
 }
 
 // getCovered tells of a cold message that a bulk cancel covers.
-func (q *Reader) getCovered(loc commit.Located) (Info, error) {
+func (q *Reader) getCovered(loc find.Located) (Info, error) {
 	m, err := delay.DecodeRecord(loc.Record)
 	if err != nil {
 		return Info{}, fmt.Errorf("message %s: %w", loc.ID, err)

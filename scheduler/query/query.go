@@ -10,8 +10,8 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
-	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/tiered"
 )
 
@@ -20,7 +20,7 @@ import (
 type Config struct {
 	Store   *localstore.Store
 	Tier    *tiered.Tier
-	Find    *commit.Finder
+	Find    *find.Finder
 	IDs     delay.IDMaker
 	Shard   delay.Shard
 	Inspect func([]delay.Key) []core.Sight // asks the core; answers each key
@@ -32,7 +32,7 @@ type Config struct {
 type Reader struct {
 	store   *localstore.Store
 	tier    *tiered.Tier
-	find    *commit.Finder
+	find    *find.Finder
 	ids     delay.IDMaker
 	shard   delay.Shard
 	inspect func([]delay.Key) []core.Sight
@@ -54,9 +54,9 @@ func (q *Reader) Get(ctx context.Context, id delay.ID, withBody bool) (Info, err
 		return Info{}, err
 	}
 	switch loc.Place {
-	case commit.PlaceNone:
+	case find.PlaceNone:
 		return q.getFinished(loc, withBody)
-	case commit.PlaceCold:
+	case find.PlaceCold:
 		if err := q.fetchOne(ctx, &loc); err != nil {
 			return Info{}, fmt.Errorf("message %s: %w", id, err)
 		}
@@ -77,7 +77,7 @@ func (q *Reader) Get(ctx context.Context, id delay.ID, withBody bool) (Info, err
 }
 
 // fetchOne reads the record of a cold message.
-func (q *Reader) fetchOne(ctx context.Context, loc *commit.Located) error {
+func (q *Reader) fetchOne(ctx context.Context, loc *find.Located) error {
 	if q.tier == nil {
 		return delay.ErrNotFound
 	}
@@ -89,7 +89,7 @@ func (q *Reader) fetchOne(ctx context.Context, loc *commit.Located) error {
 }
 
 // addSight adds what changes from moment to moment.
-func (q *Reader) addSight(info *Info, loc commit.Located) {
+func (q *Reader) addSight(info *Info, loc find.Located) {
 	seen := q.inspect([]delay.Key{loc.Key})[0]
 	info.State = delay.Scheduled
 	if seen.Claimed || loc.Claimed {
@@ -100,9 +100,9 @@ func (q *Reader) addSight(info *Info, loc commit.Located) {
 		info.Attempts, info.LastError = max(info.Attempts, p.Attempts), p.LastError
 	}
 	switch {
-	case loc.Place == commit.PlaceCold:
+	case loc.Place == find.PlaceCold:
 		info.Level = delay.Cold
-	case loc.Place == commit.PlaceRow && seen.Hot:
+	case loc.Place == find.PlaceRow && seen.Hot:
 		info.Level = delay.Hot
 	default:
 		info.Level = delay.Warm

@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
-	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/find"
 )
 
 // Item is one pending message of a scan.
@@ -61,14 +61,14 @@ type chunkReader struct {
 	q     *Reader
 	f     *Filter
 	items []Item
-	locs  []commit.Located
+	locs  []find.Located
 	upper delay.Key
 	seen  map[delay.Key]struct{} // local rows from the boundary on: the tier holds them too (C8)
 	err   error
 }
 
 // add takes a candidate; it reports false when the source has given enough.
-func (r *chunkReader) add(loc commit.Located, n *int) bool {
+func (r *chunkReader) add(loc find.Located, n *int) bool {
 	if !loc.Key.Less(r.upper) {
 		return false
 	}
@@ -134,8 +134,8 @@ func (r *chunkReader) parked(from delay.Key) error {
 		n := 0
 		err = r.q.store.ScanParked(lane, from,
 			func(k delay.Key, claimed bool, rec []byte) bool {
-				return r.add(commit.Located{
-					Key: k, Place: commit.PlaceParked, Lane: lane, Claimed: claimed, Record: rec,
+				return r.add(find.Located{
+					Key: k, Place: find.PlaceParked, Lane: lane, Claimed: claimed, Record: rec,
 				}, &n)
 			})
 	}
@@ -158,7 +158,7 @@ func (r *chunkReader) rows(from delay.Key) error {
 		if !k.Less(meta.Boundary) {
 			r.seen[k] = struct{}{}
 		}
-		return r.add(commit.Located{Key: k, Place: commit.PlaceRow, Record: rec}, &n)
+		return r.add(find.Located{Key: k, Place: find.PlaceRow, Record: rec}, &n)
 	})
 }
 
@@ -185,7 +185,7 @@ func (r *chunkReader) cold(ctx context.Context, from delay.Key) error {
 		if r.q.find.Bulk().Covers(k, rec) {
 			return true // cancelled in bulk (C16)
 		}
-		return r.add(commit.Located{Key: k, Place: commit.PlaceCold, Record: rec}, &n)
+		return r.add(find.Located{Key: k, Place: find.PlaceCold, Record: rec}, &n)
 	})
 	return errors.Join(err, r.err)
 }
@@ -215,9 +215,9 @@ func (r *chunkReader) sighted() []Item {
 		}
 		it.Info.Attempts = seen.Attempts
 		switch {
-		case loc.Place == commit.PlaceCold:
+		case loc.Place == find.PlaceCold:
 			it.Info.Level = delay.Cold
-		case loc.Place == commit.PlaceRow && seen.Hot:
+		case loc.Place == find.PlaceRow && seen.Hot:
 			it.Info.Level = delay.Hot
 		default:
 			it.Info.Level = delay.Warm

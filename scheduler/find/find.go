@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package commit
+// Package find looks messages up in the local store: by id or key, with the bulk cancels that may
+// cover what is cold.
+//
+//	id --index--> key --rows, parked rows, marks--> Located{Place, Record}
+//
+// It writes nothing, so that a crash leaves nothing behind. What is found may have changed by the
+// time the caller acts; the committer looks again under its own lock on the order of things.
+package find
 
 import (
 	"errors"
@@ -43,6 +50,14 @@ type Finder struct {
 	bulk   *Bulk
 }
 
+// New makes a Finder. issued tells whether a seq was given to a message.
+func New(
+	store *localstore.Store, ids delay.IDMaker, shard delay.Shard, issued func(delay.Seq) bool,
+	bulk *Bulk,
+) *Finder {
+	return &Finder{store: store, ids: ids, shard: shard, issued: issued, bulk: bulk}
+}
+
 // Bulk is the bulk cancels of the shard. What is found in PlaceCold may be covered by one of them.
 func (f *Finder) Bulk() *Bulk { return f.bulk }
 
@@ -63,14 +78,14 @@ func (f *Finder) Locate(id delay.ID) (Located, error) {
 		if rec.State.Finished() {
 			return Located{ID: id, Rec: rec, Known: true, Key: rec.Key}, nil
 		}
-		loc, err := f.locateKey(rec.Key)
+		loc, err := f.LocateKey(rec.Key)
 		loc.ID, loc.Rec, loc.Known = id, rec, true
 		return loc, err
 	}
 	if kind != delay.ServerID || shard != f.shard || !f.issued(key.Seq) {
 		return Located{ID: id}, nil
 	}
-	loc, err := f.locateKey(key)
+	loc, err := f.LocateKey(key)
 	loc.ID = id
 	if loc.Place == PlaceNone && err == nil {
 		// Authentic, issued, without a trace: delivered. Other outcomes leave an id record (R14).
@@ -80,8 +95,8 @@ func (f *Finder) Locate(id delay.ID) (Located, error) {
 	return loc, err
 }
 
-// locateKey finds the row of a key that is not known to be finished.
-func (f *Finder) locateKey(key delay.Key) (Located, error) {
+// LocateKey finds the row of a key that is not known to be finished.
+func (f *Finder) LocateKey(key delay.Key) (Located, error) {
 	loc := Located{Key: key}
 	rec, err := f.store.Row(key)
 	switch {
@@ -108,10 +123,4 @@ func (f *Finder) locateKey(key delay.Key) (Located, error) {
 		loc.Place = PlaceCold
 	}
 	return loc, err
-}
-
-// locate is finder.locate for the committer: its own batch is applied first if it touched id.
-func (c *Committer) locate(id delay.ID) (Located, error) {
-	c.distinct(string(id))
-	return c.find.Locate(id)
 }
