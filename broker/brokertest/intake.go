@@ -13,13 +13,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
 )
 
-// Clock is what Intake.Now answers.
-const Clock = delay.Due(1_800_000_000_000)
+// Clock is what Intake.Now answers, until Advance. No broker's clock is behind it.
+const Clock = delay.Due(4_000_000_000_000)
 
 // RefusedPrefix begins the ids that an Intake refuses for ever, as a shard refuses what contradicts
 // what it holds.
@@ -55,6 +56,7 @@ func (k Taken) ID() delay.ID {
 // called, and fails, waits and forgets when told to. It is safe for concurrent use.
 type Intake struct {
 	calls atomic.Int64
+	later atomic.Int64 // the clock is so many ms beyond Clock
 
 	mu       sync.Mutex
 	parts    map[broker.Partition]*part
@@ -77,8 +79,11 @@ var _ broker.Intake = (*Intake)(nil)
 // NewIntake is an empty one that takes everything; what it takes is covered at once.
 func NewIntake() *Intake { return &Intake{parts: map[broker.Partition]*part{}} }
 
-// Now is Clock.
-func (in *Intake) Now() delay.Due { return Clock }
+// Now is Clock, and what was added to it.
+func (in *Intake) Now() delay.Due { return Clock + delay.Due(in.later.Load()) }
+
+// Advance lets time pass.
+func (in *Intake) Advance(d time.Duration) { in.later.Add(d.Milliseconds()) }
 
 // Cursor is where to go on.
 func (in *Intake) Cursor(p broker.Partition) (int64, bool) {

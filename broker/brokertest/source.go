@@ -67,6 +67,7 @@ func RunSource(t *testing.T, open func(t *testing.T, tier bool) SourceSubject) {
 	}{
 		{"in order", false, sourceInOrder},
 		{"as it was", false, sourceAsItWas},
+		{"delays", true, sourceDelays},
 		{"while it runs", true, sourceWhileItRuns},
 		{"unknown outcomes", false, sourceUnknown},
 		{"overloaded", false, sourceOverloaded},
@@ -239,8 +240,37 @@ func sourceAsItWas(t *testing.T, s *sourceRun) {
 	require.Equal(t, Clock, d.AcceptedAt)
 
 	require.Contains(t, string(got[1].Draft.ID), string(got[1].Partition), "it is where it lies")
-	require.Equal(t, Clock.Add(2*time.Hour), got[1].Draft.Due, "it counts from the guarded clock")
 	require.Equal(t, delay.ID("größe 1"), got[2].Cancel)
+}
+
+// A delay counts from when the broker got the record: reading it later, or once more after the loss
+// of the disk, must not make it longer, and a broker whose clock is ahead must not either (R17).
+func sourceDelays(t *testing.T, s *sourceRun) {
+	s.in.HoldCover() // without a cover: all is read again
+	const wait = 2 * time.Hour
+	began := time.Now()
+	s.Append(t, 0, Sent{Value: []byte("later"), Headers: []delay.Header{
+		{Name: "cicada-delay", Value: wait.String()}, {Name: "cicada-target", Value: "pull:q"},
+	}})
+	read := func() delay.Draft {
+		stop := s.start(t)
+		require.Eventually(t, func() bool { return len(s.in.Taken()) == 1 }, patience, time.Millisecond)
+		stop()
+		return s.in.Taken()[0].Draft
+	}
+	first := read()
+	require.True(t, first.ByDelay)
+	const skew = time.Minute // of two clocks of one machine, and of a loaded one
+	require.WithinRange(t, first.Due.Time(), began.Add(wait-skew), time.Now().Add(wait+skew),
+		"it does not count from when the broker got it")
+	s.in.LoseDisk()
+	s.in.Advance(time.Hour)
+	again := read()
+	require.Equal(t, first.ID, again.ID)
+	require.Equal(t, first.Due, again.Due, "it began anew")
+	s.in.LoseDisk()
+	s.in.Advance(-time.Duration(Clock) * time.Millisecond / 4 * 3) // to before the broker's
+	require.Equal(t, s.in.Now().Add(wait), read().Due, "it counts from an instant to come")
 }
 
 // A source that waits for records must hear of each that comes.

@@ -26,8 +26,15 @@ to the source's reject topic, with ` + "`cicada-error`" + ` naming the header; s
 others as they are written. Headers listed here are not delivered; all others are, at most 64, 64 KiB
 together, without control characters and each name once.
 
-Exactly one of an instant, a delay and a schedule is needed. What is in the past is due at once. Delays
-count from when the daemon reads the record. The body is the record's value.
+Exactly one of an instant, a delay and a schedule is needed. What is in the past is due at once. The body
+is the record's value.
+
+**Delays** count from the time that the broker has with the record, whenever that is read: a daemon that
+was down, and one that reads the topic again after the loss of its disk, finds the same due. On Kafka that
+is the record's timestamp: the producer's clock with ` + "`message.timestamp.type=CreateTime`" + ` (Kafka's default; use
+` + "`LogAppendTime`" + ` where producers' clocks are not to be trusted), on NATS when the stream stored it, on RocketMQ
+the store timestamp. One of the future, or none, counts as the time of reading. A schedule's ` + "`@every`" + ` begins when
+it is read.
 
 **Identity.** The id is ` + "`cicada-id`" + `, or with ` + "`id_from: key`" + ` the record's key; without one it is where
 the record lies: broker, topic, partition, offset. A record that is read again finds its message.

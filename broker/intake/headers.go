@@ -94,7 +94,7 @@ const prefix = "cicada-"
 var canonical = [...]entry{
 	{name: "cicada-deliver-at", field: fieldDeliverAt, form: formInstant, says: "due then"},
 	{name: "cicada-delay", field: fieldDelay, form: formDuration,
-		says: "due so long after it is read"},
+		says: "due so long after its broker got it"},
 	{name: "cicada-target", field: fieldTarget, form: formText, says: "where it goes"},
 	{name: "cicada-key", field: fieldKey, form: formText,
 		says: "routing key; without it the record's key, unless that is the id"},

@@ -14,8 +14,9 @@
 //	I1  A header that is not understood, contradicts another or is out of range is an error that
 //	    names it: nothing is ignored, guessed or clamped.
 //	I2  Control headers do not reach the receiver; all others do, as they were.
-//	I3  The same record gives the same item, but for what counts from now: reading it again finds
-//	    the message of the first time (rule R17).
+//	I3  The same record gives the same item, whenever it is read: reading it again finds the
+//	    message of the first time, and after the loss of a disk one with the same due (rule R17).
+//	    Only a record without a time of its broker, or with one of the future, counts from now.
 //	I4  Nothing is copied: an item aliases its record.
 //
 // All of it is plain data: functions may run concurrently on records and items of their own.
@@ -75,11 +76,14 @@ type Record struct {
 	Value   []byte // nil is null, which Kafka alone has: there it withdraws an id
 	Headers []Header
 	Offset  int64
+	// Stored is when the broker got the record, as it says: delays count from there, so that they
+	// end at the same instant however late and however often it is read. 0: it does not say.
+	Stored delay.Due
 }
 
 // Parse fills dst, whatever it held, and reuses its memory. Its strings and bytes alias those of
-// rec, which must stay unchanged for as long as dst is used. now is the guarded clock, from which
-// delays count. The error is a *delay.FieldError whose field is a header, or one of CheckTarget; of
+// rec, which must stay unchanged for as long as dst is used. now is the guarded clock: delays count
+// from rec.Stored, but never from later than now. The error is a *delay.FieldError whose field is a header, or one of CheckTarget; of
 // dst only the offset is right then.
 func Parse(dst *broker.Item, rec *Record, now delay.Due, opts *Options) error {
 	*dst = broker.Item{
@@ -244,12 +248,23 @@ func (p *parser) resolve(now delay.Due) error {
 	case wait == "":
 		return delay.Invalid("cicada-deliver-at",
 			"one of cicada-deliver-at, cicada-delay and cicada-schedule is needed")
-	case p.wait > int64(delay.MaxDue-now):
-		return delay.Invalid(wait, "beyond the year 9999")
 	default:
-		p.draft.Due, p.draft.ByDelay = now+delay.Due(p.wait), true
+		from := p.began(now)
+		if p.wait > int64(delay.MaxDue-from) {
+			return delay.Invalid(wait, "beyond the year 9999")
+		}
+		p.draft.Due, p.draft.ByDelay = from+delay.Due(p.wait), true
 	}
 	return nil
+}
+
+// began is the instant from which a delay counts. A broker, or a producer, whose clock is ahead
+// would make it longer than was asked for.
+func (p *parser) began(now delay.Due) delay.Due {
+	if stored := p.rec.Stored; stored > 0 && stored < now {
+		return stored
+	}
+	return now
 }
 
 // address completes the target and the routing key.

@@ -370,6 +370,34 @@ func TestHeadersKept(t *testing.T) {
 	require.Zero(t, parse(t, NATS, "cicada-delay", "1s", "Nats-Schedule-TTL", "never").TTL)
 }
 
+// A delay counts from when the broker got the record: else it begins anew whenever the record is read
+// again, and a daemon that was down adds its absence to it. A time to come, or none, is not believed:
+// it would make the delay longer than was asked for (I3).
+func TestDelayCountsFromTheBroker(t *testing.T) {
+	for stored, from := range map[delay.Due]delay.Due{
+		now - 90_000: now - 90_000, now - 1: now - 1, now: now, now + 1: now, now + 90_000: now,
+		0: now, -1: now, delay.MaxDue: now,
+	} {
+		rec := record("cicada-delay", "1h")
+		rec.Stored = stored
+		var it broker.Item
+		require.NoError(t, Parse(&it, rec, now, options(Kafka)))
+		require.Equal(t, from.Add(time.Hour), it.Draft.Due, "stored %d", stored)
+		require.True(t, it.Draft.ByDelay)
+		require.Equal(t, now, it.Draft.AcceptedAt)
+		for _, alias := range []string{"x-delay", "x-opt-delivery-delay"} {
+			rec = record(alias, "1000")
+			rec.Stored = stored
+			require.NoError(t, Parse(&it, rec, now, options(Kafka)))
+			require.Equal(t, from+1000, it.Draft.Due, alias)
+		}
+		rec = record("cicada-deliver-at", "1900000000000")
+		rec.Stored = stored
+		require.NoError(t, Parse(&it, rec, now, options(Kafka)))
+		require.EqualValues(t, 1_900_000_000_000, it.Draft.Due, "an instant counts from nothing")
+	}
+}
+
 // An item is used again and again: what an earlier record left in it must not show.
 func TestItemIsReset(t *testing.T) {
 	var it, fresh broker.Item

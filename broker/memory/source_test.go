@@ -4,12 +4,14 @@ package memory
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/broker/brokertest"
 	"github.com/cicadamq/cicada/broker/intake"
+	"github.com/cicadamq/cicada/delay"
 )
 
 // The source that tests of the shard stand on must keep what every source promises.
@@ -23,7 +25,7 @@ func TestSourceConformance(t *testing.T) {
 			Append: func(_ *testing.T, partition int, sent ...brokertest.Sent) {
 				records := make([]intake.Record, len(sent))
 				for i, s := range sent {
-					records[i].Value = s.Value
+					records[i].Value, records[i].Stored = s.Value, delay.Due(time.Now().UnixMilli())
 					for _, h := range s.Headers {
 						records[i].Headers = append(records[i].Headers,
 							intake.Header{Name: h.Name, Value: []byte(h.Value)})

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/cicadamq/cicada/broker"
+	"github.com/cicadamq/cicada/delay"
 )
 
 const (
@@ -134,10 +135,11 @@ func (p *puller) status(m *nats.Msg, left int) (over bool, err error) {
 
 // delivery is what the reply subject of a record says.
 type delivery struct {
-	times    uint64 // how often it was delivered, from 1
-	stream   uint64 // its sequence
-	consumer uint64 // the number of the delivery
-	pending  uint64 // records that wait behind it
+	times    uint64    // how often it was delivered, from 1
+	stream   uint64    // its sequence
+	consumer uint64    // the number of the delivery
+	stored   delay.Due // when the stream got it
+	pending  uint64    // records that wait behind it
 }
 
 // parseDelivery reads $JS.ACK.<stream>.<consumer>.<times>.<stream seq>.<consumer seq>.<time>.
@@ -157,5 +159,7 @@ func parseDelivery(reply string) (d delivery, ok bool) {
 		return n
 	}
 	d = delivery{times: number(4), stream: number(5), consumer: number(6), pending: number(8)}
+	const round = uint64(time.Millisecond) // up, as a delay is: it must not end early
+	d.stored = delay.Due((number(7) + round - 1) / round)
 	return d, ok && d.stream > 0
 }

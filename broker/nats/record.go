@@ -15,7 +15,7 @@ import (
 
 // item reads what a record asks for. Its body and headers are the record's own memory, which the
 // client library made for it alone.
-func (r *session) item(dst *broker.Item, m *nats.Msg, seq uint64, now delay.Due) error {
+func (r *session) item(dst *broker.Item, m *nats.Msg, d *delivery, now delay.Due) error {
 	r.headers = r.headers[:0]
 	for name, values := range m.Header {
 		for _, v := range values {
@@ -26,6 +26,8 @@ func (r *session) item(dst *broker.Item, m *nats.Msg, seq uint64, now delay.Due)
 	slices.SortStableFunc(r.headers, func(a, b intake.Header) int {
 		return strings.Compare(a.Name, b.Name)
 	})
-	rec := intake.Record{Value: m.Data, Headers: r.headers, Offset: int64(seq)}
+	rec := intake.Record{
+		Value: m.Data, Headers: r.headers, Offset: int64(d.stream), Stored: d.stored,
+	}
 	return intake.Parse(dst, &rec, now, &r.opts)
 }

@@ -152,7 +152,7 @@ func (r *session) sort(ctx context.Context, m *nats.Msg, d delivery, now delay.D
 	}
 	r.items = append(r.items, broker.Item{})
 	item := &r.items[len(r.items)-1]
-	if err := r.item(item, m, d.stream, now); err != nil {
+	if err := r.item(item, m, &d, now); err != nil {
 		r.items = r.items[:len(r.items)-1]
 		return r.reject(ctx, m, len(r.open)-1, err)
 	}

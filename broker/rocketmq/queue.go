@@ -239,7 +239,7 @@ func (q *queue) parse(item *broker.Item, m *remoting.Message, now delay.Due) err
 			q.headers = append(q.headers, intake.Header{Name: p.Name, Value: []byte(p.Value)})
 		}
 	}
-	rec := intake.Record{Value: m.Body, Headers: q.headers, Offset: m.Offset}
+	rec := intake.Record{Value: m.Body, Headers: q.headers, Offset: m.Offset, Stored: m.Stored}
 	if err := intake.Parse(item, &rec, now, &q.options); err != nil {
 		return err
 	}

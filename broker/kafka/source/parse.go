@@ -7,6 +7,7 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/broker/intake"
+	"github.com/cicadamq/cicada/delay"
 )
 
 // maxKeptHeaders is the largest capacity of an item's headers that a slot keeps for the next one.
@@ -57,6 +58,7 @@ func (p *partition) parse(s *slot) {
 	rec := &s.record
 	for _, r := range s.records {
 		rec.Key, rec.Value, rec.Offset, rec.Headers = r.Key, r.Value, r.Offset, rec.Headers[:0]
+		rec.Stored = delay.Due(r.Timestamp.UnixMilli())
 		for i := range r.Headers {
 			h := &r.Headers[i]
 			rec.Headers = append(rec.Headers, intake.Header{Name: h.Key, Value: h.Value})
