@@ -43,7 +43,10 @@ type Broker struct {
 	delivered map[int]int64  // by level: how far
 	pending   []timer        // in the order in which they came
 	read      int64          // how far the timer's queue was read
-	grown     chan struct{}  // closed and made anew with every message
+	wheel     delay.Due      // slots before it were delivered
+	booted    delay.Due
+	unindexed int64         // what lies below this offset of the commit log is not found by its key
+	grown     chan struct{} // closed and made anew with every message
 }
 
 type topic struct {
@@ -69,7 +72,8 @@ func newBroker(c *Cluster, name string) *Broker {
 		cluster: c, name: name, topics: map[string]*topic{}, groups: map[groupQueue]int64{},
 		beats: map[string]int{}, delivered: map[int]int64{}, grown: make(chan struct{}),
 	}
-	b.server = &server{handle: b.handle, sign: c.signed}
+	b.booted, b.wheel = c.now(), c.now()
+	b.server = &server{handle: b.handle, sign: c.signed, pipes: c.pipes}
 	b.CreateTopic(remoting.TopicSchedule, len(levels()))
 	b.CreateTopic(remoting.TopicTimer, 1)
 	return b
@@ -195,6 +199,29 @@ func (b *Broker) Expire(below int64) {
 	}
 }
 
+// Reboot forgets the index of keys, as a broker does that was killed: what was stored before is not
+// found by its key any more.
+func (b *Broker) Reboot() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.booted, b.unindexed = b.cluster.now(), b.high
+}
+
+// earliest is when the oldest message that is there was stored, or -1.
+func (b *Broker) earliest() int64 {
+	first := int64(-1)
+	for _, t := range b.topics {
+		for i := range t.queues {
+			if q := &t.queues[i]; len(q.list) > 0 {
+				if at := int64(q.list[0].Stored); first < 0 || at < first {
+					first = at
+				}
+			}
+		}
+	}
+	return first
+}
+
 // Skip passes over the next n entries of a delay level, from 1: they are never delivered.
 func (b *Broker) Skip(level int, n int64) {
 	b.mu.Lock()
@@ -293,6 +320,7 @@ func (b *Broker) turnWheel(now delay.Due) {
 
 func (b *Broker) deliverTimers(now delay.Due) {
 	b.turnWheel(now)
+	b.wheel = now - now%delay.Due(precision.Milliseconds())
 	var due, later []timer
 	withdrawn := map[string]bool{}
 	for _, t := range b.pending {

@@ -25,6 +25,10 @@ type Options struct {
 	RollWindow time.Duration
 	// MaxMessage bounds the body of a message or a batch. 0: 4 MiB.
 	MaxMessage int
+	// FileSize is what the brokers say of the size of the files of their commit logs. 0: 1 GiB.
+	FileSize int64
+	// Pipes connects in memory, by Cluster.Dial alone, for tests in virtual time.
+	Pipes bool
 }
 
 // Cluster is a name server and its brokers.
@@ -32,12 +36,14 @@ type Cluster struct {
 	opts    Options
 	server  *server
 	brokers []*Broker
+	pipes   *pipes // nil: the network
 }
 
 const (
 	clusterName       = "DefaultCluster"
 	defaultRollWindow = 48 * time.Hour
 	defaultMaxMessage = 4 << 20
+	defaultFileSize   = 1 << 30
 )
 
 // Start starts a cluster on free ports of the loopback.
@@ -54,8 +60,14 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 	if opts.MaxMessage == 0 {
 		opts.MaxMessage = defaultMaxMessage
 	}
+	if opts.FileSize == 0 {
+		opts.FileSize = defaultFileSize
+	}
 	c := &Cluster{opts: opts}
-	c.server = &server{handle: c.route, sign: c.signed}
+	if opts.Pipes {
+		c.pipes = &pipes{open: map[string]*pipeListener{}}
+	}
+	c.server = &server{handle: c.route, sign: c.signed, pipes: c.pipes}
 	if err := c.server.start(ctx); err != nil {
 		return nil, fmt.Errorf("name server: %w", err)
 	}
@@ -190,6 +202,7 @@ type server struct {
 	handle func(ctx context.Context, c *remoting.Command) *remoting.Command
 	fault  func(c *remoting.Command) Fault // nil: none
 	sign   func(c *remoting.Command) bool
+	pipes  *pipes
 
 	mu    sync.Mutex
 	addr  string
@@ -218,11 +231,7 @@ func (s *server) hasFault() bool {
 }
 
 func (s *server) start(ctx context.Context) error {
-	addr := s.address()
-	if addr == "" {
-		addr = "127.0.0.1:0"
-	}
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	ln, err := s.listen(ctx, s.address())
 	if err != nil {
 		return err
 	}
@@ -248,6 +257,16 @@ func (s *server) start(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+func (s *server) listen(ctx context.Context, addr string) (net.Listener, error) {
+	if s.pipes != nil {
+		return s.pipes.listen(addr), nil
+	}
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 }
 
 func (s *server) stop() {

@@ -9,6 +9,7 @@
 //	                                +------- Deliver -----+   when the test moves the clock
 //
 // Time stands still unless Options.Now moves, and what is due moves only when Deliver is called.
+// With Options.Pipes there is no network: tests in virtual time connect by Cluster.Dial.
 //
 // What a test can make go wrong:
 //
@@ -17,6 +18,7 @@
 //	                      delivered, and nothing is said, as by a real broker
 //	Broker.Skip           entries of a delay level are passed over, and nothing is said
 //	Broker.Truncate       the end of a queue is lost, as when a slave takes over
+//	Broker.Reboot         the index of keys forgets what was stored
 //	Broker.OnRequest      any request: another answer, none, a late one, a cut one
 //
 // It is as strict as a real broker where that mattered: a single message without a body is an

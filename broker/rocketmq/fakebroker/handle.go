@@ -96,6 +96,7 @@ func (b *Broker) send(c *remoting.Command) *remoting.Command {
 	for _, m := range batch {
 		stored := remoting.Message{
 			Topic: f["b"], Queue: queue, Flag: m.Flag, Properties: m.Properties, Body: m.Body,
+			SysFlag: int32(atoi(f["f"])), Reconsumed: int32(atoi(f["j"])),
 			Born: delay.Due(atoi(f["g"])), BornHost: netip.MustParseAddrPort("127.0.0.1:1"),
 		}
 		deliverAt, refused := b.postpone(&stored)
@@ -303,6 +304,7 @@ func (b *Broker) query(c *remoting.Command) *remoting.Command {
 		for i := range t.queues {
 			for _, m := range t.queues[i].list {
 				if m.Stored < begin || m.Stored > end || found >= atoi(f["maxNum"]) ||
+					m.Physical < b.unindexed ||
 					!hasKey(&m, f["key"], f["_UNIQUE_KEY_QUERY"] == "true") {
 					continue
 				}
@@ -363,6 +365,7 @@ func (b *Broker) tell(c *remoting.Command) *remoting.Command {
 	case remoting.RequestRuntimeInfo:
 		table := map[string]string{
 			"commitLogMinOffset": itoa(b.low), "commitLogMaxOffset": itoa(b.high),
+			"earliestMessageTimeStamp": itoa(b.earliest()), "bootTimestamp": itoa(int64(b.booted)),
 		}
 		for i, q := range b.topics[remoting.TopicSchedule].queues {
 			if q.high() > 0 {
@@ -385,7 +388,7 @@ func (b *Broker) tell(c *remoting.Command) *remoting.Command {
 		return jsonReply(c, map[string]any{"timingCount": counts})
 	case remoting.RequestTimerCheckpoint:
 		r := c.Reply(remoting.OK, "")
-		for _, v := range [...]int64{int64(b.cluster.now()), 0, b.read, b.read} {
+		for _, v := range [...]int64{int64(b.wheel), 0, b.read, b.read} {
 			r.Body = binary.BigEndian.AppendUint64(r.Body, uint64(v))
 		}
 		return r
@@ -396,7 +399,8 @@ func (b *Broker) tell(c *remoting.Command) *remoting.Command {
 		}
 		r := c.Reply(remoting.OK, "")
 		r.Body = []byte("brokerName=" + b.name + "\nfileReservedTime=72\nmessageDelayLevel=" +
-			strings.Join(words, " ") + "\n")
+			strings.Join(words, " ") + "\nmappedFileSizeCommitLog=" +
+			itoa(b.cluster.opts.FileSize) + "\ntimerWheelEnable=true\nrecallMessageEnable=true\n")
 		return r
 	default:
 		return c.Reply(remoting.NotSupported, "request type not supported")

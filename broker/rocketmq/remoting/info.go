@@ -47,6 +47,19 @@ func (r Runtime) CommitLog() (low, high int64, err error) {
 	return low, high, err
 }
 
+// Earliest is when the oldest message that the commit log holds was stored, and so how far back
+// the index of keys reaches. ok is false when the broker does not say.
+func (r Runtime) Earliest() (at delay.Due, ok bool) {
+	n, err := r.number("earliestMessageTimeStamp")
+	return delay.Due(n), err == nil && n > 0
+}
+
+// Booted is when the broker started. ok is false when it does not say.
+func (r Runtime) Booted() (at delay.Due, ok bool) {
+	n, err := r.number("bootTimestamp")
+	return delay.Due(n), err == nil && n > 0
+}
+
 // Level is how far a delay level has been delivered, and how far its queue reaches. ok is false
 // for a level nobody used yet.
 func (r Runtime) Level(level int) (delivered, end int64, ok bool) {

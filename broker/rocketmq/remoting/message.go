@@ -42,13 +42,15 @@ type Message struct {
 
 // Bits of Message.SysFlag.
 const (
-	SysCompressed   = 0x1
-	sysMultiTags    = 0x2
-	sysTransaction  = 0xc
-	sysBornV6       = 0x10
-	sysStoreV6      = 0x20
-	sysUnwrap       = 0x40
-	sysInnerBatch   = 0x80
+	SysCompressed  = 0x1
+	sysMultiTags   = 0x2
+	sysTransaction = 0xc
+	sysBornV6      = 0x10
+	sysStoreV6     = 0x20
+	sysUnwrap      = 0x40
+	sysInnerBatch  = 0x80
+	// SysPacked is the bits that say how a body is packed.
+	SysPacked       = SysCompressed | sysPacking
 	sysPacking      = 0x700 // which compression: 0 as before 5.0, which is zlib
 	sysPackingLZ4   = 0x100
 	sysPackingZstd  = 0x200
@@ -64,7 +66,10 @@ const MaxInflated = 16 << 20
 
 // DecodeMessages decodes the body of an answer: messages one after the other. On an error, which
 // wraps delay.ErrCorrupt, it returns those before it.
-func DecodeMessages(b []byte) ([]Message, error) {
+func DecodeMessages(b []byte) ([]Message, error) { return decodeMessages(b, false) }
+
+// decodeMessages is DecodeMessages; raw leaves bodies as they are packed.
+func decodeMessages(b []byte, raw bool) ([]Message, error) {
 	var all []Message
 	for len(b) > 0 {
 		if len(b) < 4 {
@@ -75,7 +80,7 @@ func DecodeMessages(b []byte) ([]Message, error) {
 			return all, fmt.Errorf("%w: message %d: %d of %d bytes", delay.ErrCorrupt, len(all), size,
 				len(b))
 		}
-		m, err := decodeMessage(b[:size])
+		m, err := decodeMessage(b[:size], raw)
 		if err != nil {
 			return all, fmt.Errorf("message %d: %w", len(all), err)
 		}
@@ -138,7 +143,7 @@ func (r *reader) host(v6 bool) netip.AddrPort {
 }
 
 // decodeMessage decodes one message of exactly len(b) bytes.
-func decodeMessage(b []byte) (Message, error) {
+func decodeMessage(b []byte, raw bool) (Message, error) {
 	r := reader{b: b}
 	m := Message{Size: int(r.int32())}
 	magic := uint32(r.int32())
@@ -169,7 +174,9 @@ func decodeMessage(b []byte) (Message, error) {
 		m.Err = fmt.Errorf("%w: body: checksum %#x, stored %#x", delay.ErrCorrupt, got, sum)
 		return m, nil
 	}
-	m.Err = m.unpack()
+	if !raw {
+		m.Err = m.unpack()
+	}
 	return m, nil
 }
 

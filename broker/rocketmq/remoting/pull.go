@@ -33,6 +33,8 @@ type Pull struct {
 	Max    int // 0 is MaxPull
 	// Wait is how long the broker may wait for a message when there is none.
 	Wait time.Duration
+	// Raw leaves bodies as their producer packed them; Message.SysFlag says how.
+	Raw bool
 }
 
 // PullStatus is how a pull was answered.
@@ -99,7 +101,7 @@ func (c *Client) Pull(ctx context.Context, addr string, p Pull) (Pulled, error) 
 		}
 	}
 	if out.Status == PullFound {
-		out.Messages, err = DecodeMessages(r.Body)
+		out.Messages, err = decodeMessages(r.Body, p.Raw)
 	}
 	if err != nil {
 		return out, fmt.Errorf("pull %s/%d at %d: %w", p.Topic, p.Queue, p.Offset, err)

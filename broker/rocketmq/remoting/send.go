@@ -16,7 +16,9 @@ import (
 // Outgoing is a message to send.
 type Outgoing struct {
 	Flag       int32
-	Born       delay.Due // when the producer made it
+	SysFlag    int32     // how Body is packed; in a batch it is not kept
+	Reconsumed int32     // how often a consumer gave it back; in a batch it is not kept
+	Born       delay.Due // when the producer made it; a batch has one for all
 	Properties Properties
 	Body       []byte
 }
@@ -45,8 +47,8 @@ func (c *Client) sendFields(
 ) map[string]string {
 	return map[string]string{
 		"a": c.cfg.Group, "b": topic, "c": topicDefault, "d": itoa(queuesDefault), "e": itoa(queue),
-		"f": "0", "g": itoa(m.Born), "h": itoa(m.Flag), "i": properties, "j": "0",
-		"k": yesNo(false), "l": "0", "m": yesNo(batch),
+		"f": itoa(m.SysFlag & SysPacked), "g": itoa(m.Born), "h": itoa(m.Flag), "i": properties,
+		"j": itoa(m.Reconsumed), "k": yesNo(false), "l": "0", "m": yesNo(batch),
 	}
 }
 
