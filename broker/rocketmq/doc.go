@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package rocketmq puts Cicada beside RocketMQ: a broker.Sink for rocketmq:<broker>/<topic>
-// targets, and a broker.Source that reads requests from an ordinary topic (owner mode). Package
-// remoting below it speaks the protocol.
+// targets, and a broker.Source that reads requests from an ordinary topic (owner mode). Below it
+// package remoting speaks the protocol, and package queue reads.
 //
 //	Sink:    Deliver --> route --> queue by routing key, else in turn --> one batch per queue
 //	              |                                                        |
@@ -31,11 +31,6 @@
 //	Q5  A partition is rocketmq:<broker>/<broker's own name>/<topic>/<queue>. Its cursor is the
 //	    shard's; the group's offset at the broker follows it (commit: local) or what a manifest
 //	    covers (commit: tier), and is read only where the shard knows nothing (B4).
-//	Q6  One goroutine takes from a queue, in order; while a batch is stored the next ones are read
-//	    ahead, at most as many as a batch holds (B5).
-//	Q7  Messages that the broker lost before they were read are counted and logged, and reading
-//	    goes on behind them. A queue that ends before its cursor is not read: its broker lost
-//	    what was taken, and new messages under old offsets would be taken for known ones.
 //
 // # Concurrency
 //

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/broker/intake"
+	"github.com/cicadamq/cicada/broker/rocketmq/queue"
 	"github.com/cicadamq/cicada/broker/rocketmq/remoting"
 	"github.com/cicadamq/cicada/delay"
 )
@@ -25,14 +26,10 @@ const (
 	DefaultGroup = "cicada"
 
 	maxGroupBytes = 120
-	maxQueues     = 1024 // of one topic
-	pullsAhead    = 8    // answers of MaxPull messages that wait while a batch is stored
-	longPoll      = 15 * time.Second
+	maxQueues     = 1024             // of one topic
 	routeEvery    = 10 * time.Second // new queues and brokers are seen after it
 	ackEvery      = 500 * time.Millisecond
 	lastAck       = 2 * time.Second // for the offsets at the end
-	minPause      = 100 * time.Millisecond
-	maxPause      = 10 * time.Second
 )
 
 // SourceConfig says what to read: an ordinary topic, whose delay is ours alone.
@@ -80,15 +77,16 @@ type Source struct {
 	client *remoting.Client
 	turn   atomic.Uint32 // the queue of the reject topic that comes next
 	n      counters
-	quiet  quiet
+	counts queue.Counts
+	quiet  *queue.Quiet
 
-	mu     sync.Mutex
-	queues map[remoting.Queue]*queue // those that are read, until the end of Run
+	mu    sync.Mutex
+	feeds map[remoting.Queue]*feed // those that are read, until the end of Run
 }
 
 var _ broker.Source = (*Source)(nil)
 
-type counters struct{ taken, refused, rejected, missed atomic.Uint64 }
+type counters struct{ refused, rejected atomic.Uint64 }
 
 // Stats are counts since the source was made, and its lag. It is safe to ask while Run runs.
 type Stats struct {
@@ -113,22 +111,22 @@ func NewSource(cfg Config, sc SourceConfig) (*Source, error) {
 	}
 	cfg.Logger = cfg.Logger.With(zap.String("topic", sc.Topic))
 	return &Source{
-		cfg: cfg, sc: sc, client: client, quiet: quiet{now: cfg.Now},
-		queues: map[remoting.Queue]*queue{},
+		cfg: cfg, sc: sc, client: client, quiet: queue.NewQuiet(cfg.Now),
+		feeds: map[remoting.Queue]*feed{},
 	}, nil
 }
 
 // Stats tells how it goes.
 func (s *Source) Stats() Stats {
 	st := Stats{
-		Taken: s.n.taken.Load(), Refused: s.n.refused.Load(), Rejected: s.n.rejected.Load(),
-		Missed: s.n.missed.Load(),
+		Taken: s.counts.Taken.Load(), Refused: s.n.refused.Load(), Rejected: s.n.rejected.Load(),
+		Missed: s.counts.Missed.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st.Queues = len(s.queues)
-	for _, q := range s.queues {
-		st.Lag += uint64(max(0, q.end.Load()-q.next.Load()))
+	st.Queues = len(s.feeds)
+	for _, q := range s.feeds {
+		st.Lag += q.Lag()
 	}
 	return st
 }
@@ -144,7 +142,7 @@ func (s *Source) Run(ctx context.Context, in broker.Intake) error {
 	var wg sync.WaitGroup
 	defer func() {
 		s.mu.Lock()
-		clear(s.queues)
+		clear(s.feeds)
 		s.mu.Unlock()
 	}()
 	defer s.acknowledgeLast(ctx, in)
@@ -163,16 +161,16 @@ func (s *Source) Run(ctx context.Context, in broker.Intake) error {
 			}
 		}
 	})
-	pause := backoff{}
+	pause := queue.Backoff{}
 	for {
 		wait := look.C
 		if err := s.spread(ctx, in, &wg, stop); err == nil {
-			pause.reset()
+			pause.Reset()
 		} else {
-			if ctx.Err() == nil && s.quiet.may() {
+			if ctx.Err() == nil && s.quiet.May() {
 				s.cfg.Logger.Warn("rocketmq source has no route", zap.Error(err))
 			}
-			wait = time.After(pause.next())
+			wait = time.After(pause.Next())
 		}
 		select {
 		case <-ctx.Done():
@@ -202,16 +200,16 @@ func (s *Source) spread(
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, at := range route.Readable() {
-		if s.queues[at] != nil {
+		if s.feeds[at] != nil {
 			continue
 		}
-		if len(s.queues) >= maxQueues {
+		if len(s.feeds) >= maxQueues {
 			return fmt.Errorf("%w: topic %s has more than %d queues", delay.ErrInvalid, s.sc.Topic,
 				maxQueues)
 		}
-		q := s.newQueue(at)
-		s.queues[at] = q
-		wg.Go(func() { q.run(ctx, in, stop) })
+		q := s.newFeed(at)
+		s.feeds[at] = q
+		wg.Go(func() { q.Run(ctx, in, stop) })
 	}
 	return nil
 }
@@ -222,9 +220,9 @@ func (s *Source) partition(at remoting.Queue) broker.Partition {
 		strconv.FormatInt(int64(at.Number), 10))
 }
 
-func (s *Source) newQueue(at remoting.Queue) *queue {
+func (s *Source) newFeed(at remoting.Queue) *feed {
 	p := s.partition(at)
-	return &queue{
+	q := &feed{
 		source: s, at: at, name: p,
 		log: s.cfg.Logger.With(zap.String("partition", string(p))),
 		options: intake.Options{
@@ -232,33 +230,39 @@ func (s *Source) newQueue(at remoting.Queue) *queue {
 			CheckTarget: s.sc.CheckTarget, Origin: p,
 		},
 	}
+	q.Reader = queue.New(queue.Options{
+		Client: s.client, Group: s.sc.Group, Topic: s.sc.Topic, At: at, Partition: p,
+		Tier: s.sc.Tier, First: q.first, Parse: q.parse, Reject: q.reject, Counts: &s.counts,
+		Log: q.log, Quiet: s.quiet,
+	})
+	return q
 }
 
 // acknowledge sets the group's offsets behind what is durable enough, and never further than the
 // records were dealt with (B4).
 func (s *Source) acknowledge(ctx context.Context, in broker.Intake) {
 	s.mu.Lock()
-	all := make([]*queue, 0, len(s.queues))
-	for _, q := range s.queues {
+	all := make([]*feed, 0, len(s.feeds))
+	for _, q := range s.feeds {
 		all = append(all, q)
 	}
 	s.mu.Unlock()
-	each(all, func(q *queue) {
+	each(all, func(q *feed) {
 		durable := in.Cursor
 		if s.sc.Tier {
 			durable = in.Covered
 		}
 		at, ok := durable(q.name)
-		at = min(at, q.dealt.Load())
+		at = min(at, q.Dealt())
 		if !ok || at <= q.acked {
 			return
 		}
-		addr, err := q.master(ctx)
+		addr, err := q.Master(ctx)
 		if err == nil {
 			err = s.client.CommitOffset(ctx, addr, s.sc.Group, s.sc.Topic, q.at.Number, at)
 		}
 		if err != nil {
-			if ctx.Err() == nil && s.quiet.may() {
+			if ctx.Err() == nil && s.quiet.May() {
 				q.log.Warn("rocketmq group offset not set", zap.Error(err))
 			}
 			return
@@ -272,30 +276,4 @@ func (s *Source) acknowledgeLast(ctx context.Context, in broker.Intake) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAck)
 	defer cancel()
 	s.acknowledge(ctx, in)
-}
-
-// backoff is the pause after each of several failures in a row.
-type backoff struct{ last time.Duration }
-
-func (b *backoff) next() time.Duration {
-	b.last = min(max(2*b.last, minPause), maxPause)
-	return b.last
-}
-
-func (b *backoff) reset() { b.last = 0 }
-
-// quietFor is the time between two warnings of one source: a broker that is away makes every queue
-// of it fail at every try.
-const quietFor = 5 * time.Second
-
-// quiet lets one warning through per quietFor. It is safe for concurrent use.
-type quiet struct {
-	now  func() time.Time
-	last atomic.Int64
-}
-
-// may reports whether it is time for a warning again.
-func (q *quiet) may() bool {
-	now, last := q.now().UnixNano(), q.last.Load()
-	return now-last >= int64(quietFor) && q.last.CompareAndSwap(last, now)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/cicadamq/cicada/broker/brokertest"
 	"github.com/cicadamq/cicada/broker/intake"
 	"github.com/cicadamq/cicada/broker/rocketmq/fakebroker"
+	"github.com/cicadamq/cicada/broker/rocketmq/queue"
 	"github.com/cicadamq/cicada/broker/rocketmq/remoting"
 	"github.com/cicadamq/cicada/delay"
 )
@@ -231,7 +232,7 @@ func TestReadingAheadIsBounded(t *testing.T) {
 		}
 		return fakebroker.Fault{}
 	})
-	const all = 4 * (pullsAhead + 4) * remoting.MaxPull
+	const all = 4 * (queue.PullsAhead + 4) * remoting.MaxPull
 	records := make([]brokertest.Sent, all)
 	for i := range records {
 		records[i] = request(fmt.Sprint("id ", i))
@@ -240,8 +241,8 @@ func TestReadingAheadIsBounded(t *testing.T) {
 	in := brokertest.NewIntake()
 	in.Hold()
 	reading(t, c, in, SourceConfig{})
-	most := int64(pullsAhead + 2 + broker.MaxBatch/remoting.MaxPull)
-	require.Eventually(t, func() bool { return pulls.Load() > pullsAhead }, 5*time.Second,
+	most := int64(queue.PullsAhead + 2 + broker.MaxBatch/remoting.MaxPull)
+	require.Eventually(t, func() bool { return pulls.Load() > queue.PullsAhead }, 5*time.Second,
 		time.Millisecond)
 	require.Never(t, func() bool { return pulls.Load() > most }, 200*time.Millisecond,
 		10*time.Millisecond)
