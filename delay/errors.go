@@ -20,6 +20,7 @@ var (
 	// Of the moment: the same request may succeed later.
 	ErrUnavailable = errors.New("unavailable")
 	ErrOverloaded  = errors.New("overloaded")
+	ErrCrowded     = errors.New("crowded") // more are due then than their target's limit lets through
 	ErrDiskFull    = errors.New("disk full")
 	// Of the process: nothing more will succeed here.
 	ErrClosed  = errors.New("closed")
@@ -43,3 +44,22 @@ func (e *FieldError) Unwrap() error { return ErrInvalid }
 func Invalid(field, format string, args ...any) error {
 	return &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
 }
+
+// CrowdedError is an ErrCrowded that knows a later second with room.
+type CrowdedError struct {
+	Target    Target
+	Due       Due // as asked for
+	Suggested Due // 0: none was found
+}
+
+// Error names the target, the due and what is suggested.
+func (e *CrowdedError) Error() string {
+	text := fmt.Sprintf("%v: %s has no room at %v", ErrCrowded, e.Target, e.Due)
+	if e.Suggested > 0 {
+		text += fmt.Sprintf("; there is some at %v", e.Suggested)
+	}
+	return text
+}
+
+// Unwrap makes errors.Is(err, ErrCrowded) true.
+func (e *CrowdedError) Unwrap() error { return ErrCrowded }

@@ -142,6 +142,8 @@ func (m *Message) Expires() Due {
 type Draft struct {
 	Message
 	Replace bool // another content under the same id replaces it
+	// RefuseCrowded refuses the message with ErrCrowded when there is no room in its second.
+	RefuseCrowded bool
 }
 
 // GivenDue is the due that was asked for, before Spread.

@@ -492,9 +492,9 @@ func TestUnknownBrokers(t *testing.T) {
 		code, field string
 		set         obj
 	}{
-		{501, "unimplemented", "target", obj{"target": "kafka:main/orders"}},
-		{501, "unimplemented", "target", obj{"target": "rocketmq:rmq/orders"}},
-		{501, "unimplemented", "target", obj{"target": "nats:n1/orders.due"}},
+		{400, "invalid_argument", "target", obj{"target": "kafka:main/orders"}},
+		{400, "invalid_argument", "target", obj{"target": "rocketmq:rmq/orders"}},
+		{400, "invalid_argument", "target", obj{"target": "nats:n1/orders.due"}},
 		{400, "invalid_argument", "mode", obj{"mode": "exactly_once"}},
 	} {
 		id := fmt.Sprint(q, "-", i)

@@ -71,6 +71,7 @@ const (
 	AnyKind   = query.AnyKind
 	Messages  = query.Messages
 	Schedules = query.Schedules
+	Guarded   = query.Guarded
 )
 
 // The settlements.

@@ -21,7 +21,7 @@ var filterHelp = []struct{ name, help string }{
 	{"due_from", "due at or after: RFC 3339 with offset, or epoch milliseconds"},
 	{"due_to", "due before"},
 	{"id_prefix", "ids that begin with this"},
-	{"kind", "message or schedule"},
+	{"kind", "message, schedule or guarded"},
 }
 
 func addFilter(cmd *cobra.Command) *filterFlags {

@@ -192,6 +192,8 @@ type booksReply struct {
 	Cancelling int64 `json:"cancelling"`
 	// Schedules that have not ended; they are on neither side.
 	Schedules int64 `json:"schedules"`
+	// Suppressed: guarded messages that their own broker delivered.
+	Suppressed int64 `json:"suppressed"`
 }
 
 func booksReplyOf(st *scheduler.Status) booksReply {
@@ -199,7 +201,7 @@ func booksReplyOf(st *scheduler.Status) booksReply {
 	return booksReply{
 		Accepted: b.Accepted, Pending: b.Pending, Delivered: b.Delivered, Cancelled: b.Cancelled,
 		Expired: b.Expired, Dead: b.Dead, LostWithDisk: b.LostWithDisk, Cancelling: st.Cancelling,
-		Schedules: b.Schedules,
+		Schedules: b.Schedules, Suppressed: b.Suppressed,
 	}
 }
 

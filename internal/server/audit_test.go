@@ -54,6 +54,7 @@ func TestAudit(t *testing.T) {
 		{"POST", "Purge", `{}`, "app", "token app purge 0 permission_denied"},
 		{"POST", "Pause", `{"target":"pull:own"}`, "ops", "token ops pause pull:own 0 ok"},
 		{"POST", "Resume", `{"target":"x"}`, "ops", "token ops resume x 0 invalid_argument"},
+		{"POST", "SetLimit", `{"target":"pull:own","rate":5}`, "ops", "token ops limit pull:own 0 ok"},
 		{"POST", "RetryDeadLetter", `{"id":"own-dead"}`, "ops", "token ops retry_dead_letter own-dead 0 ok"},
 		{"POST", "DeleteDeadLetter", `{"id":"own-dead"}`, "ops", "token ops delete_dead_letter own-dead 0 ok"},
 		{"POST", "Cancel", `{"id":"own"}`, "ops", "token ops cancel own 0 CANCELLED"},

@@ -42,6 +42,7 @@ var kinds = [...]kind{
 	{delay.ErrPrecondition, connect.CodeFailedPrecondition, http.StatusConflict},
 	{delay.ErrUnimplemented, connect.CodeUnimplemented, http.StatusNotImplemented},
 	{delay.ErrOverloaded, connect.CodeResourceExhausted, http.StatusTooManyRequests},
+	{delay.ErrCrowded, connect.CodeResourceExhausted, http.StatusTooManyRequests},
 	{delay.ErrDiskFull, connect.CodeUnavailable, http.StatusServiceUnavailable},
 	{delay.ErrUnavailable, connect.CodeUnavailable, http.StatusServiceUnavailable},
 	{delay.ErrClosed, connect.CodeUnavailable, http.StatusServiceUnavailable},
@@ -53,6 +54,9 @@ var kinds = [...]kind{
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded, http.StatusGatewayTimeout},
 	{context.Canceled, connect.CodeCanceled, 499},
 }
+
+// resultCrowded tells a second without room from an overloaded server: both are 429.
+const resultCrowded = "CROWDED"
 
 func kindOf(err error) kind {
 	for _, k := range kinds {
@@ -67,10 +71,12 @@ func kindOf(err error) kind {
 type fault struct {
 	kind
 	message, field, result string
+	suggested              delay.Due // of crowded
 }
 
 func (f fault) wire() wire.Fault {
-	return wire.Fault{Code: f.code.String(), Message: f.message, Field: f.field, Result: f.result}
+	return wire.Fault{Code: f.code.String(), Message: f.message, Field: f.field, Result: f.result,
+		Suggested: f.suggested}
 }
 
 // faultOf describes err. The text of an unknown error stays inside: it is logged, because the
@@ -78,12 +84,12 @@ func (f fault) wire() wire.Fault {
 func (s *Server) faultOf(err error) fault {
 	f := fault{kind: kindOf(err), message: err.Error()}
 	var fe *delay.FieldError
-	var un *wire.Unimplemented
-	switch {
-	case errors.As(err, &fe):
+	if errors.As(err, &fe) {
 		f.field = fe.Field
-	case errors.As(err, &un):
-		f.field = un.Field
+	}
+	var crowded *delay.CrowdedError
+	if errors.As(err, &crowded) {
+		f.result, f.suggested = resultCrowded, crowded.Suggested
 	}
 	// Of a replace: the word is the same as for other changes (S4).
 	if errors.Is(f.err, delay.ErrTooLate) {

@@ -30,8 +30,9 @@ type fakeShard struct {
 	leases   []scheduler.Lease
 	infos    []scheduler.Info
 	verdict  scheduler.ChangeResult
-	err      error // of every call
-	itemErr  error // of every receipt
+	err      error             // of every call
+	itemErr  error             // of every receipt
+	receipt  scheduler.Receipt // what every receipt says beside
 	accepts  func(n int) error
 	boom     bool
 	status   scheduler.Status
@@ -69,13 +70,14 @@ func (f *fakeShard) Accept(_ context.Context, drafts []delay.Draft, receipts []s
 		if err != nil {
 			return err
 		}
-		f.stored = append(f.stored, delay.Draft{Message: m, Replace: d.Replace})
+		f.stored = append(f.stored, delay.Draft{Message: m, Replace: d.Replace,
+			RefuseCrowded: d.RefuseCrowded})
 		id := m.ID
 		if id == "" {
 			id = delay.ID(fmt.Sprintf("srv-%d", len(f.stored)))
 		}
 		receipts[i] = scheduler.Receipt{ID: id, Due: m.Due, Durability: m.Durability, Generation: 1,
-			Err: f.itemErr}
+			Err: f.itemErr, Crowded: f.receipt.Crowded, Suggested: f.receipt.Suggested}
 	}
 	if f.acceptOf != nil {
 		f.acceptOf <- len(drafts)

@@ -244,6 +244,7 @@ var requests = map[string]struct {
 	"ListTargets":      {aboutAll, `{}`},
 	"Pause":            {aboutTarget, `{"target":"pull:%s"}`},
 	"Resume":           {aboutTarget, `{"target":"pull:%s"}`},
+	"SetLimit":         {aboutTarget, `{"target":"pull:%s","rate":1}`},
 	"Status":           {aboutWhole, `{}`},
 }
 

@@ -206,13 +206,30 @@ func (s *Server) cancel(c *call) error {
 	if err != nil {
 		return err
 	}
+	recall, err := c.flag("recall")
+	if err != nil {
+		return err
+	}
+	req, err := cancelRequest(stop, recall)
+	if err != nil {
+		return err
+	}
 	if err := c.nothing(); err != nil {
 		return err
 	}
-	if stop {
-		return s.change(c, scheduler.ChangeRequest{Change: scheduler.StopRetrying})
+	return s.change(c, req)
+}
+
+// cancelRequest is the change that a cancel asks for.
+func cancelRequest(stop, recall bool) (scheduler.ChangeRequest, error) {
+	switch {
+	case stop && recall:
+		return scheduler.ChangeRequest{}, delay.Invalid("recall", "does not go with stop")
+	case stop:
+		return scheduler.ChangeRequest{Change: scheduler.StopRetrying}, nil
+	default:
+		return scheduler.ChangeRequest{Change: scheduler.Cancel, Recall: recall}, nil
 	}
-	return s.change(c, scheduler.ChangeRequest{Change: scheduler.Cancel})
 }
 
 func (s *Server) fire(c *call) error {
@@ -289,7 +306,7 @@ func appendVerdict(out []byte, id delay.ID, res *scheduler.ChangeResult, code st
 	out = append(out, `,"result":"`...)
 	out = append(out, res.Verdict.String()...)
 	out = append(out, '"')
-	if res.Verdict != scheduler.NotFound {
+	if res.Verdict != scheduler.NotFound && res.Verdict != scheduler.RecallRequested {
 		out = append(out, `,"durability":"`...)
 		out = append(out, res.Durability.String()...)
 		out = append(out, '"')

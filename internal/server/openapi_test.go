@@ -239,7 +239,8 @@ func TestOpenAPIReplies(t *testing.T) {
 	c := &checker{t: t, spec: s, seen: map[*schema]bool{}, used: map[*schema]bool{}}
 	full := scheduler.Info{ID: "x", Known: true, State: delay.Dead, Due: fakeNow, Attempts: 2, Target: "log:",
 		RoutingKey: "k", Headers: []delay.Header{{Name: "a", Value: "b"}}, Size: 1, Generation: 1,
-		Body: []byte{0xff}, Reason: "refused", LastError: "404", DiedAt: fakeNow}
+		Body: []byte{0xff}, Reason: "refused", LastError: "404", DiedAt: fakeNow,
+		Guard: &delay.Guard{Lane: "guard:rmq/broker-a", Entry: "7"}}
 	type sample struct{ method, path, body string }
 	try := func(f access.Shard, samples ...sample) {
 		srv := New(f, Options{Tier: fakeTier})
@@ -269,7 +270,8 @@ func TestOpenAPIReplies(t *testing.T) {
 			all = append(all, sample{rt.method, fill(rt.path), goodBody(rt)})
 		}
 	}
-	for _, v := range []scheduler.Verdict{scheduler.Cancelled, scheduler.TooLate, scheduler.NotFound, scheduler.Fired} {
+	for _, v := range []scheduler.Verdict{scheduler.Cancelled, scheduler.TooLate, scheduler.NotFound, scheduler.Fired,
+		scheduler.RecallRequested} {
 		f := newFake()
 		f.verdict = scheduler.ChangeResult{Verdict: v, Due: fakeNow}
 		f.infos = []scheduler.Info{full}
@@ -283,6 +285,14 @@ func TestOpenAPIReplies(t *testing.T) {
 	late.itemErr = delay.ErrTooLate
 	try(late, sample{"POST", "/v1/messages", `{"messages":[{"target":"log:","delay":1}]}`},
 		sample{"POST", "/v1/messages", `{"target":"log:","delay":1}`})
+	crowded := newFake()
+	crowded.receipt = scheduler.Receipt{Crowded: true, Suggested: fakeNow}
+	try(crowded, sample{"POST", "/v1/messages", `{"target":"log:","delay":1}`})
+	crowded.itemErr = &delay.CrowdedError{Target: "log:", Due: fakeNow, Suggested: fakeNow}
+	crowded.err = delay.ErrPrecondition
+	try(crowded, sample{"DELETE", "/v1/messages/a%2Fb?recall=true", ""})
+	crowded.err = nil
+	try(crowded, sample{"POST", "/v1/messages", `{"target":"log:","delay":1,"refuse_crowded":true}`})
 	full.Body = []byte("text")
 	full.Recurrence = &delay.Recurrence{Expr: "30 2 * * *", Zone: "Europe/Berlin", Next: 1806109200000,
 		Misfire: delay.FireAll, Until: delay.MaxDue, Count: 9, Jitter: time.Second, Last: fakeNow}

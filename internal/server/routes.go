@@ -48,7 +48,7 @@ func routes() []route {
 		{"POST", "/v1/messages", maySend, "", true, nil, (*Server).send},
 		{"GET", "/v1/messages", mayRead, "", false, page, (*Server).list},
 		{"GET", id, mayRead, "", false, []string{"body"}, (*Server).get},
-		{"DELETE", id, maySend, "cancel", false, []string{"stop"}, (*Server).cancel},
+		{"DELETE", id, maySend, "cancel", false, []string{"stop", "recall"}, (*Server).cancel},
 		{"PATCH", id, maySend, "reschedule", true, nil, (*Server).reschedule},
 		{"POST", id + "/fire", maySend, "fire", true, nil, (*Server).fire},
 		{"POST", id + "/pause", maySend, "pause_schedule", false, nil, (*Server).pauseSchedule},

@@ -55,6 +55,7 @@ func procedures() map[string]procedure {
 		cicadav1connect.SchedulerListTargetsProcedure:      {mayRead, "", false},
 		cicadav1connect.SchedulerPauseProcedure:            {mayKeep, "pause", false},
 		cicadav1connect.SchedulerResumeProcedure:           {mayKeep, "resume", false},
+		cicadav1connect.SchedulerSetLimitProcedure:         {mayKeep, "limit", false},
 		cicadav1connect.SchedulerStatusProcedure:           {mayLook, "", false},
 	}
 }

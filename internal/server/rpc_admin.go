@@ -59,7 +59,8 @@ func (r *rpc) ListTargets(ctx context.Context, _ *connect.Request[cicadav1.ListT
 	out := &cicadav1.ListTargetsResponse{Targets: make([]*cicadav1.TargetStatus, len(list))}
 	for i, t := range list {
 		out.Targets[i] = &cicadav1.TargetStatus{Target: string(t.Target), InFlight: int64(t.InFlight),
-			Backlog: t.Backlog, Rate: t.Rate, LastError: t.LastError, Paused: t.Paused, Open: t.Open}
+			Backlog: t.Backlog, Rate: t.Rate, LastError: t.LastError, Paused: t.Paused, Open: t.Open,
+			Limit: pb.Limit(t.Limit)}
 	}
 	return connect.NewResponse(out), nil
 }
@@ -88,6 +89,27 @@ func (r *rpc) setPaused(ctx context.Context, target string, paused bool) error {
 	return pauseTarget(context.WithoutCancel(ctx), c.shard, delay.Target(target), paused)
 }
 
+// SetLimit implements the service.
+func (r *rpc) SetLimit(ctx context.Context, req *connect.Request[cicadav1.SetLimitRequest]) (
+	*connect.Response[cicadav1.SetLimitResponse], error) {
+	c, target := callOf(ctx), delay.Target(req.Msg.GetTarget())
+	c.change.Target = string(target)
+	switch {
+	case target == "":
+		return nil, delay.Invalid("target", "is needed")
+	case req.Msg.Rate == nil:
+		return nil, delay.Invalid("rate", "is needed")
+	}
+	limit, err := delay.NewLimit(req.Msg.GetRate(), int64(req.Msg.GetBurst()))
+	if err != nil {
+		return nil, err
+	}
+	if err := limitTarget(context.WithoutCancel(ctx), c.shard, target, limit); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&cicadav1.SetLimitResponse{Limit: pb.Limit(limit)}), nil
+}
+
 // Status implements the service.
 func (r *rpc) Status(ctx context.Context, _ *connect.Request[cicadav1.StatusRequest]) (
 	*connect.Response[cicadav1.StatusResponse], error) {
@@ -108,7 +130,8 @@ func (r *rpc) Status(ctx context.Context, _ *connect.Request[cicadav1.StatusRequ
 		Books: &cicadav1.Books{Accepted: st.Books.Accepted, Pending: st.Books.Pending,
 			Delivered: st.Books.Delivered, Cancelled: st.Books.Cancelled, Expired: st.Books.Expired,
 			Dead: st.Books.Dead, LostWithDisk: st.Books.LostWithDisk,
-			Cancelling: st.Cancelling, Schedules: st.Books.Schedules},
+			Cancelling: st.Cancelling, Schedules: st.Books.Schedules,
+			Suppressed: st.Books.Suppressed},
 	}
 	if !st.LastFlush.IsZero() {
 		out.LastFlushMs = st.LastFlush.UnixMilli()

@@ -73,7 +73,7 @@ func pageOf(ctx context.Context, list pager, req pageRequest) ([]scheduler.Info,
 	if err != nil {
 		return nil, "", err
 	}
-	limit, err := pb.Limit(req.GetLimit())
+	limit, err := pb.PageSize(req.GetLimit())
 	if err != nil {
 		return nil, "", err
 	}
@@ -143,7 +143,7 @@ func (r *rpc) Histogram(ctx context.Context, req *connect.Request[cicadav1.Histo
 // Next implements the service.
 func (r *rpc) Next(ctx context.Context, req *connect.Request[cicadav1.NextRequest]) (
 	*connect.Response[cicadav1.NextResponse], error) {
-	limit, err := pb.Limit(req.Msg.GetLimit())
+	limit, err := pb.PageSize(req.Msg.GetLimit())
 	if err != nil {
 		return nil, err
 	}

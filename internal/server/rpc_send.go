@@ -39,7 +39,8 @@ func (r *rpc) Send(ctx context.Context, req *connect.Request[cicadav1.SendReques
 		if err != nil {
 			f := r.s.faultOf(err)
 			out.Results[i] = &cicadav1.SendResult{Result: &cicadav1.SendResult_Error{
-				Error: &cicadav1.Error{Code: f.code.String(), Message: f.message, Field: f.field}}}
+				Error: &cicadav1.Error{Code: f.code.String(), Message: f.message, Field: f.field,
+					Result: f.result, SuggestedAtMs: int64(f.suggested)}}}
 		}
 	}
 	return connect.NewResponse(out), nil
@@ -92,16 +93,20 @@ func (r *rpc) Reserve(ctx context.Context, req *connect.Request[cicadav1.Reserve
 // Cancel implements the service.
 func (r *rpc) Cancel(ctx context.Context, req *connect.Request[cicadav1.CancelRequest]) (
 	*connect.Response[cicadav1.CancelResponse], error) {
-	kind := scheduler.Cancel
-	if req.Msg.GetStop() {
-		kind = scheduler.StopRetrying
-	}
-	res, err := r.change(ctx, req.Msg.GetId(), kind, 0)
+	q, err := cancelRequest(req.Msg.GetStop(), req.Msg.GetRecall())
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&cicadav1.CancelResponse{
-		Result: pb.Verdict(res), Durability: pb.Durability(res.Durability)}), nil
+	q.ID = delay.ID(req.Msg.GetId())
+	res, err := r.ask(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	out := &cicadav1.CancelResponse{Result: pb.Verdict(res)}
+	if res.Verdict != scheduler.RecallRequested {
+		out.Durability = pb.Durability(res.Durability)
+	}
+	return connect.NewResponse(out), nil
 }
 
 // Reschedule implements the service.
@@ -169,13 +174,16 @@ func (r *rpc) ResumeSchedule(ctx context.Context,
 
 func (r *rpc) change(ctx context.Context, id string, kind scheduler.Change, due delay.Due) (
 	scheduler.ChangeResult, error) {
-	if err := wire.CheckID(delay.ID(id)); err != nil {
+	return r.ask(ctx, scheduler.ChangeRequest{ID: delay.ID(id), Change: kind, Due: due})
+}
+
+func (r *rpc) ask(ctx context.Context, q scheduler.ChangeRequest) (scheduler.ChangeResult, error) {
+	if err := wire.CheckID(q.ID); err != nil {
 		return scheduler.ChangeResult{}, err
 	}
 	c := callOf(ctx)
-	c.change.ID = id
-	res, err := changeOne(context.WithoutCancel(ctx), c.shard,
-		scheduler.ChangeRequest{ID: delay.ID(id), Change: kind, Due: due})
+	c.change.ID = string(q.ID)
+	res, err := changeOne(context.WithoutCancel(ctx), c.shard, q)
 	c.change.Answer = res.Verdict.String()
 	return res, err
 }

@@ -4,6 +4,7 @@ package server
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ func TestScheduleRPC(t *testing.T) {
 		require.Equal(t, scheduler.Schedules, f.filters[0].Kind)
 		require.Len(t, list.Msg.Messages[0].Schedule.Next, 1)
 		require.Nil(t, list.Msg.Messages[1].Schedule)
-		_, err = c.List(ctx, connect.NewRequest(&cicadav1.ListRequest{Filter: &cicadav1.Filter{Kind: 3}}))
+		_, err = c.List(ctx, connect.NewRequest(&cicadav1.ListRequest{Filter: &cicadav1.Filter{Kind: 4}}))
 		require.Equal(t, connect.CodeInvalidArgument, connect.CodeOf(err))
 
 		f.verdict = scheduler.ChangeResult{Verdict: scheduler.SchedulePaused, Durability: delay.Tier}
@@ -90,17 +91,25 @@ func TestScheduleRPC(t *testing.T) {
 // The words of the proto must be those of the shard: a number that has shifted would answer PAUSED
 // to a cancel.
 func TestVerdictNumbers(t *testing.T) {
-	for v := scheduler.Cancelled; v <= scheduler.ScheduleResumed; v++ {
+	for v := scheduler.Cancelled; v <= scheduler.RecallRequested; v++ {
 		require.Equal(t, "VERDICT_"+v.String(),
 			pb.Verdict(scheduler.ChangeResult{Verdict: v}).String())
 	}
-	require.Len(t, cicadav1.Verdict_name, int(scheduler.ScheduleResumed)+1)
+	require.Len(t, cicadav1.Verdict_name, int(scheduler.RecallRequested)+1)
 	for kind, want := range map[scheduler.Kind]cicadav1.Kind{
 		scheduler.Messages: cicadav1.Kind_KIND_MESSAGE, scheduler.Schedules: cicadav1.Kind_KIND_SCHEDULE,
+		scheduler.Guarded: cicadav1.Kind_KIND_GUARDED,
 	} {
 		f, err := pb.Filter(&cicadav1.Filter{Kind: want})
 		require.NoError(t, err)
 		require.Equal(t, kind, f.Kind)
+	}
+	require.Len(t, cicadav1.State_name, int(delay.Suppressed)+2)
+	for s := delay.Scheduled; s <= delay.Suppressed; s++ {
+		require.Equal(t, "STATE_"+strings.ToUpper(s.String()), pb.State(s).String())
+		f, err := pb.Filter(&cicadav1.Filter{State: pb.State(s)})
+		require.NoError(t, err)
+		require.Equal(t, s, *f.State)
 	}
 }
 

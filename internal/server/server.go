@@ -42,8 +42,8 @@ type Options struct {
 	Durability delay.Durability
 	// NoTier refuses durability tier (--bucket none).
 	NoTier bool
-	// HasBroker reports whether a broker of a kind ("kafka") and name is configured. nil: none is,
-	// and such targets are answered with unimplemented.
+	// HasBroker reports whether a broker of a kind ("kafka") and name is configured. nil: none is.
+	// A target of any other is refused.
 	HasBroker func(kind, name string) bool
 	// CheckTarget refuses targets that can never work, with a *delay.FieldError for "target": it is
 	// called with well-formed targets of every kind. nil accepts them. It does no I/O.

@@ -93,13 +93,19 @@ func (s *Server) limit(c *call) error {
 		return err
 	}
 	c.change.Target = string(target)
-	if err := anyTarget(target); err != nil {
-		return err
-	}
-	if err := c.shard.SetLimit(c.lasting(), target, l); err != nil {
+	if err := limitTarget(c.lasting(), c.shard, target, l); err != nil {
 		return err
 	}
 	return c.answer(limitReply{target, limitOf(l)})
+}
+
+func limitTarget(
+	ctx context.Context, shard access.Shard, target delay.Target, l delay.Limit,
+) error {
+	if err := anyTarget(target); err != nil {
+		return err
+	}
+	return shard.SetLimit(ctx, target, l)
 }
 
 func pauseTarget(

@@ -12,6 +12,8 @@ type Receipt struct {
 	Duplicate  bool        // it repeats an earlier request; nothing was stored
 	Generation uint32      // counts the contents that the id has named, from 1
 	State      delay.State // of the message that it repeats
+	Crowded    bool        // its target's limit leaves no room in its second
+	Suggested  delay.Due   // of a crowded one: a later second with room; 0: none was found
 	Err        error       // nil, or wraps one of delay's kinds
 }
 

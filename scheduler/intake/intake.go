@@ -224,6 +224,7 @@ func KindOf(err error) string {
 	for _, kind := range [...]error{
 		delay.ErrInvalid, delay.ErrExists, delay.ErrTooLate, delay.ErrUnavailable,
 		delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrUnimplemented, delay.ErrPrecondition,
+		delay.ErrCrowded,
 	} {
 		if errors.Is(err, kind) {
 			return kind.Error()

@@ -27,6 +27,8 @@ type Info struct {
 	DiedAt     delay.Due // when it became dead or expired
 	// Recurrence is of a schedule, whose Target is that of its firings; else nil.
 	Recurrence *delay.Recurrence
+	// Guard is of a guarded message; else nil.
+	Guard *delay.Guard
 	// Known is false for a finished server-made id of which only the id is left.
 	Known bool
 }
@@ -39,6 +41,7 @@ const (
 	AnyKind Kind = iota
 	Messages
 	Schedules
+	Guarded // the messages that another broker is to deliver
 )
 
 // ParseKind reads the word of the API.
@@ -48,12 +51,23 @@ func ParseKind(s string) (Kind, bool) {
 		return Messages, true
 	case "schedule":
 		return Schedules, true
+	case "guarded":
+		return Guarded, true
 	}
 	return 0, false
 }
 
-// has reports whether what is a schedule, or not, is of the kind.
-func (k Kind) has(recurs bool) bool { return k == AnyKind || recurs == (k == Schedules) }
+// has reports whether what recurs or is guarded, or not, is of the kind.
+func (k Kind) has(recurs, guarded bool) bool {
+	switch k {
+	case AnyKind:
+		return true
+	case Guarded:
+		return guarded
+	default:
+		return recurs == (k == Schedules)
+	}
+}
 
 // Filter selects messages. The zero value selects all that are pending.
 type Filter struct {
@@ -80,7 +94,7 @@ type Bar struct {
 
 // matches reports whether a message passes the filter, but for State and Level.
 func (f *Filter) matches(info *Info) bool {
-	return f.Kind.has(info.Recurrence != nil) &&
+	return f.Kind.has(info.Recurrence != nil, info.Guard != nil) &&
 		(f.Target == "" || info.Target == f.Target) && f.Only.Has(info.Target) &&
 		info.Due >= f.DueFrom &&
 		(f.DueTo == 0 || info.Due < f.DueTo) && strings.HasPrefix(string(info.ID), f.IDPrefix)

@@ -14,9 +14,10 @@ import (
 // listOutcomes lists cancelled or delivered messages whose id is remembered, by id.
 func (q *Reader) listOutcomes(f Filter, limit int, token string) ([]Info, string, error) {
 	var out []Info
-	next := ""
+	next, kind := "", f.Kind
+	f.Kind = AnyKind // the record of the id tells it, not what is left of the message
 	err := q.store.ScanIDs(f.IDPrefix, func(id string, rec localstore.IDRecord) bool {
-		if id < token {
+		if id < token || !kind.has(rec.Recurs, rec.Guarded) {
 			return true
 		}
 		info := Info{

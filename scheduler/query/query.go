@@ -118,6 +118,7 @@ func (q *Reader) infoOf(key delay.Key, rec []byte, withBody bool) (Info, error) 
 	info := Info{
 		ID: m.ID, Due: m.Due, Target: m.Target, RoutingKey: m.RoutingKey, Headers: m.Headers,
 		Size: len(m.Body), Generation: m.Generation, Known: true, Recurrence: m.Recurrence,
+		Guard: m.Guard,
 	}
 	if info.ID == "" {
 		info.ID = q.ids.Make(q.shard, key)

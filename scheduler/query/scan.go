@@ -76,7 +76,7 @@ func (r *chunkReader) add(loc find.Located, n *int) bool {
 		r.upper = loc.Key
 		return false
 	}
-	if !r.f.Kind.has(delay.RecordRecurs(loc.Record)) {
+	if !r.f.Kind.has(delay.RecordRecurs(loc.Record), delay.RecordGuarded(loc.Record)) {
 		return true
 	}
 	info, err := r.q.infoOf(loc.Key, slices.Clone(loc.Record), false)
@@ -121,8 +121,8 @@ func (q *Reader) pendingChunk(
 
 func (r *chunkReader) parked(from delay.Key) error {
 	var lanes []uint64
-	err := r.q.store.ParkedLanes(func(lane uint64, _ delay.Target, _ int64) bool {
-		if r.f.Target == "" || lane == r.f.Target.Hash() || lane == delay.Schedules.Hash() {
+	err := r.q.store.ParkedLanes(func(lane uint64, t delay.Target, _ int64) bool {
+		if r.f.Target == "" || lane == r.f.Target.Hash() || t == delay.Schedules || t.IsGuard() {
 			lanes = append(lanes, lane)
 		}
 		return true

@@ -138,6 +138,7 @@ const (
 	State_STATE_CANCELLED   State = 4
 	State_STATE_EXPIRED     State = 5
 	State_STATE_DEAD        State = 6
+	State_STATE_SUPPRESSED  State = 7 // guarded, and delivered by the broker that it belongs to
 )
 
 // Enum value maps for State.
@@ -150,6 +151,7 @@ var (
 		4: "STATE_CANCELLED",
 		5: "STATE_EXPIRED",
 		6: "STATE_DEAD",
+		7: "STATE_SUPPRESSED",
 	}
 	State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
@@ -159,6 +161,7 @@ var (
 		"STATE_CANCELLED":   4,
 		"STATE_EXPIRED":     5,
 		"STATE_DEAD":        6,
+		"STATE_SUPPRESSED":  7,
 	}
 )
 
@@ -253,6 +256,7 @@ const (
 	Verdict_VERDICT_NOT_FOUND   Verdict = 6
 	Verdict_VERDICT_PAUSED      Verdict = 7
 	Verdict_VERDICT_RESUMED     Verdict = 8
+	Verdict_VERDICT_REQUESTED   Verdict = 9 // the broker that holds the guarded copy was asked to drop it
 )
 
 // Enum value maps for Verdict.
@@ -267,6 +271,7 @@ var (
 		6: "VERDICT_NOT_FOUND",
 		7: "VERDICT_PAUSED",
 		8: "VERDICT_RESUMED",
+		9: "VERDICT_REQUESTED",
 	}
 	Verdict_value = map[string]int32{
 		"VERDICT_UNSPECIFIED": 0,
@@ -278,6 +283,7 @@ var (
 		"VERDICT_NOT_FOUND":   6,
 		"VERDICT_PAUSED":      7,
 		"VERDICT_RESUMED":     8,
+		"VERDICT_REQUESTED":   9,
 	}
 )
 
@@ -314,6 +320,7 @@ const (
 	Kind_KIND_UNSPECIFIED Kind = 0 // both where things are listed, messages where they are counted
 	Kind_KIND_MESSAGE     Kind = 1
 	Kind_KIND_SCHEDULE    Kind = 2
+	Kind_KIND_GUARDED     Kind = 3 // the messages that another broker is to deliver
 )
 
 // Enum value maps for Kind.
@@ -322,11 +329,13 @@ var (
 		0: "KIND_UNSPECIFIED",
 		1: "KIND_MESSAGE",
 		2: "KIND_SCHEDULE",
+		3: "KIND_GUARDED",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"KIND_MESSAGE":     1,
 		"KIND_SCHEDULE":    2,
+		"KIND_GUARDED":     3,
 	}
 )
 
@@ -496,12 +505,15 @@ type Message struct {
 	BackoffMs   *int64         `protobuf:"varint,16,opt,name=backoff_ms,json=backoffMs,proto3,oneof" json:"backoff_ms,omitempty"`
 	Mode        Mode           `protobuf:"varint,17,opt,name=mode,proto3,enum=cicada.v1.Mode" json:"mode,omitempty"`
 	// Of a schedule:
-	TimeZone      string  `protobuf:"bytes,18,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`                    // an IANA name; default UTC
-	Misfire       string  `protobuf:"bytes,19,opt,name=misfire,proto3" json:"misfire,omitempty"`                                      // of missed firings: fire_once (default), fire_all, skip
-	MisfireLimit  *uint32 `protobuf:"varint,20,opt,name=misfire_limit,json=misfireLimit,proto3,oneof" json:"misfire_limit,omitempty"` // fire_all: at most so many, 1 to 1,000; default 100
-	UntilMs       *int64  `protobuf:"varint,21,opt,name=until_ms,json=untilMs,proto3,oneof" json:"until_ms,omitempty"`                // no firing after it
-	Count         *uint64 `protobuf:"varint,22,opt,name=count,proto3,oneof" json:"count,omitempty"`                                   // end after so many firings
-	JitterMs      *int64  `protobuf:"varint,23,opt,name=jitter_ms,json=jitterMs,proto3,oneof" json:"jitter_ms,omitempty"`             // every firing is late by the same part of it
+	TimeZone     string  `protobuf:"bytes,18,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`                    // an IANA name; default UTC
+	Misfire      string  `protobuf:"bytes,19,opt,name=misfire,proto3" json:"misfire,omitempty"`                                      // of missed firings: fire_once (default), fire_all, skip
+	MisfireLimit *uint32 `protobuf:"varint,20,opt,name=misfire_limit,json=misfireLimit,proto3,oneof" json:"misfire_limit,omitempty"` // fire_all: at most so many, 1 to 1,000; default 100
+	UntilMs      *int64  `protobuf:"varint,21,opt,name=until_ms,json=untilMs,proto3,oneof" json:"until_ms,omitempty"`                // no firing after it
+	Count        *uint64 `protobuf:"varint,22,opt,name=count,proto3,oneof" json:"count,omitempty"`                                   // end after so many firings
+	JitterMs     *int64  `protobuf:"varint,23,opt,name=jitter_ms,json=jitterMs,proto3,oneof" json:"jitter_ms,omitempty"`             // every firing is late by the same part of it
+	// Nothing is stored when the target's limit leaves no room in the due second: the item's error is
+	// resource_exhausted with the result CROWDED.
+	RefuseCrowded bool `protobuf:"varint,24,opt,name=refuse_crowded,json=refuseCrowded,proto3" json:"refuse_crowded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -710,6 +722,13 @@ func (x *Message) GetJitterMs() int64 {
 	return 0
 }
 
+func (x *Message) GetRefuseCrowded() bool {
+	if x != nil {
+		return x.RefuseCrowded
+	}
+	return false
+}
+
 type isMessage_When interface {
 	isMessage_When()
 }
@@ -738,6 +757,8 @@ type Error struct {
 	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"` // a Connect code: "invalid_argument"
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	Field         string                 `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	Result        string                 `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"`                                       // CROWDED, TOO_LATE, or empty
+	SuggestedAtMs int64                  `protobuf:"varint,5,opt,name=suggested_at_ms,json=suggestedAtMs,proto3" json:"suggested_at_ms,omitempty"` // of CROWDED, as in Receipt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -793,15 +814,32 @@ func (x *Error) GetField() string {
 	return ""
 }
 
+func (x *Error) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *Error) GetSuggestedAtMs() int64 {
+	if x != nil {
+		return x.SuggestedAtMs
+	}
+	return 0
+}
+
 // Receipt is the answer to one accepted message.
 type Receipt struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	DueMs         int64                  `protobuf:"varint,2,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
-	Durability    Durability             `protobuf:"varint,3,opt,name=durability,proto3,enum=cicada.v1.Durability" json:"durability,omitempty"`
-	Duplicate     bool                   `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	Generation    uint32                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
-	State         State                  `protobuf:"varint,6,opt,name=state,proto3,enum=cicada.v1.State" json:"state,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	DueMs      int64                  `protobuf:"varint,2,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
+	Durability Durability             `protobuf:"varint,3,opt,name=durability,proto3,enum=cicada.v1.Durability" json:"durability,omitempty"`
+	Duplicate  bool                   `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Generation uint32                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	State      State                  `protobuf:"varint,6,opt,name=state,proto3,enum=cicada.v1.State" json:"state,omitempty"`
+	// More messages are due in this second than the limit of their target lets through.
+	Crowded       bool  `protobuf:"varint,7,opt,name=crowded,proto3" json:"crowded,omitempty"`
+	SuggestedAtMs int64 `protobuf:"varint,8,opt,name=suggested_at_ms,json=suggestedAtMs,proto3" json:"suggested_at_ms,omitempty"` // of a crowded one: a later second with room; 0: none was found
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -876,6 +914,20 @@ func (x *Receipt) GetState() State {
 		return x.State
 	}
 	return State_STATE_UNSPECIFIED
+}
+
+func (x *Receipt) GetCrowded() bool {
+	if x != nil {
+		return x.Crowded
+	}
+	return false
+}
+
+func (x *Receipt) GetSuggestedAtMs() int64 {
+	if x != nil {
+		return x.SuggestedAtMs
+	}
+	return 0
 }
 
 type SendResult struct {
@@ -1154,6 +1206,7 @@ type Info struct {
 	LastError     string                 `protobuf:"bytes,13,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	DiedAtMs      int64                  `protobuf:"varint,14,opt,name=died_at_ms,json=diedAtMs,proto3" json:"died_at_ms,omitempty"`
 	Schedule      *Schedule              `protobuf:"bytes,15,opt,name=schedule,proto3" json:"schedule,omitempty"` // of a schedule; due_ms is that of its next firing
+	Guard         *Guard                 `protobuf:"bytes,16,opt,name=guard,proto3" json:"guard,omitempty"`       // of a guarded message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1293,6 +1346,66 @@ func (x *Info) GetSchedule() *Schedule {
 	return nil
 }
 
+func (x *Info) GetGuard() *Guard {
+	if x != nil {
+		return x.Guard
+	}
+	return nil
+}
+
+// Guard says that another broker is to deliver the message, and where its copy waits there.
+type Guard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lane          string                 `protobuf:"bytes,1,opt,name=lane,proto3" json:"lane,omitempty"` // guard:<broker>/<its own name>
+	Entry         string                 `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Guard) Reset() {
+	*x = Guard{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Guard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Guard) ProtoMessage() {}
+
+func (x *Guard) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Guard.ProtoReflect.Descriptor instead.
+func (*Guard) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Guard) GetLane() string {
+	if x != nil {
+		return x.Lane
+	}
+	return ""
+}
+
+func (x *Guard) GetEntry() string {
+	if x != nil {
+		return x.Entry
+	}
+	return ""
+}
+
 // Schedule is what a schedule was told and what it has done.
 type Schedule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1314,7 +1427,7 @@ type Schedule struct {
 
 func (x *Schedule) Reset() {
 	*x = Schedule{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[10]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1439,7 @@ func (x *Schedule) String() string {
 func (*Schedule) ProtoMessage() {}
 
 func (x *Schedule) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[10]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1452,7 @@ func (x *Schedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
 func (*Schedule) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{10}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Schedule) GetExpression() string {
@@ -1438,7 +1551,7 @@ type Firing struct {
 
 func (x *Firing) Reset() {
 	*x = Firing{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[11]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1563,7 @@ func (x *Firing) String() string {
 func (*Firing) ProtoMessage() {}
 
 func (x *Firing) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[11]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1576,7 @@ func (x *Firing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Firing.ProtoReflect.Descriptor instead.
 func (*Firing) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{11}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Firing) GetDueMs() int64 {
@@ -1497,7 +1610,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[12]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1622,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[12]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1635,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{12}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetRequest) GetId() string {
@@ -1548,7 +1661,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[13]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1673,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[13]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1686,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{13}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetResponse) GetMessage() *Info {
@@ -1599,7 +1712,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[14]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1724,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[14]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1737,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{14}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Filter) GetTarget() string {
@@ -1687,7 +1800,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[15]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +1812,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[15]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +1825,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{15}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListRequest) GetFilter() *Filter {
@@ -1746,7 +1859,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[16]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1871,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[16]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1884,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{16}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListResponse) GetMessages() []*Info {
@@ -1789,16 +1902,19 @@ func (x *ListResponse) GetNextPageToken() string {
 }
 
 type CancelRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Stop          bool                   `protobuf:"varint,2,opt,name=stop,proto3" json:"stop,omitempty"` // between attempts: make no further one
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Stop  bool                   `protobuf:"varint,2,opt,name=stop,proto3" json:"stop,omitempty"` // between attempts: make no further one
+	// While another broker holds a guarded message: ask it to drop its copy. The result is then
+	// VERDICT_REQUESTED, never VERDICT_CANCELLED. Not with stop.
+	Recall        bool `protobuf:"varint,3,opt,name=recall,proto3" json:"recall,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[17]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1926,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[17]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +1939,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{17}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CancelRequest) GetId() string {
@@ -1840,6 +1956,13 @@ func (x *CancelRequest) GetStop() bool {
 	return false
 }
 
+func (x *CancelRequest) GetRecall() bool {
+	if x != nil {
+		return x.Recall
+	}
+	return false
+}
+
 type CancelResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Result        Verdict                `protobuf:"varint,1,opt,name=result,proto3,enum=cicada.v1.Verdict" json:"result,omitempty"`
@@ -1850,7 +1973,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[18]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +1985,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[18]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +1998,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{18}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CancelResponse) GetResult() Verdict {
@@ -1906,7 +2029,7 @@ type RescheduleRequest struct {
 
 func (x *RescheduleRequest) Reset() {
 	*x = RescheduleRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[19]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2041,7 @@ func (x *RescheduleRequest) String() string {
 func (*RescheduleRequest) ProtoMessage() {}
 
 func (x *RescheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[19]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2054,7 @@ func (x *RescheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescheduleRequest.ProtoReflect.Descriptor instead.
 func (*RescheduleRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{19}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RescheduleRequest) GetId() string {
@@ -1993,7 +2116,7 @@ type RescheduleResponse struct {
 
 func (x *RescheduleResponse) Reset() {
 	*x = RescheduleResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[20]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2128,7 @@ func (x *RescheduleResponse) String() string {
 func (*RescheduleResponse) ProtoMessage() {}
 
 func (x *RescheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[20]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2141,7 @@ func (x *RescheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescheduleResponse.ProtoReflect.Descriptor instead.
 func (*RescheduleResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{20}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RescheduleResponse) GetResult() Verdict {
@@ -2051,7 +2174,7 @@ type FireRequest struct {
 
 func (x *FireRequest) Reset() {
 	*x = FireRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[21]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2186,7 @@ func (x *FireRequest) String() string {
 func (*FireRequest) ProtoMessage() {}
 
 func (x *FireRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[21]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2199,7 @@ func (x *FireRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FireRequest.ProtoReflect.Descriptor instead.
 func (*FireRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{21}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FireRequest) GetId() string {
@@ -2097,7 +2220,7 @@ type FireResponse struct {
 
 func (x *FireResponse) Reset() {
 	*x = FireResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[22]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2232,7 @@ func (x *FireResponse) String() string {
 func (*FireResponse) ProtoMessage() {}
 
 func (x *FireResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[22]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2245,7 @@ func (x *FireResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FireResponse.ProtoReflect.Descriptor instead.
 func (*FireResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{22}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FireResponse) GetResult() Verdict {
@@ -2155,7 +2278,7 @@ type PauseScheduleRequest struct {
 
 func (x *PauseScheduleRequest) Reset() {
 	*x = PauseScheduleRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[23]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2290,7 @@ func (x *PauseScheduleRequest) String() string {
 func (*PauseScheduleRequest) ProtoMessage() {}
 
 func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[23]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2303,7 @@ func (x *PauseScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PauseScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{23}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PauseScheduleRequest) GetId() string {
@@ -2200,7 +2323,7 @@ type PauseScheduleResponse struct {
 
 func (x *PauseScheduleResponse) Reset() {
 	*x = PauseScheduleResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[24]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2335,7 @@ func (x *PauseScheduleResponse) String() string {
 func (*PauseScheduleResponse) ProtoMessage() {}
 
 func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[24]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2348,7 @@ func (x *PauseScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PauseScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{24}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PauseScheduleResponse) GetResult() Verdict {
@@ -2251,7 +2374,7 @@ type ResumeScheduleRequest struct {
 
 func (x *ResumeScheduleRequest) Reset() {
 	*x = ResumeScheduleRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[25]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2386,7 @@ func (x *ResumeScheduleRequest) String() string {
 func (*ResumeScheduleRequest) ProtoMessage() {}
 
 func (x *ResumeScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[25]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2399,7 @@ func (x *ResumeScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeScheduleRequest.ProtoReflect.Descriptor instead.
 func (*ResumeScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{25}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResumeScheduleRequest) GetId() string {
@@ -2297,7 +2420,7 @@ type ResumeScheduleResponse struct {
 
 func (x *ResumeScheduleResponse) Reset() {
 	*x = ResumeScheduleResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[26]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2432,7 @@ func (x *ResumeScheduleResponse) String() string {
 func (*ResumeScheduleResponse) ProtoMessage() {}
 
 func (x *ResumeScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[26]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2445,7 @@ func (x *ResumeScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeScheduleResponse.ProtoReflect.Descriptor instead.
 func (*ResumeScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{26}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResumeScheduleResponse) GetResult() Verdict {
@@ -2355,7 +2478,7 @@ type CountRequest struct {
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[27]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2367,7 +2490,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[27]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2380,7 +2503,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{27}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CountRequest) GetFilter() *Filter {
@@ -2399,7 +2522,7 @@ type CountResponse struct {
 
 func (x *CountResponse) Reset() {
 	*x = CountResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[28]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2534,7 @@ func (x *CountResponse) String() string {
 func (*CountResponse) ProtoMessage() {}
 
 func (x *CountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[28]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2547,7 @@ func (x *CountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountResponse.ProtoReflect.Descriptor instead.
 func (*CountResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{28}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CountResponse) GetCount() int64 {
@@ -2446,7 +2569,7 @@ type HistogramRequest struct {
 
 func (x *HistogramRequest) Reset() {
 	*x = HistogramRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[29]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2581,7 @@ func (x *HistogramRequest) String() string {
 func (*HistogramRequest) ProtoMessage() {}
 
 func (x *HistogramRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[29]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +2594,7 @@ func (x *HistogramRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistogramRequest.ProtoReflect.Descriptor instead.
 func (*HistogramRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{29}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HistogramRequest) GetBucketMs() int64 {
@@ -2517,7 +2640,7 @@ type Bar struct {
 
 func (x *Bar) Reset() {
 	*x = Bar{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[30]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2652,7 @@ func (x *Bar) String() string {
 func (*Bar) ProtoMessage() {}
 
 func (x *Bar) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[30]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2665,7 @@ func (x *Bar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bar.ProtoReflect.Descriptor instead.
 func (*Bar) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{30}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Bar) GetFromMs() int64 {
@@ -2603,7 +2726,7 @@ type HistogramResponse struct {
 
 func (x *HistogramResponse) Reset() {
 	*x = HistogramResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[31]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2738,7 @@ func (x *HistogramResponse) String() string {
 func (*HistogramResponse) ProtoMessage() {}
 
 func (x *HistogramResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[31]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2751,7 @@ func (x *HistogramResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistogramResponse.ProtoReflect.Descriptor instead.
 func (*HistogramResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{31}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HistogramResponse) GetBuckets() []*Bar {
@@ -2647,7 +2770,7 @@ type NextRequest struct {
 
 func (x *NextRequest) Reset() {
 	*x = NextRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[32]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2782,7 @@ func (x *NextRequest) String() string {
 func (*NextRequest) ProtoMessage() {}
 
 func (x *NextRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[32]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2795,7 @@ func (x *NextRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextRequest.ProtoReflect.Descriptor instead.
 func (*NextRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{32}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NextRequest) GetLimit() uint32 {
@@ -2691,7 +2814,7 @@ type NextResponse struct {
 
 func (x *NextResponse) Reset() {
 	*x = NextResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[33]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2826,7 @@ func (x *NextResponse) String() string {
 func (*NextResponse) ProtoMessage() {}
 
 func (x *NextResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[33]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2839,7 @@ func (x *NextResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NextResponse.ProtoReflect.Descriptor instead.
 func (*NextResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{33}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NextResponse) GetMessages() []*Info {
@@ -2736,7 +2859,7 @@ type PurgeRequest struct {
 
 func (x *PurgeRequest) Reset() {
 	*x = PurgeRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[34]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2871,7 @@ func (x *PurgeRequest) String() string {
 func (*PurgeRequest) ProtoMessage() {}
 
 func (x *PurgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[34]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2884,7 @@ func (x *PurgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeRequest.ProtoReflect.Descriptor instead.
 func (*PurgeRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{34}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PurgeRequest) GetFilter() *Filter {
@@ -2789,7 +2912,7 @@ type PurgeResponse struct {
 
 func (x *PurgeResponse) Reset() {
 	*x = PurgeResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[35]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +2924,7 @@ func (x *PurgeResponse) String() string {
 func (*PurgeResponse) ProtoMessage() {}
 
 func (x *PurgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[35]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +2937,7 @@ func (x *PurgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeResponse.ProtoReflect.Descriptor instead.
 func (*PurgeResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{35}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PurgeResponse) GetCount() int64 {
@@ -2850,7 +2973,7 @@ type PullRequest struct {
 
 func (x *PullRequest) Reset() {
 	*x = PullRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[36]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +2985,7 @@ func (x *PullRequest) String() string {
 func (*PullRequest) ProtoMessage() {}
 
 func (x *PullRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[36]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +2998,7 @@ func (x *PullRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullRequest.ProtoReflect.Descriptor instead.
 func (*PullRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{36}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PullRequest) GetQueue() string {
@@ -2922,7 +3045,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[37]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3057,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[37]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3070,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{37}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Lease) GetId() string {
@@ -3015,7 +3138,7 @@ type PullResponse struct {
 
 func (x *PullResponse) Reset() {
 	*x = PullResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[38]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3150,7 @@ func (x *PullResponse) String() string {
 func (*PullResponse) ProtoMessage() {}
 
 func (x *PullResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[38]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3163,7 @@ func (x *PullResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PullResponse.ProtoReflect.Descriptor instead.
 func (*PullResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{38}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PullResponse) GetMessages() []*Lease {
@@ -3060,7 +3183,7 @@ type SettleResult struct {
 
 func (x *SettleResult) Reset() {
 	*x = SettleResult{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[39]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3195,7 @@ func (x *SettleResult) String() string {
 func (*SettleResult) ProtoMessage() {}
 
 func (x *SettleResult) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[39]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3208,7 @@ func (x *SettleResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResult.ProtoReflect.Descriptor instead.
 func (*SettleResult) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{39}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SettleResult) GetReceipt() string {
@@ -3112,7 +3235,7 @@ type AckRequest struct {
 
 func (x *AckRequest) Reset() {
 	*x = AckRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[40]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3247,7 @@ func (x *AckRequest) String() string {
 func (*AckRequest) ProtoMessage() {}
 
 func (x *AckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[40]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3260,7 @@ func (x *AckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckRequest.ProtoReflect.Descriptor instead.
 func (*AckRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{40}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AckRequest) GetQueue() string {
@@ -3163,7 +3286,7 @@ type AckResponse struct {
 
 func (x *AckResponse) Reset() {
 	*x = AckResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[41]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3298,7 @@ func (x *AckResponse) String() string {
 func (*AckResponse) ProtoMessage() {}
 
 func (x *AckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[41]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3311,7 @@ func (x *AckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckResponse.ProtoReflect.Descriptor instead.
 func (*AckResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{41}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AckResponse) GetResults() []*SettleResult {
@@ -3210,7 +3333,7 @@ type NackRequest struct {
 
 func (x *NackRequest) Reset() {
 	*x = NackRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[42]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3222,7 +3345,7 @@ func (x *NackRequest) String() string {
 func (*NackRequest) ProtoMessage() {}
 
 func (x *NackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[42]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3235,7 +3358,7 @@ func (x *NackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackRequest.ProtoReflect.Descriptor instead.
 func (*NackRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{42}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NackRequest) GetQueue() string {
@@ -3275,7 +3398,7 @@ type NackResponse struct {
 
 func (x *NackResponse) Reset() {
 	*x = NackResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[43]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +3410,7 @@ func (x *NackResponse) String() string {
 func (*NackResponse) ProtoMessage() {}
 
 func (x *NackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[43]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +3423,7 @@ func (x *NackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackResponse.ProtoReflect.Descriptor instead.
 func (*NackResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{43}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *NackResponse) GetResults() []*SettleResult {
@@ -3321,7 +3444,7 @@ type ExtendRequest struct {
 
 func (x *ExtendRequest) Reset() {
 	*x = ExtendRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[44]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3333,7 +3456,7 @@ func (x *ExtendRequest) String() string {
 func (*ExtendRequest) ProtoMessage() {}
 
 func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[44]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3346,7 +3469,7 @@ func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
 func (*ExtendRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{44}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExtendRequest) GetQueue() string {
@@ -3379,7 +3502,7 @@ type ExtendResponse struct {
 
 func (x *ExtendResponse) Reset() {
 	*x = ExtendResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[45]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3391,7 +3514,7 @@ func (x *ExtendResponse) String() string {
 func (*ExtendResponse) ProtoMessage() {}
 
 func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[45]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3404,7 +3527,7 @@ func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendResponse.ProtoReflect.Descriptor instead.
 func (*ExtendResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{45}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ExtendResponse) GetResults() []*SettleResult {
@@ -3425,7 +3548,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[46]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3560,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[46]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3573,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{46}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListDeadLettersRequest) GetFilter() *Filter {
@@ -3484,7 +3607,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[47]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3496,7 +3619,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[47]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3509,7 +3632,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{47}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListDeadLettersResponse) GetMessages() []*Info {
@@ -3535,7 +3658,7 @@ type RetryDeadLetterRequest struct {
 
 func (x *RetryDeadLetterRequest) Reset() {
 	*x = RetryDeadLetterRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[48]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3670,7 @@ func (x *RetryDeadLetterRequest) String() string {
 func (*RetryDeadLetterRequest) ProtoMessage() {}
 
 func (x *RetryDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[48]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3683,7 @@ func (x *RetryDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*RetryDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{48}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RetryDeadLetterRequest) GetId() string {
@@ -3579,7 +3702,7 @@ type RetryDeadLetterResponse struct {
 
 func (x *RetryDeadLetterResponse) Reset() {
 	*x = RetryDeadLetterResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[49]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +3714,7 @@ func (x *RetryDeadLetterResponse) String() string {
 func (*RetryDeadLetterResponse) ProtoMessage() {}
 
 func (x *RetryDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[49]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +3727,7 @@ func (x *RetryDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*RetryDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{49}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RetryDeadLetterResponse) GetReceipt() *Receipt {
@@ -3623,7 +3746,7 @@ type DeleteDeadLetterRequest struct {
 
 func (x *DeleteDeadLetterRequest) Reset() {
 	*x = DeleteDeadLetterRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[50]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3758,7 @@ func (x *DeleteDeadLetterRequest) String() string {
 func (*DeleteDeadLetterRequest) ProtoMessage() {}
 
 func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[50]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3771,7 @@ func (x *DeleteDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{50}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteDeadLetterRequest) GetId() string {
@@ -3666,7 +3789,7 @@ type DeleteDeadLetterResponse struct {
 
 func (x *DeleteDeadLetterResponse) Reset() {
 	*x = DeleteDeadLetterResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[51]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3678,7 +3801,7 @@ func (x *DeleteDeadLetterResponse) String() string {
 func (*DeleteDeadLetterResponse) ProtoMessage() {}
 
 func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[51]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3691,7 +3814,7 @@ func (x *DeleteDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{51}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{52}
 }
 
 type TargetStatus struct {
@@ -3702,14 +3825,15 @@ type TargetStatus struct {
 	Rate          float64                `protobuf:"fixed64,4,opt,name=rate,proto3" json:"rate,omitempty"`      // attempts per second
 	LastError     string                 `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	Paused        bool                   `protobuf:"varint,6,opt,name=paused,proto3" json:"paused,omitempty"`
-	Open          bool                   `protobuf:"varint,7,opt,name=open,proto3" json:"open,omitempty"` // the breaker is open
+	Open          bool                   `protobuf:"varint,7,opt,name=open,proto3" json:"open,omitempty"`  // the breaker is open
+	Limit         *Limit                 `protobuf:"bytes,8,opt,name=limit,proto3" json:"limit,omitempty"` // unset: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TargetStatus) Reset() {
 	*x = TargetStatus{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[52]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +3845,7 @@ func (x *TargetStatus) String() string {
 func (*TargetStatus) ProtoMessage() {}
 
 func (x *TargetStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[52]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +3858,7 @@ func (x *TargetStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetStatus.ProtoReflect.Descriptor instead.
 func (*TargetStatus) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{52}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TargetStatus) GetTarget() string {
@@ -3786,6 +3910,66 @@ func (x *TargetStatus) GetOpen() bool {
 	return false
 }
 
+func (x *TargetStatus) GetLimit() *Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
+// Limit is how fast a target may be delivered to.
+type Limit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rate          float64                `protobuf:"fixed64,1,opt,name=rate,proto3" json:"rate,omitempty"`  // messages per second
+	Burst         uint32                 `protobuf:"varint,2,opt,name=burst,proto3" json:"burst,omitempty"` // at once
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limit) Reset() {
+	*x = Limit{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limit) ProtoMessage() {}
+
+func (x *Limit) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limit.ProtoReflect.Descriptor instead.
+func (*Limit) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Limit) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Limit) GetBurst() uint32 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
 type ListTargetsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3794,7 +3978,7 @@ type ListTargetsRequest struct {
 
 func (x *ListTargetsRequest) Reset() {
 	*x = ListTargetsRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[53]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3806,7 +3990,7 @@ func (x *ListTargetsRequest) String() string {
 func (*ListTargetsRequest) ProtoMessage() {}
 
 func (x *ListTargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[53]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3819,7 +4003,7 @@ func (x *ListTargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTargetsRequest.ProtoReflect.Descriptor instead.
 func (*ListTargetsRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{53}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{55}
 }
 
 type ListTargetsResponse struct {
@@ -3831,7 +4015,7 @@ type ListTargetsResponse struct {
 
 func (x *ListTargetsResponse) Reset() {
 	*x = ListTargetsResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[54]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3843,7 +4027,7 @@ func (x *ListTargetsResponse) String() string {
 func (*ListTargetsResponse) ProtoMessage() {}
 
 func (x *ListTargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[54]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3856,7 +4040,7 @@ func (x *ListTargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTargetsResponse.ProtoReflect.Descriptor instead.
 func (*ListTargetsResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{54}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListTargetsResponse) GetTargets() []*TargetStatus {
@@ -3875,7 +4059,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[55]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +4071,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[55]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +4084,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{55}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PauseRequest) GetTarget() string {
@@ -3918,7 +4102,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[56]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3930,7 +4114,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[56]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3943,7 +4127,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{56}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{58}
 }
 
 type ResumeRequest struct {
@@ -3955,7 +4139,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[57]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3967,7 +4151,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[57]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3980,7 +4164,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{57}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ResumeRequest) GetTarget() string {
@@ -3998,7 +4182,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[58]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4010,7 +4194,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[58]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4023,7 +4207,111 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{58}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{60}
+}
+
+type SetLimitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Rate          *float64               `protobuf:"fixed64,2,opt,name=rate,proto3,oneof" json:"rate,omitempty"` // messages per second, from one an hour; 0: no limit
+	Burst         uint32                 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`      // at once; 0: what comes in a second, at least 1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLimitRequest) Reset() {
+	*x = SetLimitRequest{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLimitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLimitRequest) ProtoMessage() {}
+
+func (x *SetLimitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLimitRequest.ProtoReflect.Descriptor instead.
+func (*SetLimitRequest) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *SetLimitRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *SetLimitRequest) GetRate() float64 {
+	if x != nil && x.Rate != nil {
+		return *x.Rate
+	}
+	return 0
+}
+
+func (x *SetLimitRequest) GetBurst() uint32 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+type SetLimitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         *Limit                 `protobuf:"bytes,1,opt,name=limit,proto3" json:"limit,omitempty"` // as it is kept; unset: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetLimitResponse) Reset() {
+	*x = SetLimitResponse{}
+	mi := &file_cicada_v1_cicada_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetLimitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetLimitResponse) ProtoMessage() {}
+
+func (x *SetLimitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cicada_v1_cicada_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetLimitResponse.ProtoReflect.Descriptor instead.
+func (*SetLimitResponse) Descriptor() ([]byte, []int) {
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *SetLimitResponse) GetLimit() *Limit {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
 }
 
 type LevelStatus struct {
@@ -4036,7 +4324,7 @@ type LevelStatus struct {
 
 func (x *LevelStatus) Reset() {
 	*x = LevelStatus{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[59]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4048,7 +4336,7 @@ func (x *LevelStatus) String() string {
 func (*LevelStatus) ProtoMessage() {}
 
 func (x *LevelStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[59]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4061,7 +4349,7 @@ func (x *LevelStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelStatus.ProtoReflect.Descriptor instead.
 func (*LevelStatus) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{59}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *LevelStatus) GetMessages() int64 {
@@ -4090,7 +4378,7 @@ type ClockStatus struct {
 
 func (x *ClockStatus) Reset() {
 	*x = ClockStatus{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[60]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4102,7 +4390,7 @@ func (x *ClockStatus) String() string {
 func (*ClockStatus) ProtoMessage() {}
 
 func (x *ClockStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[60]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4115,7 +4403,7 @@ func (x *ClockStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockStatus.ProtoReflect.Descriptor instead.
 func (*ClockStatus) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{60}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ClockStatus) GetNowMs() int64 {
@@ -4155,15 +4443,16 @@ type Books struct {
 	Expired       int64                  `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
 	Dead          int64                  `protobuf:"varint,6,opt,name=dead,proto3" json:"dead,omitempty"`
 	LostWithDisk  int64                  `protobuf:"varint,7,opt,name=lost_with_disk,json=lostWithDisk,proto3" json:"lost_with_disk,omitempty"`
-	Cancelling    int64                  `protobuf:"varint,8,opt,name=cancelling,proto3" json:"cancelling,omitempty"` // at most so many of pending are cancelled in bulk and not counted yet
-	Schedules     int64                  `protobuf:"varint,9,opt,name=schedules,proto3" json:"schedules,omitempty"`   // that have not ended; they are on neither side
+	Cancelling    int64                  `protobuf:"varint,8,opt,name=cancelling,proto3" json:"cancelling,omitempty"`  // at most so many of pending are cancelled in bulk and not counted yet
+	Schedules     int64                  `protobuf:"varint,9,opt,name=schedules,proto3" json:"schedules,omitempty"`    // that have not ended; they are on neither side
+	Suppressed    int64                  `protobuf:"varint,10,opt,name=suppressed,proto3" json:"suppressed,omitempty"` // guarded messages that their own broker delivered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Books) Reset() {
 	*x = Books{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[61]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4175,7 +4464,7 @@ func (x *Books) String() string {
 func (*Books) ProtoMessage() {}
 
 func (x *Books) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[61]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4188,7 +4477,7 @@ func (x *Books) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Books.ProtoReflect.Descriptor instead.
 func (*Books) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{61}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Books) GetAccepted() int64 {
@@ -4254,6 +4543,13 @@ func (x *Books) GetSchedules() int64 {
 	return 0
 }
 
+func (x *Books) GetSuppressed() int64 {
+	if x != nil {
+		return x.Suppressed
+	}
+	return 0
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4262,7 +4558,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[62]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4274,7 +4570,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[62]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4287,7 +4583,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{62}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{66}
 }
 
 type StatusResponse struct {
@@ -4317,7 +4613,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_cicada_v1_cicada_proto_msgTypes[63]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4329,7 +4625,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cicada_v1_cicada_proto_msgTypes[63]
+	mi := &file_cicada_v1_cicada_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4342,7 +4638,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{63}
+	return file_cicada_v1_cicada_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -4485,7 +4781,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x16cicada/v1/cicada.proto\x12\tcicada.v1\"2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x88\a\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xaf\a\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12$\n" +
@@ -4515,7 +4811,8 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\buntil_ms\x18\x15 \x01(\x03H\bR\auntilMs\x88\x01\x01\x12\x19\n" +
 	"\x05count\x18\x16 \x01(\x04H\tR\x05count\x88\x01\x01\x12 \n" +
 	"\tjitter_ms\x18\x17 \x01(\x03H\n" +
-	"R\bjitterMs\x88\x01\x01B\x06\n" +
+	"R\bjitterMs\x88\x01\x01\x12%\n" +
+	"\x0erefuse_crowded\x18\x18 \x01(\bR\rrefuseCrowdedB\x06\n" +
 	"\x04whenB\t\n" +
 	"\a_ttl_msB\x0f\n" +
 	"\r_not_after_msB\f\n" +
@@ -4528,11 +4825,13 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\t_until_msB\b\n" +
 	"\x06_countB\f\n" +
 	"\n" +
-	"_jitter_ms\"K\n" +
+	"_jitter_ms\"\x8b\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05field\x18\x03 \x01(\tR\x05field\"\xcd\x01\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\x12\x16\n" +
+	"\x06result\x18\x04 \x01(\tR\x06result\x12&\n" +
+	"\x0fsuggested_at_ms\x18\x05 \x01(\x03R\rsuggestedAtMs\"\x8f\x02\n" +
 	"\aReceipt\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06due_ms\x18\x02 \x01(\x03R\x05dueMs\x125\n" +
@@ -4543,7 +4842,9 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\rR\n" +
 	"generation\x12&\n" +
-	"\x05state\x18\x06 \x01(\x0e2\x10.cicada.v1.StateR\x05state\"p\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x10.cicada.v1.StateR\x05state\x12\x18\n" +
+	"\acrowded\x18\a \x01(\bR\acrowded\x12&\n" +
+	"\x0fsuggested_at_ms\x18\b \x01(\x03R\rsuggestedAtMs\"p\n" +
 	"\n" +
 	"SendResult\x12.\n" +
 	"\areceipt\x18\x01 \x01(\v2\x12.cicada.v1.ReceiptH\x00R\areceipt\x12(\n" +
@@ -4556,7 +4857,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x0eReserveRequest\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\"#\n" +
 	"\x0fReserveResponse\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\tR\x03ids\"\xbb\x03\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"\xe3\x03\n" +
 	"\x04Info\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12&\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x10.cicada.v1.StateR\x05state\x12\x15\n" +
@@ -4577,7 +4878,11 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"last_error\x18\r \x01(\tR\tlastError\x12\x1c\n" +
 	"\n" +
 	"died_at_ms\x18\x0e \x01(\x03R\bdiedAtMs\x12/\n" +
-	"\bschedule\x18\x0f \x01(\v2\x13.cicada.v1.ScheduleR\bschedule\"\xe1\x02\n" +
+	"\bschedule\x18\x0f \x01(\v2\x13.cicada.v1.ScheduleR\bschedule\x12&\n" +
+	"\x05guard\x18\x10 \x01(\v2\x10.cicada.v1.GuardR\x05guard\"1\n" +
+	"\x05Guard\x12\x12\n" +
+	"\x04lane\x18\x01 \x01(\tR\x04lane\x12\x14\n" +
+	"\x05entry\x18\x02 \x01(\tR\x05entry\"\xe1\x02\n" +
 	"\bSchedule\x12\x1e\n" +
 	"\n" +
 	"expression\x18\x01 \x01(\tR\n" +
@@ -4619,10 +4924,11 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"c\n" +
 	"\fListResponse\x12+\n" +
 	"\bmessages\x18\x01 \x03(\v2\x0f.cicada.v1.InfoR\bmessages\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"3\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"K\n" +
 	"\rCancelRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04stop\x18\x02 \x01(\bR\x04stop\"s\n" +
+	"\x04stop\x18\x02 \x01(\bR\x04stop\x12\x16\n" +
+	"\x06recall\x18\x03 \x01(\bR\x06recall\"s\n" +
 	"\x0eCancelResponse\x12*\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x12.cicada.v1.VerdictR\x06result\x125\n" +
 	"\n" +
@@ -4751,7 +5057,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\areceipt\x18\x01 \x01(\v2\x12.cicada.v1.ReceiptR\areceipt\")\n" +
 	"\x17DeleteDeadLetterRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x1a\n" +
-	"\x18DeleteDeadLetterResponse\"\xbc\x01\n" +
+	"\x18DeleteDeadLetterResponse\"\xe4\x01\n" +
 	"\fTargetStatus\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x1b\n" +
 	"\tin_flight\x18\x02 \x01(\x03R\binFlight\x12\x18\n" +
@@ -4760,7 +5066,11 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\n" +
 	"last_error\x18\x05 \x01(\tR\tlastError\x12\x16\n" +
 	"\x06paused\x18\x06 \x01(\bR\x06paused\x12\x12\n" +
-	"\x04open\x18\a \x01(\bR\x04open\"\x14\n" +
+	"\x04open\x18\a \x01(\bR\x04open\x12&\n" +
+	"\x05limit\x18\b \x01(\v2\x10.cicada.v1.LimitR\x05limit\"1\n" +
+	"\x05Limit\x12\x12\n" +
+	"\x04rate\x18\x01 \x01(\x01R\x04rate\x12\x14\n" +
+	"\x05burst\x18\x02 \x01(\rR\x05burst\"\x14\n" +
 	"\x12ListTargetsRequest\"H\n" +
 	"\x13ListTargetsResponse\x121\n" +
 	"\atargets\x18\x01 \x03(\v2\x17.cicada.v1.TargetStatusR\atargets\"&\n" +
@@ -4769,7 +5079,14 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\rPauseResponse\"'\n" +
 	"\rResumeRequest\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\"\x10\n" +
-	"\x0eResumeResponse\"?\n" +
+	"\x0eResumeResponse\"a\n" +
+	"\x0fSetLimitRequest\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x17\n" +
+	"\x04rate\x18\x02 \x01(\x01H\x00R\x04rate\x88\x01\x01\x12\x14\n" +
+	"\x05burst\x18\x03 \x01(\rR\x05burstB\a\n" +
+	"\x05_rate\":\n" +
+	"\x10SetLimitResponse\x12&\n" +
+	"\x05limit\x18\x01 \x01(\v2\x10.cicada.v1.LimitR\x05limit\"?\n" +
 	"\vLevelStatus\x12\x1a\n" +
 	"\bmessages\x18\x01 \x01(\x03R\bmessages\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"f\n" +
@@ -4777,7 +5094,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x06now_ms\x18\x01 \x01(\x03R\x05nowMs\x12\x12\n" +
 	"\x04held\x18\x02 \x01(\bR\x04held\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05steps\x18\x04 \x01(\x03R\x05steps\"\x8b\x02\n" +
+	"\x05steps\x18\x04 \x01(\x03R\x05steps\"\xab\x02\n" +
 	"\x05Books\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x03R\baccepted\x12\x18\n" +
 	"\apending\x18\x02 \x01(\x03R\apending\x12\x1c\n" +
@@ -4789,7 +5106,11 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\n" +
 	"cancelling\x18\b \x01(\x03R\n" +
 	"cancelling\x12\x1c\n" +
-	"\tschedules\x18\t \x01(\x03R\tschedules\"\x0f\n" +
+	"\tschedules\x18\t \x01(\x03R\tschedules\x12\x1e\n" +
+	"\n" +
+	"suppressed\x18\n" +
+	" \x01(\x03R\n" +
+	"suppressed\"\x0f\n" +
 	"\rStatusRequest\"\xb9\x05\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
@@ -4822,7 +5143,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12MODE_AT_LEAST_ONCE\x10\x01\x12\x15\n" +
 	"\x11MODE_AT_MOST_ONCE\x10\x02\x12\x15\n" +
-	"\x11MODE_EXACTLY_ONCE\x10\x03*\x93\x01\n" +
+	"\x11MODE_EXACTLY_ONCE\x10\x03*\xa9\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATE_SCHEDULED\x10\x01\x12\x11\n" +
@@ -4831,12 +5152,13 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x0fSTATE_CANCELLED\x10\x04\x12\x11\n" +
 	"\rSTATE_EXPIRED\x10\x05\x12\x0e\n" +
 	"\n" +
-	"STATE_DEAD\x10\x06*H\n" +
+	"STATE_DEAD\x10\x06\x12\x14\n" +
+	"\x10STATE_SUPPRESSED\x10\a*H\n" +
 	"\x04Tier\x12\x14\n" +
 	"\x10TIER_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bTIER_HOT\x10\x01\x12\r\n" +
 	"\tTIER_WARM\x10\x02\x12\r\n" +
-	"\tTIER_COLD\x10\x03*\xd0\x01\n" +
+	"\tTIER_COLD\x10\x03*\xe7\x01\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VERDICT_CANCELLED\x10\x01\x12\x17\n" +
@@ -4846,11 +5168,13 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x10VERDICT_TOO_LATE\x10\x05\x12\x15\n" +
 	"\x11VERDICT_NOT_FOUND\x10\x06\x12\x12\n" +
 	"\x0eVERDICT_PAUSED\x10\a\x12\x13\n" +
-	"\x0fVERDICT_RESUMED\x10\b*A\n" +
+	"\x0fVERDICT_RESUMED\x10\b\x12\x15\n" +
+	"\x11VERDICT_REQUESTED\x10\t*S\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_MESSAGE\x10\x01\x12\x11\n" +
-	"\rKIND_SCHEDULE\x10\x02*\xa3\x01\n" +
+	"\rKIND_SCHEDULE\x10\x02\x12\x10\n" +
+	"\fKIND_GUARDED\x10\x03*\xa3\x01\n" +
 	"\aSettled\x12\x17\n" +
 	"\x13SETTLED_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SETTLED_NOT_FOUND\x10\x01\x12\x11\n" +
@@ -4858,7 +5182,7 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x0eSETTLED_NACKED\x10\x03\x12\x14\n" +
 	"\x10SETTLED_EXTENDED\x10\x04\x12\x16\n" +
 	"\x12SETTLED_SUPERSEDED\x10\x05\x12\x13\n" +
-	"\x0fSETTLED_UNKNOWN\x10\x062\xdc\f\n" +
+	"\x0fSETTLED_UNKNOWN\x10\x062\xa1\r\n" +
 	"\tScheduler\x127\n" +
 	"\x04Send\x12\x16.cicada.v1.SendRequest\x1a\x17.cicada.v1.SendResponse\x12@\n" +
 	"\aReserve\x12\x19.cicada.v1.ReserveRequest\x1a\x1a.cicada.v1.ReserveResponse\x124\n" +
@@ -4883,7 +5207,8 @@ const file_cicada_v1_cicada_proto_rawDesc = "" +
 	"\x10DeleteDeadLetter\x12\".cicada.v1.DeleteDeadLetterRequest\x1a#.cicada.v1.DeleteDeadLetterResponse\x12L\n" +
 	"\vListTargets\x12\x1d.cicada.v1.ListTargetsRequest\x1a\x1e.cicada.v1.ListTargetsResponse\x12:\n" +
 	"\x05Pause\x12\x17.cicada.v1.PauseRequest\x1a\x18.cicada.v1.PauseResponse\x12=\n" +
-	"\x06Resume\x12\x18.cicada.v1.ResumeRequest\x1a\x19.cicada.v1.ResumeResponse\x12=\n" +
+	"\x06Resume\x12\x18.cicada.v1.ResumeRequest\x1a\x19.cicada.v1.ResumeResponse\x12C\n" +
+	"\bSetLimit\x12\x1a.cicada.v1.SetLimitRequest\x1a\x1b.cicada.v1.SetLimitResponse\x12=\n" +
 	"\x06Status\x12\x18.cicada.v1.StatusRequest\x1a\x19.cicada.v1.StatusResponseB3Z1github.com/cicadamq/cicada/api/cicada/v1;cicadav1b\x06proto3"
 
 var (
@@ -4899,7 +5224,7 @@ func file_cicada_v1_cicada_proto_rawDescGZIP() []byte {
 }
 
 var file_cicada_v1_cicada_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_cicada_v1_cicada_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_cicada_v1_cicada_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_cicada_v1_cicada_proto_goTypes = []any{
 	(Durability)(0),                  // 0: cicada.v1.Durability
 	(Mode)(0),                        // 1: cicada.v1.Mode
@@ -4918,60 +5243,64 @@ var file_cicada_v1_cicada_proto_goTypes = []any{
 	(*ReserveRequest)(nil),           // 14: cicada.v1.ReserveRequest
 	(*ReserveResponse)(nil),          // 15: cicada.v1.ReserveResponse
 	(*Info)(nil),                     // 16: cicada.v1.Info
-	(*Schedule)(nil),                 // 17: cicada.v1.Schedule
-	(*Firing)(nil),                   // 18: cicada.v1.Firing
-	(*GetRequest)(nil),               // 19: cicada.v1.GetRequest
-	(*GetResponse)(nil),              // 20: cicada.v1.GetResponse
-	(*Filter)(nil),                   // 21: cicada.v1.Filter
-	(*ListRequest)(nil),              // 22: cicada.v1.ListRequest
-	(*ListResponse)(nil),             // 23: cicada.v1.ListResponse
-	(*CancelRequest)(nil),            // 24: cicada.v1.CancelRequest
-	(*CancelResponse)(nil),           // 25: cicada.v1.CancelResponse
-	(*RescheduleRequest)(nil),        // 26: cicada.v1.RescheduleRequest
-	(*RescheduleResponse)(nil),       // 27: cicada.v1.RescheduleResponse
-	(*FireRequest)(nil),              // 28: cicada.v1.FireRequest
-	(*FireResponse)(nil),             // 29: cicada.v1.FireResponse
-	(*PauseScheduleRequest)(nil),     // 30: cicada.v1.PauseScheduleRequest
-	(*PauseScheduleResponse)(nil),    // 31: cicada.v1.PauseScheduleResponse
-	(*ResumeScheduleRequest)(nil),    // 32: cicada.v1.ResumeScheduleRequest
-	(*ResumeScheduleResponse)(nil),   // 33: cicada.v1.ResumeScheduleResponse
-	(*CountRequest)(nil),             // 34: cicada.v1.CountRequest
-	(*CountResponse)(nil),            // 35: cicada.v1.CountResponse
-	(*HistogramRequest)(nil),         // 36: cicada.v1.HistogramRequest
-	(*Bar)(nil),                      // 37: cicada.v1.Bar
-	(*HistogramResponse)(nil),        // 38: cicada.v1.HistogramResponse
-	(*NextRequest)(nil),              // 39: cicada.v1.NextRequest
-	(*NextResponse)(nil),             // 40: cicada.v1.NextResponse
-	(*PurgeRequest)(nil),             // 41: cicada.v1.PurgeRequest
-	(*PurgeResponse)(nil),            // 42: cicada.v1.PurgeResponse
-	(*PullRequest)(nil),              // 43: cicada.v1.PullRequest
-	(*Lease)(nil),                    // 44: cicada.v1.Lease
-	(*PullResponse)(nil),             // 45: cicada.v1.PullResponse
-	(*SettleResult)(nil),             // 46: cicada.v1.SettleResult
-	(*AckRequest)(nil),               // 47: cicada.v1.AckRequest
-	(*AckResponse)(nil),              // 48: cicada.v1.AckResponse
-	(*NackRequest)(nil),              // 49: cicada.v1.NackRequest
-	(*NackResponse)(nil),             // 50: cicada.v1.NackResponse
-	(*ExtendRequest)(nil),            // 51: cicada.v1.ExtendRequest
-	(*ExtendResponse)(nil),           // 52: cicada.v1.ExtendResponse
-	(*ListDeadLettersRequest)(nil),   // 53: cicada.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),  // 54: cicada.v1.ListDeadLettersResponse
-	(*RetryDeadLetterRequest)(nil),   // 55: cicada.v1.RetryDeadLetterRequest
-	(*RetryDeadLetterResponse)(nil),  // 56: cicada.v1.RetryDeadLetterResponse
-	(*DeleteDeadLetterRequest)(nil),  // 57: cicada.v1.DeleteDeadLetterRequest
-	(*DeleteDeadLetterResponse)(nil), // 58: cicada.v1.DeleteDeadLetterResponse
-	(*TargetStatus)(nil),             // 59: cicada.v1.TargetStatus
-	(*ListTargetsRequest)(nil),       // 60: cicada.v1.ListTargetsRequest
-	(*ListTargetsResponse)(nil),      // 61: cicada.v1.ListTargetsResponse
-	(*PauseRequest)(nil),             // 62: cicada.v1.PauseRequest
-	(*PauseResponse)(nil),            // 63: cicada.v1.PauseResponse
-	(*ResumeRequest)(nil),            // 64: cicada.v1.ResumeRequest
-	(*ResumeResponse)(nil),           // 65: cicada.v1.ResumeResponse
-	(*LevelStatus)(nil),              // 66: cicada.v1.LevelStatus
-	(*ClockStatus)(nil),              // 67: cicada.v1.ClockStatus
-	(*Books)(nil),                    // 68: cicada.v1.Books
-	(*StatusRequest)(nil),            // 69: cicada.v1.StatusRequest
-	(*StatusResponse)(nil),           // 70: cicada.v1.StatusResponse
+	(*Guard)(nil),                    // 17: cicada.v1.Guard
+	(*Schedule)(nil),                 // 18: cicada.v1.Schedule
+	(*Firing)(nil),                   // 19: cicada.v1.Firing
+	(*GetRequest)(nil),               // 20: cicada.v1.GetRequest
+	(*GetResponse)(nil),              // 21: cicada.v1.GetResponse
+	(*Filter)(nil),                   // 22: cicada.v1.Filter
+	(*ListRequest)(nil),              // 23: cicada.v1.ListRequest
+	(*ListResponse)(nil),             // 24: cicada.v1.ListResponse
+	(*CancelRequest)(nil),            // 25: cicada.v1.CancelRequest
+	(*CancelResponse)(nil),           // 26: cicada.v1.CancelResponse
+	(*RescheduleRequest)(nil),        // 27: cicada.v1.RescheduleRequest
+	(*RescheduleResponse)(nil),       // 28: cicada.v1.RescheduleResponse
+	(*FireRequest)(nil),              // 29: cicada.v1.FireRequest
+	(*FireResponse)(nil),             // 30: cicada.v1.FireResponse
+	(*PauseScheduleRequest)(nil),     // 31: cicada.v1.PauseScheduleRequest
+	(*PauseScheduleResponse)(nil),    // 32: cicada.v1.PauseScheduleResponse
+	(*ResumeScheduleRequest)(nil),    // 33: cicada.v1.ResumeScheduleRequest
+	(*ResumeScheduleResponse)(nil),   // 34: cicada.v1.ResumeScheduleResponse
+	(*CountRequest)(nil),             // 35: cicada.v1.CountRequest
+	(*CountResponse)(nil),            // 36: cicada.v1.CountResponse
+	(*HistogramRequest)(nil),         // 37: cicada.v1.HistogramRequest
+	(*Bar)(nil),                      // 38: cicada.v1.Bar
+	(*HistogramResponse)(nil),        // 39: cicada.v1.HistogramResponse
+	(*NextRequest)(nil),              // 40: cicada.v1.NextRequest
+	(*NextResponse)(nil),             // 41: cicada.v1.NextResponse
+	(*PurgeRequest)(nil),             // 42: cicada.v1.PurgeRequest
+	(*PurgeResponse)(nil),            // 43: cicada.v1.PurgeResponse
+	(*PullRequest)(nil),              // 44: cicada.v1.PullRequest
+	(*Lease)(nil),                    // 45: cicada.v1.Lease
+	(*PullResponse)(nil),             // 46: cicada.v1.PullResponse
+	(*SettleResult)(nil),             // 47: cicada.v1.SettleResult
+	(*AckRequest)(nil),               // 48: cicada.v1.AckRequest
+	(*AckResponse)(nil),              // 49: cicada.v1.AckResponse
+	(*NackRequest)(nil),              // 50: cicada.v1.NackRequest
+	(*NackResponse)(nil),             // 51: cicada.v1.NackResponse
+	(*ExtendRequest)(nil),            // 52: cicada.v1.ExtendRequest
+	(*ExtendResponse)(nil),           // 53: cicada.v1.ExtendResponse
+	(*ListDeadLettersRequest)(nil),   // 54: cicada.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),  // 55: cicada.v1.ListDeadLettersResponse
+	(*RetryDeadLetterRequest)(nil),   // 56: cicada.v1.RetryDeadLetterRequest
+	(*RetryDeadLetterResponse)(nil),  // 57: cicada.v1.RetryDeadLetterResponse
+	(*DeleteDeadLetterRequest)(nil),  // 58: cicada.v1.DeleteDeadLetterRequest
+	(*DeleteDeadLetterResponse)(nil), // 59: cicada.v1.DeleteDeadLetterResponse
+	(*TargetStatus)(nil),             // 60: cicada.v1.TargetStatus
+	(*Limit)(nil),                    // 61: cicada.v1.Limit
+	(*ListTargetsRequest)(nil),       // 62: cicada.v1.ListTargetsRequest
+	(*ListTargetsResponse)(nil),      // 63: cicada.v1.ListTargetsResponse
+	(*PauseRequest)(nil),             // 64: cicada.v1.PauseRequest
+	(*PauseResponse)(nil),            // 65: cicada.v1.PauseResponse
+	(*ResumeRequest)(nil),            // 66: cicada.v1.ResumeRequest
+	(*ResumeResponse)(nil),           // 67: cicada.v1.ResumeResponse
+	(*SetLimitRequest)(nil),          // 68: cicada.v1.SetLimitRequest
+	(*SetLimitResponse)(nil),         // 69: cicada.v1.SetLimitResponse
+	(*LevelStatus)(nil),              // 70: cicada.v1.LevelStatus
+	(*ClockStatus)(nil),              // 71: cicada.v1.ClockStatus
+	(*Books)(nil),                    // 72: cicada.v1.Books
+	(*StatusRequest)(nil),            // 73: cicada.v1.StatusRequest
+	(*StatusResponse)(nil),           // 74: cicada.v1.StatusResponse
 }
 var file_cicada_v1_cicada_proto_depIdxs = []int32{
 	7,  // 0: cicada.v1.Message.headers:type_name -> cicada.v1.Header
@@ -4986,97 +5315,102 @@ var file_cicada_v1_cicada_proto_depIdxs = []int32{
 	2,  // 9: cicada.v1.Info.state:type_name -> cicada.v1.State
 	3,  // 10: cicada.v1.Info.tier:type_name -> cicada.v1.Tier
 	7,  // 11: cicada.v1.Info.headers:type_name -> cicada.v1.Header
-	17, // 12: cicada.v1.Info.schedule:type_name -> cicada.v1.Schedule
-	18, // 13: cicada.v1.Schedule.next:type_name -> cicada.v1.Firing
-	16, // 14: cicada.v1.GetResponse.message:type_name -> cicada.v1.Info
-	2,  // 15: cicada.v1.Filter.state:type_name -> cicada.v1.State
-	3,  // 16: cicada.v1.Filter.tier:type_name -> cicada.v1.Tier
-	5,  // 17: cicada.v1.Filter.kind:type_name -> cicada.v1.Kind
-	21, // 18: cicada.v1.ListRequest.filter:type_name -> cicada.v1.Filter
-	16, // 19: cicada.v1.ListResponse.messages:type_name -> cicada.v1.Info
-	4,  // 20: cicada.v1.CancelResponse.result:type_name -> cicada.v1.Verdict
-	0,  // 21: cicada.v1.CancelResponse.durability:type_name -> cicada.v1.Durability
-	4,  // 22: cicada.v1.RescheduleResponse.result:type_name -> cicada.v1.Verdict
-	0,  // 23: cicada.v1.RescheduleResponse.durability:type_name -> cicada.v1.Durability
-	4,  // 24: cicada.v1.FireResponse.result:type_name -> cicada.v1.Verdict
-	0,  // 25: cicada.v1.FireResponse.durability:type_name -> cicada.v1.Durability
-	4,  // 26: cicada.v1.PauseScheduleResponse.result:type_name -> cicada.v1.Verdict
-	0,  // 27: cicada.v1.PauseScheduleResponse.durability:type_name -> cicada.v1.Durability
-	4,  // 28: cicada.v1.ResumeScheduleResponse.result:type_name -> cicada.v1.Verdict
-	0,  // 29: cicada.v1.ResumeScheduleResponse.durability:type_name -> cicada.v1.Durability
-	21, // 30: cicada.v1.CountRequest.filter:type_name -> cicada.v1.Filter
-	37, // 31: cicada.v1.HistogramResponse.buckets:type_name -> cicada.v1.Bar
-	16, // 32: cicada.v1.NextResponse.messages:type_name -> cicada.v1.Info
-	21, // 33: cicada.v1.PurgeRequest.filter:type_name -> cicada.v1.Filter
-	0,  // 34: cicada.v1.PurgeResponse.durability:type_name -> cicada.v1.Durability
-	7,  // 35: cicada.v1.Lease.headers:type_name -> cicada.v1.Header
-	44, // 36: cicada.v1.PullResponse.messages:type_name -> cicada.v1.Lease
-	6,  // 37: cicada.v1.SettleResult.result:type_name -> cicada.v1.Settled
-	46, // 38: cicada.v1.AckResponse.results:type_name -> cicada.v1.SettleResult
-	46, // 39: cicada.v1.NackResponse.results:type_name -> cicada.v1.SettleResult
-	46, // 40: cicada.v1.ExtendResponse.results:type_name -> cicada.v1.SettleResult
-	21, // 41: cicada.v1.ListDeadLettersRequest.filter:type_name -> cicada.v1.Filter
-	16, // 42: cicada.v1.ListDeadLettersResponse.messages:type_name -> cicada.v1.Info
-	10, // 43: cicada.v1.RetryDeadLetterResponse.receipt:type_name -> cicada.v1.Receipt
-	59, // 44: cicada.v1.ListTargetsResponse.targets:type_name -> cicada.v1.TargetStatus
-	66, // 45: cicada.v1.StatusResponse.hot:type_name -> cicada.v1.LevelStatus
-	66, // 46: cicada.v1.StatusResponse.warm:type_name -> cicada.v1.LevelStatus
-	66, // 47: cicada.v1.StatusResponse.cold:type_name -> cicada.v1.LevelStatus
-	67, // 48: cicada.v1.StatusResponse.clock:type_name -> cicada.v1.ClockStatus
-	68, // 49: cicada.v1.StatusResponse.books:type_name -> cicada.v1.Books
-	12, // 50: cicada.v1.Scheduler.Send:input_type -> cicada.v1.SendRequest
-	14, // 51: cicada.v1.Scheduler.Reserve:input_type -> cicada.v1.ReserveRequest
-	19, // 52: cicada.v1.Scheduler.Get:input_type -> cicada.v1.GetRequest
-	22, // 53: cicada.v1.Scheduler.List:input_type -> cicada.v1.ListRequest
-	24, // 54: cicada.v1.Scheduler.Cancel:input_type -> cicada.v1.CancelRequest
-	26, // 55: cicada.v1.Scheduler.Reschedule:input_type -> cicada.v1.RescheduleRequest
-	28, // 56: cicada.v1.Scheduler.Fire:input_type -> cicada.v1.FireRequest
-	30, // 57: cicada.v1.Scheduler.PauseSchedule:input_type -> cicada.v1.PauseScheduleRequest
-	32, // 58: cicada.v1.Scheduler.ResumeSchedule:input_type -> cicada.v1.ResumeScheduleRequest
-	34, // 59: cicada.v1.Scheduler.Count:input_type -> cicada.v1.CountRequest
-	36, // 60: cicada.v1.Scheduler.Histogram:input_type -> cicada.v1.HistogramRequest
-	39, // 61: cicada.v1.Scheduler.Next:input_type -> cicada.v1.NextRequest
-	41, // 62: cicada.v1.Scheduler.Purge:input_type -> cicada.v1.PurgeRequest
-	43, // 63: cicada.v1.Scheduler.Pull:input_type -> cicada.v1.PullRequest
-	47, // 64: cicada.v1.Scheduler.Ack:input_type -> cicada.v1.AckRequest
-	49, // 65: cicada.v1.Scheduler.Nack:input_type -> cicada.v1.NackRequest
-	51, // 66: cicada.v1.Scheduler.Extend:input_type -> cicada.v1.ExtendRequest
-	53, // 67: cicada.v1.Scheduler.ListDeadLetters:input_type -> cicada.v1.ListDeadLettersRequest
-	55, // 68: cicada.v1.Scheduler.RetryDeadLetter:input_type -> cicada.v1.RetryDeadLetterRequest
-	57, // 69: cicada.v1.Scheduler.DeleteDeadLetter:input_type -> cicada.v1.DeleteDeadLetterRequest
-	60, // 70: cicada.v1.Scheduler.ListTargets:input_type -> cicada.v1.ListTargetsRequest
-	62, // 71: cicada.v1.Scheduler.Pause:input_type -> cicada.v1.PauseRequest
-	64, // 72: cicada.v1.Scheduler.Resume:input_type -> cicada.v1.ResumeRequest
-	69, // 73: cicada.v1.Scheduler.Status:input_type -> cicada.v1.StatusRequest
-	13, // 74: cicada.v1.Scheduler.Send:output_type -> cicada.v1.SendResponse
-	15, // 75: cicada.v1.Scheduler.Reserve:output_type -> cicada.v1.ReserveResponse
-	20, // 76: cicada.v1.Scheduler.Get:output_type -> cicada.v1.GetResponse
-	23, // 77: cicada.v1.Scheduler.List:output_type -> cicada.v1.ListResponse
-	25, // 78: cicada.v1.Scheduler.Cancel:output_type -> cicada.v1.CancelResponse
-	27, // 79: cicada.v1.Scheduler.Reschedule:output_type -> cicada.v1.RescheduleResponse
-	29, // 80: cicada.v1.Scheduler.Fire:output_type -> cicada.v1.FireResponse
-	31, // 81: cicada.v1.Scheduler.PauseSchedule:output_type -> cicada.v1.PauseScheduleResponse
-	33, // 82: cicada.v1.Scheduler.ResumeSchedule:output_type -> cicada.v1.ResumeScheduleResponse
-	35, // 83: cicada.v1.Scheduler.Count:output_type -> cicada.v1.CountResponse
-	38, // 84: cicada.v1.Scheduler.Histogram:output_type -> cicada.v1.HistogramResponse
-	40, // 85: cicada.v1.Scheduler.Next:output_type -> cicada.v1.NextResponse
-	42, // 86: cicada.v1.Scheduler.Purge:output_type -> cicada.v1.PurgeResponse
-	45, // 87: cicada.v1.Scheduler.Pull:output_type -> cicada.v1.PullResponse
-	48, // 88: cicada.v1.Scheduler.Ack:output_type -> cicada.v1.AckResponse
-	50, // 89: cicada.v1.Scheduler.Nack:output_type -> cicada.v1.NackResponse
-	52, // 90: cicada.v1.Scheduler.Extend:output_type -> cicada.v1.ExtendResponse
-	54, // 91: cicada.v1.Scheduler.ListDeadLetters:output_type -> cicada.v1.ListDeadLettersResponse
-	56, // 92: cicada.v1.Scheduler.RetryDeadLetter:output_type -> cicada.v1.RetryDeadLetterResponse
-	58, // 93: cicada.v1.Scheduler.DeleteDeadLetter:output_type -> cicada.v1.DeleteDeadLetterResponse
-	61, // 94: cicada.v1.Scheduler.ListTargets:output_type -> cicada.v1.ListTargetsResponse
-	63, // 95: cicada.v1.Scheduler.Pause:output_type -> cicada.v1.PauseResponse
-	65, // 96: cicada.v1.Scheduler.Resume:output_type -> cicada.v1.ResumeResponse
-	70, // 97: cicada.v1.Scheduler.Status:output_type -> cicada.v1.StatusResponse
-	74, // [74:98] is the sub-list for method output_type
-	50, // [50:74] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	18, // 12: cicada.v1.Info.schedule:type_name -> cicada.v1.Schedule
+	17, // 13: cicada.v1.Info.guard:type_name -> cicada.v1.Guard
+	19, // 14: cicada.v1.Schedule.next:type_name -> cicada.v1.Firing
+	16, // 15: cicada.v1.GetResponse.message:type_name -> cicada.v1.Info
+	2,  // 16: cicada.v1.Filter.state:type_name -> cicada.v1.State
+	3,  // 17: cicada.v1.Filter.tier:type_name -> cicada.v1.Tier
+	5,  // 18: cicada.v1.Filter.kind:type_name -> cicada.v1.Kind
+	22, // 19: cicada.v1.ListRequest.filter:type_name -> cicada.v1.Filter
+	16, // 20: cicada.v1.ListResponse.messages:type_name -> cicada.v1.Info
+	4,  // 21: cicada.v1.CancelResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 22: cicada.v1.CancelResponse.durability:type_name -> cicada.v1.Durability
+	4,  // 23: cicada.v1.RescheduleResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 24: cicada.v1.RescheduleResponse.durability:type_name -> cicada.v1.Durability
+	4,  // 25: cicada.v1.FireResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 26: cicada.v1.FireResponse.durability:type_name -> cicada.v1.Durability
+	4,  // 27: cicada.v1.PauseScheduleResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 28: cicada.v1.PauseScheduleResponse.durability:type_name -> cicada.v1.Durability
+	4,  // 29: cicada.v1.ResumeScheduleResponse.result:type_name -> cicada.v1.Verdict
+	0,  // 30: cicada.v1.ResumeScheduleResponse.durability:type_name -> cicada.v1.Durability
+	22, // 31: cicada.v1.CountRequest.filter:type_name -> cicada.v1.Filter
+	38, // 32: cicada.v1.HistogramResponse.buckets:type_name -> cicada.v1.Bar
+	16, // 33: cicada.v1.NextResponse.messages:type_name -> cicada.v1.Info
+	22, // 34: cicada.v1.PurgeRequest.filter:type_name -> cicada.v1.Filter
+	0,  // 35: cicada.v1.PurgeResponse.durability:type_name -> cicada.v1.Durability
+	7,  // 36: cicada.v1.Lease.headers:type_name -> cicada.v1.Header
+	45, // 37: cicada.v1.PullResponse.messages:type_name -> cicada.v1.Lease
+	6,  // 38: cicada.v1.SettleResult.result:type_name -> cicada.v1.Settled
+	47, // 39: cicada.v1.AckResponse.results:type_name -> cicada.v1.SettleResult
+	47, // 40: cicada.v1.NackResponse.results:type_name -> cicada.v1.SettleResult
+	47, // 41: cicada.v1.ExtendResponse.results:type_name -> cicada.v1.SettleResult
+	22, // 42: cicada.v1.ListDeadLettersRequest.filter:type_name -> cicada.v1.Filter
+	16, // 43: cicada.v1.ListDeadLettersResponse.messages:type_name -> cicada.v1.Info
+	10, // 44: cicada.v1.RetryDeadLetterResponse.receipt:type_name -> cicada.v1.Receipt
+	61, // 45: cicada.v1.TargetStatus.limit:type_name -> cicada.v1.Limit
+	60, // 46: cicada.v1.ListTargetsResponse.targets:type_name -> cicada.v1.TargetStatus
+	61, // 47: cicada.v1.SetLimitResponse.limit:type_name -> cicada.v1.Limit
+	70, // 48: cicada.v1.StatusResponse.hot:type_name -> cicada.v1.LevelStatus
+	70, // 49: cicada.v1.StatusResponse.warm:type_name -> cicada.v1.LevelStatus
+	70, // 50: cicada.v1.StatusResponse.cold:type_name -> cicada.v1.LevelStatus
+	71, // 51: cicada.v1.StatusResponse.clock:type_name -> cicada.v1.ClockStatus
+	72, // 52: cicada.v1.StatusResponse.books:type_name -> cicada.v1.Books
+	12, // 53: cicada.v1.Scheduler.Send:input_type -> cicada.v1.SendRequest
+	14, // 54: cicada.v1.Scheduler.Reserve:input_type -> cicada.v1.ReserveRequest
+	20, // 55: cicada.v1.Scheduler.Get:input_type -> cicada.v1.GetRequest
+	23, // 56: cicada.v1.Scheduler.List:input_type -> cicada.v1.ListRequest
+	25, // 57: cicada.v1.Scheduler.Cancel:input_type -> cicada.v1.CancelRequest
+	27, // 58: cicada.v1.Scheduler.Reschedule:input_type -> cicada.v1.RescheduleRequest
+	29, // 59: cicada.v1.Scheduler.Fire:input_type -> cicada.v1.FireRequest
+	31, // 60: cicada.v1.Scheduler.PauseSchedule:input_type -> cicada.v1.PauseScheduleRequest
+	33, // 61: cicada.v1.Scheduler.ResumeSchedule:input_type -> cicada.v1.ResumeScheduleRequest
+	35, // 62: cicada.v1.Scheduler.Count:input_type -> cicada.v1.CountRequest
+	37, // 63: cicada.v1.Scheduler.Histogram:input_type -> cicada.v1.HistogramRequest
+	40, // 64: cicada.v1.Scheduler.Next:input_type -> cicada.v1.NextRequest
+	42, // 65: cicada.v1.Scheduler.Purge:input_type -> cicada.v1.PurgeRequest
+	44, // 66: cicada.v1.Scheduler.Pull:input_type -> cicada.v1.PullRequest
+	48, // 67: cicada.v1.Scheduler.Ack:input_type -> cicada.v1.AckRequest
+	50, // 68: cicada.v1.Scheduler.Nack:input_type -> cicada.v1.NackRequest
+	52, // 69: cicada.v1.Scheduler.Extend:input_type -> cicada.v1.ExtendRequest
+	54, // 70: cicada.v1.Scheduler.ListDeadLetters:input_type -> cicada.v1.ListDeadLettersRequest
+	56, // 71: cicada.v1.Scheduler.RetryDeadLetter:input_type -> cicada.v1.RetryDeadLetterRequest
+	58, // 72: cicada.v1.Scheduler.DeleteDeadLetter:input_type -> cicada.v1.DeleteDeadLetterRequest
+	62, // 73: cicada.v1.Scheduler.ListTargets:input_type -> cicada.v1.ListTargetsRequest
+	64, // 74: cicada.v1.Scheduler.Pause:input_type -> cicada.v1.PauseRequest
+	66, // 75: cicada.v1.Scheduler.Resume:input_type -> cicada.v1.ResumeRequest
+	68, // 76: cicada.v1.Scheduler.SetLimit:input_type -> cicada.v1.SetLimitRequest
+	73, // 77: cicada.v1.Scheduler.Status:input_type -> cicada.v1.StatusRequest
+	13, // 78: cicada.v1.Scheduler.Send:output_type -> cicada.v1.SendResponse
+	15, // 79: cicada.v1.Scheduler.Reserve:output_type -> cicada.v1.ReserveResponse
+	21, // 80: cicada.v1.Scheduler.Get:output_type -> cicada.v1.GetResponse
+	24, // 81: cicada.v1.Scheduler.List:output_type -> cicada.v1.ListResponse
+	26, // 82: cicada.v1.Scheduler.Cancel:output_type -> cicada.v1.CancelResponse
+	28, // 83: cicada.v1.Scheduler.Reschedule:output_type -> cicada.v1.RescheduleResponse
+	30, // 84: cicada.v1.Scheduler.Fire:output_type -> cicada.v1.FireResponse
+	32, // 85: cicada.v1.Scheduler.PauseSchedule:output_type -> cicada.v1.PauseScheduleResponse
+	34, // 86: cicada.v1.Scheduler.ResumeSchedule:output_type -> cicada.v1.ResumeScheduleResponse
+	36, // 87: cicada.v1.Scheduler.Count:output_type -> cicada.v1.CountResponse
+	39, // 88: cicada.v1.Scheduler.Histogram:output_type -> cicada.v1.HistogramResponse
+	41, // 89: cicada.v1.Scheduler.Next:output_type -> cicada.v1.NextResponse
+	43, // 90: cicada.v1.Scheduler.Purge:output_type -> cicada.v1.PurgeResponse
+	46, // 91: cicada.v1.Scheduler.Pull:output_type -> cicada.v1.PullResponse
+	49, // 92: cicada.v1.Scheduler.Ack:output_type -> cicada.v1.AckResponse
+	51, // 93: cicada.v1.Scheduler.Nack:output_type -> cicada.v1.NackResponse
+	53, // 94: cicada.v1.Scheduler.Extend:output_type -> cicada.v1.ExtendResponse
+	55, // 95: cicada.v1.Scheduler.ListDeadLetters:output_type -> cicada.v1.ListDeadLettersResponse
+	57, // 96: cicada.v1.Scheduler.RetryDeadLetter:output_type -> cicada.v1.RetryDeadLetterResponse
+	59, // 97: cicada.v1.Scheduler.DeleteDeadLetter:output_type -> cicada.v1.DeleteDeadLetterResponse
+	63, // 98: cicada.v1.Scheduler.ListTargets:output_type -> cicada.v1.ListTargetsResponse
+	65, // 99: cicada.v1.Scheduler.Pause:output_type -> cicada.v1.PauseResponse
+	67, // 100: cicada.v1.Scheduler.Resume:output_type -> cicada.v1.ResumeResponse
+	69, // 101: cicada.v1.Scheduler.SetLimit:output_type -> cicada.v1.SetLimitResponse
+	74, // 102: cicada.v1.Scheduler.Status:output_type -> cicada.v1.StatusResponse
+	78, // [78:103] is the sub-list for method output_type
+	53, // [53:78] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_cicada_v1_cicada_proto_init() }
@@ -5093,20 +5427,21 @@ func file_cicada_v1_cicada_proto_init() {
 		(*SendResult_Receipt)(nil),
 		(*SendResult_Error)(nil),
 	}
-	file_cicada_v1_cicada_proto_msgTypes[19].OneofWrappers = []any{
+	file_cicada_v1_cicada_proto_msgTypes[20].OneofWrappers = []any{
 		(*RescheduleRequest_DeliverAtMs)(nil),
 		(*RescheduleRequest_DelayMs)(nil),
 	}
-	file_cicada_v1_cicada_proto_msgTypes[36].OneofWrappers = []any{}
-	file_cicada_v1_cicada_proto_msgTypes[42].OneofWrappers = []any{}
-	file_cicada_v1_cicada_proto_msgTypes[44].OneofWrappers = []any{}
+	file_cicada_v1_cicada_proto_msgTypes[37].OneofWrappers = []any{}
+	file_cicada_v1_cicada_proto_msgTypes[43].OneofWrappers = []any{}
+	file_cicada_v1_cicada_proto_msgTypes[45].OneofWrappers = []any{}
+	file_cicada_v1_cicada_proto_msgTypes[61].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cicada_v1_cicada_proto_rawDesc), len(file_cicada_v1_cicada_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   64,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -13,7 +13,8 @@ import (
 func Receipt(r *scheduler.Receipt) *cicadav1.Receipt {
 	return &cicadav1.Receipt{Id: string(r.ID), DueMs: int64(r.Due),
 		Durability: Durability(r.Durability), Duplicate: r.Duplicate,
-		Generation: r.Generation, State: State(r.State)}
+		Generation: r.Generation, State: State(r.State), Crowded: r.Crowded,
+		SuggestedAtMs: int64(r.Suggested)}
 }
 
 // Durability is that of the proto, whose enums have their zero besides.
@@ -32,8 +33,23 @@ func Info(m *scheduler.Info, next []wire.Firing) *cicadav1.Info {
 		Tier: cicadav1.Tier(m.Level) + 1, Target: string(m.Target), Key: m.RoutingKey,
 		Headers: Headers(m.Headers), Size: int64(m.Size), Generation: m.Generation, Body: m.Body,
 		Reason: m.Reason, LastError: m.LastError, DiedAtMs: int64(m.DiedAt),
-		Schedule: schedule(m.Recurrence, next),
+		Schedule: schedule(m.Recurrence, next), Guard: guard(m.Guard),
 	}
+}
+
+func guard(g *delay.Guard) *cicadav1.Guard {
+	if g == nil {
+		return nil
+	}
+	return &cicadav1.Guard{Lane: string(g.Lane), Entry: g.Entry}
+}
+
+// Limit is the limit of a target, nil for none.
+func Limit(l delay.Limit) *cicadav1.Limit {
+	if l.IsZero() {
+		return nil
+	}
+	return &cicadav1.Limit{Rate: l.PerSecond(), Burst: l.Burst}
 }
 
 // Infos is a list of them, with the next firing of each that is a schedule.
@@ -82,7 +98,7 @@ func Headers(headers []delay.Header) []*cicadav1.Header {
 func Filter(f *cicadav1.Filter) (scheduler.Filter, error) {
 	out := scheduler.Filter{Target: delay.Target(f.GetTarget()), IDPrefix: f.GetIdPrefix()}
 	if s := f.GetState(); s != 0 {
-		if s < 0 || s > cicadav1.State_STATE_DEAD {
+		if s < 0 || s > cicadav1.State_STATE_SUPPRESSED {
 			return out, delay.Invalid("state", "unknown state")
 		}
 		state := delay.State(s - 1)
@@ -95,8 +111,8 @@ func Filter(f *cicadav1.Filter) (scheduler.Filter, error) {
 		level := delay.Level(t - 1)
 		out.Level = &level
 	}
-	if k := f.GetKind(); k < 0 || k > cicadav1.Kind_KIND_SCHEDULE {
-		return out, delay.Invalid("kind", "want message or schedule")
+	if k := f.GetKind(); k < 0 || k > cicadav1.Kind_KIND_GUARDED {
+		return out, delay.Invalid("kind", "want message, schedule or guarded")
 	}
 	out.Kind = scheduler.Kind(f.GetKind())
 	var err error
@@ -116,8 +132,8 @@ func OptionalInstant(name string, ms int64) (delay.Due, error) {
 	return delay.Due(at), err
 }
 
-// Limit is the size of a page.
-func Limit(n uint32) (int, error) {
+// PageSize is the size of a page.
+func PageSize(n uint32) (int, error) {
 	switch {
 	case n == 0:
 		return wire.DefaultPage, nil

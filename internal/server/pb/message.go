@@ -14,6 +14,7 @@ import (
 func Item(m *cicadav1.Message, draft *delay.Draft) (wire.Item, error) {
 	it := wire.Item{Draft: draft}
 	draft.Body, draft.RoutingKey, draft.Replace = m.GetBody(), m.GetKey(), m.GetReplace()
+	draft.RefuseCrowded = m.GetRefuseCrowded()
 	if m.GetTarget() != "" {
 		it.Given |= wire.FieldTarget
 		draft.Target = delay.Target(m.GetTarget())

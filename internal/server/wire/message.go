@@ -224,6 +224,8 @@ func (d *Decoder) option(f Fields, it *Item) error {
 		m.MaxAttempts = uint32(n)
 	case FieldReplace:
 		m.Replace, err = d.s.boolean(name)
+	case FieldRefuseCrowded:
+		m.RefuseCrowded, err = d.s.boolean(name)
 	case FieldDurability:
 		if word, err = d.s.text(name); err == nil {
 			m.Durability, err = ParseDurability(word)

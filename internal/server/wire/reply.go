@@ -26,7 +26,23 @@ func AppendReceipt(dst []byte, r *scheduler.Receipt) []byte {
 	dst = strconv.AppendUint(dst, uint64(r.Generation), 10)
 	dst = append(dst, `,"state":"`...)
 	dst = append(dst, r.State.String()...)
-	return append(dst, `"}`...)
+	dst = append(dst, '"')
+	if r.Crowded {
+		dst = append(dst, `,"crowded":true`...)
+		dst = appendSuggested(dst, r.Suggested)
+	}
+	return append(dst, '}')
+}
+
+// appendSuggested appends the members that tell a later second with room, if one was found.
+func appendSuggested(dst []byte, at delay.Due) []byte {
+	if at == 0 {
+		return dst
+	}
+	dst = append(dst, `,"suggested_at":"`...)
+	dst = AppendDue(dst, at)
+	dst = append(dst, `","suggested_at_ms":`...)
+	return strconv.AppendInt(dst, int64(at), 10)
 }
 
 // Fault is an error as the outside sees it. Field and Result may be empty.
@@ -34,7 +50,9 @@ type Fault struct {
 	Code    string // Connect's
 	Message string
 	Field   string // of the request, if one is at fault
-	Result  string // TOO_LATE, like the answer of a change
+	Result  string // TOO_LATE, like the answer of a change, or CROWDED
+	// Suggested is a later second with room, of CROWDED; 0: none was found.
+	Suggested delay.Due
 }
 
 // AppendFault appends the object of an error.
@@ -52,6 +70,7 @@ func AppendFault(dst []byte, f Fault) []byte {
 		dst = append(dst, f.Result...)
 		dst = append(dst, '"')
 	}
+	dst = appendSuggested(dst, f.Suggested)
 	return append(dst, '}')
 }
 
@@ -133,6 +152,13 @@ func AppendInfo(dst []byte, m *scheduler.Info, show Show) []byte {
 	if m.Recurrence != nil {
 		dst = append(dst, `,"schedule":`...)
 		dst = appendSchedule(dst, m.Recurrence, show.Next)
+	}
+	if m.Guard != nil {
+		dst = append(dst, `,"guard":{"lane":`...)
+		dst = AppendString(dst, string(m.Guard.Lane))
+		dst = append(dst, `,"entry":`...)
+		dst = AppendString(dst, m.Guard.Entry)
+		dst = append(dst, '}')
 	}
 	if show.Dead || m.Reason != "" || m.LastError != "" {
 		dst = append(dst, `,"reason":`...)

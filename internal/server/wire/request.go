@@ -277,7 +277,7 @@ func SetFilter(f *scheduler.Filter, name, v string) (err error) {
 	case "kind":
 		var ok bool
 		if f.Kind, ok = query.ParseKind(v); !ok {
-			return delay.Invalid(name, "want message or schedule")
+			return delay.Invalid(name, "want message, schedule or guarded")
 		}
 	default:
 		return unknownField(name)

@@ -24,7 +24,6 @@
 package wire
 
 import (
-	"fmt"
 	"math/bits"
 	"net/url"
 	"strings"
@@ -77,6 +76,7 @@ const (
 	FieldMaxAttempts
 	FieldBackoff
 	FieldMode
+	FieldRefuseCrowded
 )
 
 // fieldRecurring are the fields of schedules.
@@ -87,7 +87,7 @@ const fieldRecurring = FieldSchedule | FieldTimeZone | FieldMisfire | FieldMisfi
 var FieldNames = [...]string{"id", "target", "deliver_at", "delay", "schedule", "time_zone",
 	"misfire", "misfire_limit", "until", "count", "jitter", "body", "body_base64", "key", "headers",
 	"ttl", "not_after", "spread", "durability", "replace", "max_wait", "max_attempts", "backoff",
-	"mode"}
+	"mode", "refuse_crowded"}
 
 // String is the name of the lowest field of f.
 func (f Fields) String() string {
@@ -123,16 +123,6 @@ func fieldOf(name string) Fields {
 	}
 	return 0
 }
-
-// Unimplemented is a request for something that is not built: an ErrUnimplemented that names the
-// field.
-type Unimplemented struct{ Field, Reason string }
-
-// Error is the field and the reason.
-func (e *Unimplemented) Error() string { return e.Field + ": " + e.Reason }
-
-// Unwrap makes errors.Is(err, delay.ErrUnimplemented) true.
-func (e *Unimplemented) Unwrap() error { return delay.ErrUnimplemented }
 
 // Item is one message as a request gave it. What needs no resolving stands in Draft already.
 type Item struct {
@@ -254,7 +244,7 @@ func (r *Rules) Target(t delay.Target) error {
 			return delay.Invalid("target", "want %s:<broker>/<name>", kind)
 		}
 		if r.HasBroker == nil || !r.HasBroker(kind, broker) {
-			return &Unimplemented{"target", fmt.Sprintf("no %s broker named %q", kind, broker)}
+			return delay.Invalid("target", "no %s broker named %q is configured", kind, broker)
 		}
 	default:
 		return delay.Invalid("target", "unknown kind: want pull:<queue>, http(s)://…, log:, "+

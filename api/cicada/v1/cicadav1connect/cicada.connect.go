@@ -89,6 +89,8 @@ const (
 	SchedulerPauseProcedure = "/cicada.v1.Scheduler/Pause"
 	// SchedulerResumeProcedure is the fully-qualified name of the Scheduler's Resume RPC.
 	SchedulerResumeProcedure = "/cicada.v1.Scheduler/Resume"
+	// SchedulerSetLimitProcedure is the fully-qualified name of the Scheduler's SetLimit RPC.
+	SchedulerSetLimitProcedure = "/cicada.v1.Scheduler/SetLimit"
 	// SchedulerStatusProcedure is the fully-qualified name of the Scheduler's Status RPC.
 	SchedulerStatusProcedure = "/cicada.v1.Scheduler/Status"
 )
@@ -131,6 +133,8 @@ type SchedulerClient interface {
 	ListTargets(context.Context, *connect.Request[v1.ListTargetsRequest]) (*connect.Response[v1.ListTargetsResponse], error)
 	Pause(context.Context, *connect.Request[v1.PauseRequest]) (*connect.Response[v1.PauseResponse], error)
 	Resume(context.Context, *connect.Request[v1.ResumeRequest]) (*connect.Response[v1.ResumeResponse], error)
+	// SetLimit bounds how fast a target is delivered to; a rate of 0 is no limit.
+	SetLimit(context.Context, *connect.Request[v1.SetLimitRequest]) (*connect.Response[v1.SetLimitResponse], error)
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
 }
 
@@ -283,6 +287,12 @@ func NewSchedulerClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(schedulerMethods.ByName("Resume")),
 			connect.WithClientOptions(opts...),
 		),
+		setLimit: connect.NewClient[v1.SetLimitRequest, v1.SetLimitResponse](
+			httpClient,
+			baseURL+SchedulerSetLimitProcedure,
+			connect.WithSchema(schedulerMethods.ByName("SetLimit")),
+			connect.WithClientOptions(opts...),
+		),
 		status: connect.NewClient[v1.StatusRequest, v1.StatusResponse](
 			httpClient,
 			baseURL+SchedulerStatusProcedure,
@@ -317,6 +327,7 @@ type schedulerClient struct {
 	listTargets      *connect.Client[v1.ListTargetsRequest, v1.ListTargetsResponse]
 	pause            *connect.Client[v1.PauseRequest, v1.PauseResponse]
 	resume           *connect.Client[v1.ResumeRequest, v1.ResumeResponse]
+	setLimit         *connect.Client[v1.SetLimitRequest, v1.SetLimitResponse]
 	status           *connect.Client[v1.StatusRequest, v1.StatusResponse]
 }
 
@@ -435,6 +446,11 @@ func (c *schedulerClient) Resume(ctx context.Context, req *connect.Request[v1.Re
 	return c.resume.CallUnary(ctx, req)
 }
 
+// SetLimit calls cicada.v1.Scheduler.SetLimit.
+func (c *schedulerClient) SetLimit(ctx context.Context, req *connect.Request[v1.SetLimitRequest]) (*connect.Response[v1.SetLimitResponse], error) {
+	return c.setLimit.CallUnary(ctx, req)
+}
+
 // Status calls cicada.v1.Scheduler.Status.
 func (c *schedulerClient) Status(ctx context.Context, req *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error) {
 	return c.status.CallUnary(ctx, req)
@@ -478,6 +494,8 @@ type SchedulerHandler interface {
 	ListTargets(context.Context, *connect.Request[v1.ListTargetsRequest]) (*connect.Response[v1.ListTargetsResponse], error)
 	Pause(context.Context, *connect.Request[v1.PauseRequest]) (*connect.Response[v1.PauseResponse], error)
 	Resume(context.Context, *connect.Request[v1.ResumeRequest]) (*connect.Response[v1.ResumeResponse], error)
+	// SetLimit bounds how fast a target is delivered to; a rate of 0 is no limit.
+	SetLimit(context.Context, *connect.Request[v1.SetLimitRequest]) (*connect.Response[v1.SetLimitResponse], error)
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
 }
 
@@ -626,6 +644,12 @@ func NewSchedulerHandler(svc SchedulerHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(schedulerMethods.ByName("Resume")),
 		connect.WithHandlerOptions(opts...),
 	)
+	schedulerSetLimitHandler := connect.NewUnaryHandler(
+		SchedulerSetLimitProcedure,
+		svc.SetLimit,
+		connect.WithSchema(schedulerMethods.ByName("SetLimit")),
+		connect.WithHandlerOptions(opts...),
+	)
 	schedulerStatusHandler := connect.NewUnaryHandler(
 		SchedulerStatusProcedure,
 		svc.Status,
@@ -680,6 +704,8 @@ func NewSchedulerHandler(svc SchedulerHandler, opts ...connect.HandlerOption) (s
 			schedulerPauseHandler.ServeHTTP(w, r)
 		case SchedulerResumeProcedure:
 			schedulerResumeHandler.ServeHTTP(w, r)
+		case SchedulerSetLimitProcedure:
+			schedulerSetLimitHandler.ServeHTTP(w, r)
 		case SchedulerStatusProcedure:
 			schedulerStatusHandler.ServeHTTP(w, r)
 		default:
@@ -781,6 +807,10 @@ func (UnimplementedSchedulerHandler) Pause(context.Context, *connect.Request[v1.
 
 func (UnimplementedSchedulerHandler) Resume(context.Context, *connect.Request[v1.ResumeRequest]) (*connect.Response[v1.ResumeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cicada.v1.Scheduler.Resume is not implemented"))
+}
+
+func (UnimplementedSchedulerHandler) SetLimit(context.Context, *connect.Request[v1.SetLimitRequest]) (*connect.Response[v1.SetLimitResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cicada.v1.Scheduler.SetLimit is not implemented"))
 }
 
 func (UnimplementedSchedulerHandler) Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error) {
