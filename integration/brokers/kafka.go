@@ -17,7 +17,7 @@ type Kafka struct {
 
 // StartKafka starts a node with its data in dir. settings are lines of its configuration.
 func StartKafka(dir string, settings ...string) (*Kafka, error) {
-	path, err := script("kafka.sh")
+	path, err := Script("kafka.sh")
 	if err != nil {
 		return nil, err
 	}

@@ -203,8 +203,8 @@ func allFree(base, n int) bool {
 
 func local(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
-// script is the path of one of the scripts, found from wherever in the repository the test runs.
-func script(name string) (string, error) {
+// Script is the path of one of the scripts, found from wherever in the repository the test runs.
+func Script(name string) (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

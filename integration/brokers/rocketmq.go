@@ -39,7 +39,7 @@ type RocketMQ struct {
 // StartRocketMQ starts both with their data in dir, and returns when the name server knows the
 // broker.
 func StartRocketMQ(dir string, opts RocketMQOptions) (*RocketMQ, error) {
-	path, err := script("rocketmq.sh")
+	path, err := Script("rocketmq.sh")
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (r *RocketMQ) Stop() error { return errors.Join(r.Broker.Stop(), r.NameServ
 
 // Admin runs mqadmin and returns what it printed.
 func (r *RocketMQ) Admin(args ...string) (string, error) {
-	path, err := script("rocketmq.sh")
+	path, err := Script("rocketmq.sh")
 	if err != nil {
 		return "", err
 	}

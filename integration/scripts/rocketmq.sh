@@ -8,6 +8,8 @@
 #   integration/scripts/rocketmq.sh namesrv DIR [PORT]      the name server alone
 #   integration/scripts/rocketmq.sh broker DIR [PORT]       the broker alone
 #   integration/scripts/rocketmq.sh admin DIR ARGUMENT...   its mqadmin, for the server in DIR
+#   integration/scripts/rocketmq.sh client DIR              its official client behind lines of JSON
+#                                                           (RocketMQClient.java), for the same
 #
 # The name server listens on PORT (9876), the broker on PORT + 4 (and + 2 and + 5, its fast port and
 # replication), the proxy on PORT + 7 (gRPC) and + 8 (remoting). Only the name server and the
@@ -109,10 +111,19 @@ serve() {
   (broker "$1" "$2")
 }
 
+name_server() {
+  printf '127.0.0.1:%s\n' "$(sed -n 's/^listenPort=//p' "$1/conf/namesrv.conf")"
+}
+
+client() {
+  jvm "$1" -Xmx512m -XX:TieredStopAtLevel=1 \
+    -Drocketmq.client.logRoot="$1/logs" "$SCRIPTS/RocketMQClient.java" "$(name_server "$1")"
+}
+
 admin() {
   local dir=$1
   shift
-  NAMESRV_ADDR=127.0.0.1:$(sed -n 's/^listenPort=//p' "$dir/conf/namesrv.conf")
+  NAMESRV_ADDR=$(name_server "$dir")
   export NAMESRV_ADDR
   jvm "$dir" -Xmx128m -XX:TieredStopAtLevel=1 \
     -Drmq.logback.configurationFile=rmq.tools.logback.xml \
@@ -120,7 +131,7 @@ admin() {
 }
 
 case ${1:-} in
-  build | serve | namesrv | broker | admin)
+  build | serve | namesrv | broker | admin | client)
     need_java
     CP=$(classpath rocketmq "$SCRIPTS/rocketmq.pom.xml")
     ;;&
@@ -137,8 +148,12 @@ case ${1:-} in
     DIR=$(cd "${2:?the directory of its data}" && pwd)
     admin "$DIR" "${@:3}"
     ;;
+  client)
+    DIR=$(cd "${2:?the directory of its data}" && pwd)
+    client "$DIR"
+    ;;
   *)
-    printf 'want: %s build, serve DIR [PORT], namesrv, broker, or admin DIR ARGUMENT...\n' \
+    printf 'want: %s build, serve DIR [PORT], namesrv, broker, client DIR, admin DIR ARGUMENT...\n' \
       "$0" >&2
     exit 2
     ;;

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rocketmq
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os/exec"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// clientWithin bounds the start of the official client, which is compiled first, and one call.
+const clientWithin = 2 * time.Minute
+
+// Message is one that a producer sends. At most one of Level, Due and Delay is set.
+type Message struct {
+	Topic      string            `json:"topic"`
+	Queue      int               `json:"queue"` // among all the topic's queues, by broker and number
+	Tags       string            `json:"tags,omitempty"`
+	Keys       string            `json:"keys,omitempty"`
+	Flag       int32             `json:"flag,omitempty"`
+	Body       []byte            `json:"body"`
+	Properties map[string]string `json:"properties,omitempty"`
+	Level      int               `json:"level,omitempty"` // delay level, from 1
+	Due        int64             `json:"due,omitempty"`   // timer, Unix milliseconds
+	Delay      int64             `json:"delay,omitempty"` // timer, milliseconds from when it is stored
+}
+
+// Sent is the answer to a producer.
+type Sent struct {
+	ID     string `json:"id"` // UNIQ_KEY
+	Status string `json:"status"`
+	At     int64  `json:"at"` // just before it was sent, Unix milliseconds
+	Broker string `json:"broker"`
+	Queue  int    `json:"queue"`
+	Handle string `json:"handle"` // to recall it; "" for a delay level
+}
+
+// Received is one message as a consumer got it.
+type Received struct {
+	Topic      string            `json:"topic"`
+	Broker     string            `json:"broker"`
+	Queue      int               `json:"queue"`
+	Offset     int64             `json:"offset"`
+	ID         string            `json:"id"` // UNIQ_KEY
+	Tags       string            `json:"tags"`
+	Keys       string            `json:"keys"`
+	Flag       int32             `json:"flag"`
+	Born       int64             `json:"born"`
+	Stored     int64             `json:"stored"`
+	At         int64             `json:"at"`
+	Body       []byte            `json:"body"`
+	Properties map[string]string `json:"properties"`
+}
+
+// Tally is what the consumers of a load got.
+type Tally struct {
+	Arrived int   `json:"arrived"` // different messages
+	Twice   int   `json:"twice"`   // repetitions
+	Early   int   `json:"early"`
+	P50     int64 `json:"p50"` // received minus due, in milliseconds
+	P99     int64 `json:"p99"`
+	Max     int64 `json:"max"`
+}
+
+// Client is RocketMQ's official client in a process of its own. It is safe for concurrent use; calls
+// are answered one after the other.
+type Client struct {
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	done chan struct{} // closed when the process has ended
+
+	mu      sync.Mutex
+	last    int
+	waiting map[int]chan []byte
+	got     []Received
+}
+
+// StartClient starts it for the server whose data is in dir, with rocketmq.sh at path.
+func StartClient(ctx context.Context, path, dir string, stderr io.Writer) (*Client, error) {
+	c := &Client{
+		cmd: exec.Command(path, "client", dir), done: make(chan struct{}),
+		waiting: map[int]chan []byte{0: make(chan []byte, 1)},
+	}
+	c.cmd.Stderr, c.cmd.SysProcAttr = stderr, childAttr()
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if c.in, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	ready := c.waiting[0]
+	if err := c.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the client: %w", err)
+	}
+	go func() {
+		c.read(out)
+		_ = c.cmd.Wait()
+		close(c.done)
+	}()
+	if _, err := c.await(ctx, 0, ready); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("start the client: %w", err)
+	}
+	return c, nil
+}
+
+// read takes answers and messages until the process ends.
+func (c *Client) read(out io.Reader) {
+	in := bufio.NewReader(out)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return
+		}
+		var answer struct {
+			ID  *int
+			Got *Received
+		}
+		if err := json.Unmarshal(line, &answer); err != nil {
+			continue // what a library prints
+		}
+		c.mu.Lock()
+		switch {
+		case answer.Got != nil:
+			c.got = append(c.got, *answer.Got)
+		case answer.ID != nil && c.waiting[*answer.ID] != nil:
+			c.waiting[*answer.ID] <- line
+			delete(c.waiting, *answer.ID)
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (c *Client) await(ctx context.Context, id int, answer chan []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, clientWithin)
+	defer cancel()
+	select {
+	case line := <-answer:
+		return line, nil
+	case <-c.done:
+		return nil, errors.New("the client ended")
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.waiting, id)
+		return nil, ctx.Err()
+	}
+}
+
+// call does what fields say and reads the answer into result, which may be nil.
+func (c *Client) call(ctx context.Context, do string, fields map[string]any, result any) error {
+	call := map[string]any{"do": do}
+	maps.Copy(call, fields)
+	answer := make(chan []byte, 1)
+	c.mu.Lock()
+	c.last++
+	id := c.last
+	call["id"], c.waiting[id] = id, answer
+	line, err := json.Marshal(call)
+	if err == nil {
+		_, err = c.in.Write(append(line, '\n'))
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("%s: %w", do, err)
+	}
+	line, err = c.await(ctx, id, answer)
+	if err != nil {
+		return fmt.Errorf("%s: %w", do, err)
+	}
+	var failed struct{ Error string }
+	if err := json.Unmarshal(line, &failed); err != nil {
+		return fmt.Errorf("%s: %w", do, err)
+	}
+	if failed.Error != "" {
+		return fmt.Errorf("%s: %s", do, failed.Error)
+	}
+	if result == nil {
+		return nil
+	}
+	return json.Unmarshal(line, result)
+}
+
+// Topic creates a topic at the broker with this address.
+func (c *Client) Topic(ctx context.Context, broker, topic string, queues int) error {
+	return c.call(ctx, "topic", map[string]any{
+		"broker": broker, "topic": topic, "queues": queues,
+	}, nil)
+}
+
+// Subscribe starts a consumer group that reads topics from their beginning. What it gets is in
+// Received or, with tally, counted by Tally.
+func (c *Client) Subscribe(ctx context.Context, group string, tally bool, topics ...string) error {
+	return c.call(ctx, "subscribe", map[string]any{
+		"group": group, "topics": topics, "tally": tally,
+	}, nil)
+}
+
+// Send sends messages one after the other.
+func (c *Client) Send(ctx context.Context, messages ...*Message) ([]Sent, error) {
+	var answer struct{ Sent []Sent }
+	err := c.call(ctx, "send", map[string]any{"messages": messages}, &answer)
+	if err == nil && len(answer.Sent) != len(messages) {
+		err = fmt.Errorf("send: %d of %d were sent", len(answer.Sent), len(messages))
+	}
+	return answer.Sent, err
+}
+
+// Load sends many messages at once, named name0, name1 and so on, and returns how long it took.
+func (c *Client) Load(ctx context.Context, load Load) (time.Duration, error) {
+	var answer struct {
+		Seconds float64
+		Failed  int
+	}
+	err := c.call(ctx, "load", map[string]any{
+		"topic": load.Topic, "name": load.Name, "count": load.Count, "size": load.Size,
+		"level": load.Level, "due": load.Due, "plain": load.Plain, "properties": load.Properties,
+	}, &answer)
+	if err == nil && answer.Failed > 0 {
+		err = fmt.Errorf("load: %d of %d were refused", answer.Failed, load.Count)
+	}
+	return time.Duration(answer.Seconds * float64(time.Second)), err
+}
+
+// Load says what Client.Load sends.
+type Load struct {
+	Topic, Name string
+	Count, Size int
+	Level       int
+	Due         int64 // Unix milliseconds; what Tally counts lateness from
+	Plain       bool  // Due makes it no timer
+	Properties  map[string]string
+}
+
+// Tally is what arrived for all groups that count.
+func (c *Client) Tally(ctx context.Context) (Tally, error) {
+	var t Tally
+	return t, c.call(ctx, "tally", nil, &t)
+}
+
+// Fill sends so many bytes of ordinary messages.
+func (c *Client) Fill(ctx context.Context, topic string, bytes int64) error {
+	return c.call(ctx, "fill", map[string]any{"topic": topic, "bytes": bytes}, nil)
+}
+
+// Recall asks the broker to drop a timer.
+func (c *Client) Recall(ctx context.Context, topic, handle string) error {
+	return c.call(ctx, "recall", map[string]any{"topic": topic, "handle": handle}, nil)
+}
+
+// Expire asks a broker to delete the files of its commit log that are old enough.
+func (c *Client) Expire(ctx context.Context, broker string) error {
+	return c.call(ctx, "expire", map[string]any{"broker": broker}, nil)
+}
+
+// Log is the minimum and maximum offset of a broker's commit log.
+func (c *Client) Log(ctx context.Context, broker string) (first, end int64, err error) {
+	var answer struct{ Info map[string]string }
+	if err = c.call(ctx, "info", map[string]any{"broker": broker}, &answer); err != nil {
+		return 0, 0, err
+	}
+	if first, err = strconv.ParseInt(answer.Info["commitLogMinOffset"], 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("info: %w", err)
+	}
+	end, err = strconv.ParseInt(answer.Info["commitLogMaxOffset"], 10, 64)
+	return first, end, err
+}
+
+// Received is what the consumers got until now, in order.
+func (c *Client) Received() []Received {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.got)
+}
+
+// Close ends it and returns when it is gone.
+func (c *Client) Close() {
+	_ = c.in.Close()
+	_ = c.cmd.Process.Kill()
+	<-c.done
+}

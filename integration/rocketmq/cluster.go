@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rocketmq
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/cicadamq/cicada/integration/brokers"
+)
+
+const (
+	logFile = 2 << 20 // bytes of one file of the commit log
+	fillers = "filler"
+	// expireWithin bounds how long a broker takes to expire its log: it does not begin before it
+	// has run for a minute.
+	expireWithin = 3 * time.Minute
+)
+
+// Options of a Cluster.
+type Options struct {
+	// Tiered switches RocketMQ's own tiered store on.
+	Tiered bool
+	// Keep lets the log keep what it holds: the control of the experiment.
+	Keep bool
+	// Settings are more lines of broker.conf.
+	Settings []string
+}
+
+// Cluster is a name server, a broker whose log expires when it is told to, and the official client.
+type Cluster struct {
+	*brokers.RocketMQ
+	Client *Client
+
+	keep   bool
+	booted time.Time
+	log    *os.File
+}
+
+// Start starts all three with their data in dir.
+func Start(ctx context.Context, dir string, opts Options) (*Cluster, error) {
+	settings := []string{
+		fmt.Sprintf("mappedFileSizeCommitLog=%d", logFile), "maxMessageSize=65536",
+		// A full file may go at once, but only when it is asked for: not at an hour of the day.
+		"fileReservedTime=0", "deleteWhen=99", "cleanResourceInterval=1000",
+		levelSetting(),
+	}
+	if opts.Tiered {
+		settings = append(settings, "tieredStoreGroupCommitTimeout=5", "readAheadCacheEnable=true")
+	}
+	r, err := brokers.StartRocketMQ(dir, brokers.RocketMQOptions{
+		Tiered: opts.Tiered, Settings: slices.Concat(settings, opts.Settings),
+	})
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{RocketMQ: r, keep: opts.Keep, booted: time.Now()}
+	if err := c.connect(ctx, dir); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) connect(ctx context.Context, dir string) (err error) {
+	if c.log, err = os.Create(filepath.Join(dir, "client.log")); err != nil {
+		return err
+	}
+	path, err := brokers.Script("rocketmq.sh")
+	if err != nil {
+		return err
+	}
+	c.Client, err = StartClient(ctx, path, dir, c.log)
+	return err
+}
+
+// Close kills all of it.
+func (c *Cluster) Close() {
+	if c.Client != nil {
+		c.Client.Close()
+	}
+	if c.log != nil {
+		_ = c.log.Close()
+	}
+	_ = c.Kill()
+}
+
+// Prepare creates the topics of p and starts their consumers.
+func (c *Cluster) Prepare(ctx context.Context, p *Plan) error {
+	for _, topic := range append(slices.Clone(p.Topics), fillers) {
+		if err := c.Client.Topic(ctx, c.BrokerAddr, topic, queues); err != nil {
+			return err
+		}
+	}
+	// The name server hears of them within moments; a consumer that asked before it did would
+	// begin half a minute later.
+	for deadline := time.Now().Add(clientWithin); ; {
+		err := c.Client.Fill(ctx, fillers, 1)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+	}
+	return c.Client.Subscribe(ctx, "consumers", false, p.Topics...)
+}
+
+// Send sends orders, each timer with its due from now on, and recalls those that are to be.
+func (c *Cluster) Send(ctx context.Context, orders []*Order) error {
+	messages := make([]*Message, 0, len(orders))
+	now := time.Now()
+	for _, o := range orders {
+		m := &o.Message
+		if o.isTimer && m.Delay == 0 {
+			m.Due = now.Add(o.delay).UnixMilli()
+		}
+		messages = append(messages, m)
+	}
+	sent, err := c.Client.Send(ctx, messages...)
+	if err != nil {
+		return err
+	}
+	for i, o := range orders {
+		if sent[i].Status != "SEND_OK" {
+			return fmt.Errorf("send: %s", sent[i].Status)
+		}
+		o.Sent = sent[i]
+		if o.Recall {
+			if err := c.Client.Recall(ctx, o.Topic, o.Sent.Handle); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Bury fills the log, so that what was sent until now lies in files that may expire, and what is
+// sent next does not.
+func (c *Cluster) Bury(ctx context.Context) (end int64, err error) {
+	if _, end, err = c.Client.Log(ctx, c.BrokerAddr); err != nil {
+		return 0, err
+	}
+	for at := end; at/logFile < end/logFile+2 || at%logFile > logFile/4; {
+		if err = c.Client.Fill(ctx, fillers, logFile/8); err != nil {
+			return 0, err
+		}
+		if _, at, err = c.Client.Log(ctx, c.BrokerAddr); err != nil {
+			return 0, err
+		}
+	}
+	return end, nil
+}
+
+// Expire lets the log expire up to at least end, and returns when it has.
+func (c *Cluster) Expire(ctx context.Context, end int64) error {
+	if c.keep {
+		return nil
+	}
+	asked := time.Time{}
+	for deadline := time.Now().Add(expireWithin); ; {
+		first, _, err := c.Client.Log(ctx, c.BrokerAddr)
+		if err != nil || first >= end {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("expire the commit log: it begins at %d, not yet behind %d", first, end)
+		}
+		if time.Since(asked) > 5*time.Second { // it tries 20 times after each request
+			if err := c.Client.Expire(ctx, c.BrokerAddr); err != nil {
+				return err
+			}
+			asked = time.Now()
+		}
+		if err := sleep(ctx, 500*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Run sends p, expires its doomed part before it is due, and returns then.
+func (c *Cluster) Run(ctx context.Context, p *Plan) error {
+	if err := c.Send(ctx, append(p.Of(Early), p.Of(Doomed)...)); err != nil {
+		return err
+	}
+	end, err := c.Bury(ctx)
+	if err != nil {
+		return err
+	}
+	_, from, err := c.Client.Log(ctx, c.BrokerAddr)
+	if err != nil {
+		return err
+	}
+	if err := c.Send(ctx, p.Of(Late)); err != nil {
+		return err
+	}
+	_, to, err := c.Client.Log(ctx, c.BrokerAddr)
+	if err != nil {
+		return err
+	}
+	if from/logFile != to/logFile {
+		return fmt.Errorf("send late messages: the log went from %d to %d, into another file", from, to)
+	}
+	if err := c.Expire(ctx, end); err != nil {
+		return err
+	}
+	if late := time.Now().UnixMilli() - FirstDue(p.Of(Doomed)); late > 0 && !c.keep {
+		return fmt.Errorf("expire the commit log: it took until %d ms after the first due", late)
+	}
+	return nil
+}
+
+// FirstDue and LastDue are the first and the last instant at which one of the orders is due.
+func FirstDue(orders []*Order) int64 {
+	return slices.MinFunc(orders, byDue).due()
+}
+
+// LastDue is described with FirstDue.
+func LastDue(orders []*Order) int64 {
+	return slices.MaxFunc(orders, byDue).due()
+}
+
+func byDue(a, b *Order) int { return int(a.due() - b.due()) }
+
+// Await returns what arrived, when that is all of p and it is enough after the last due, so that a
+// second copy would be there too; or when it is longest after it.
+func (c *Cluster) Await(ctx context.Context, p *Plan, enough, longest time.Duration) (*Verdict, error) {
+	last := time.UnixMilli(LastDue(p.Orders))
+	for {
+		v := p.Judge(c.Client.Received())
+		since := time.Since(last)
+		if since > longest || since > enough && len(v.Lost) == 0 {
+			return v, nil
+		}
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
