@@ -39,6 +39,10 @@ type Config struct {
 
 var brokerName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
+// Open is complete for the packages below this one: what is missing is filled in, and the client
+// is the caller's to close.
+func (c Config) Open() (Config, *remoting.Client, error) { return c.complete() }
+
 // complete fills in the defaults and connects nowhere yet. What is wrong wraps delay.ErrInvalid.
 func (c Config) complete() (Config, *remoting.Client, error) {
 	switch {

@@ -159,6 +159,14 @@ const (
 	RevokedTakes        // a partition that moved away is still taken from
 	AbortedRead         // requests of aborted transactions are read
 	UnheardTaken        // sources bring again what a ledger lists before it is known (R17)
+	GuardedUnchecked    // a judgment ends what was recalled meanwhile (R18)
+	GuardedChanged      // users change what another broker holds (R19)
+	HeldReleased        // what a guardian holds ends at once (R18)
+	KeyBeforeLocator    // a guardian asks for the key before it looks where the copy is (R18)
+	OneLook             // a guardian releases at the first look (R18)
+	EarlyHitCounts      // what was stored before the due counts as its delivery (R18)
+	MirrorNotAwaited    // a guardian does not wait for its mirror (R18)
+	RollAsNew           // a timer that is written anew is another message (R18)
 	Bugs                // how many there are, None included
 )
 
@@ -314,4 +322,12 @@ var words = [...]string{
 	"takes after revoke",
 	"aborted requests read",
 	"takes before a ledger was read",
+	"ends what was recalled",
+	"changes what a broker holds",
+	"held counts as delivered",
+	"key before locator",
+	"one look",
+	"early hit counts",
+	"mirror not awaited",
+	"roll as a new message",
 }

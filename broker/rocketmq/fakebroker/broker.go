@@ -255,6 +255,9 @@ func (b *Broker) store(m *remoting.Message) (offset int64) {
 	m.Size = len(bytes)
 	b.high += int64(len(bytes))
 	q.list = append(q.list, *m)
+	if b.cluster.opts.Stored != nil {
+		b.cluster.opts.Stored(b.name, *m)
+	}
 	close(b.grown)
 	b.grown = make(chan struct{})
 	return m.Offset

@@ -27,6 +27,9 @@ type Options struct {
 	MaxMessage int
 	// FileSize is what the brokers say of the size of the files of their commit logs. 0: 1 GiB.
 	FileSize int64
+	// Stored is told of every message that is stored, with the broker's name; nil: nobody is. It
+	// must not call back.
+	Stored func(broker string, m remoting.Message)
 	// Pipes connects in memory, by Cluster.Dial alone, for tests in virtual time.
 	Pipes bool
 }
@@ -98,6 +101,14 @@ func (c *Cluster) StopNameServer() { c.server.stop() }
 
 // StartNameServer is the reverse of StopNameServer.
 func (c *Cluster) StartNameServer(ctx context.Context) error { return c.server.start(ctx) }
+
+// Names are the names of the brokers, in their order.
+func (c *Cluster) Names() (all []string) {
+	for _, b := range c.brokers {
+		all = append(all, b.name)
+	}
+	return all
+}
 
 // Broker is the i-th broker.
 func (c *Cluster) Broker(i int) *Broker { return c.brokers[i] }

@@ -395,7 +395,7 @@ func (b *Broker) tell(c *remoting.Command) *remoting.Command {
 	case remoting.RequestBrokerConfig:
 		var words []string
 		for _, d := range levels() {
-			words = append(words, strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m"))
+			words = append(words, delay.FormatDuration(d))
 		}
 		r := c.Reply(remoting.OK, "")
 		r.Body = []byte("brokerName=" + b.name + "\nfileReservedTime=72\nmessageDelayLevel=" +
