@@ -169,6 +169,12 @@ func RecordRecurs(rec []byte) bool {
 	return r.head()&flagRecurrence != 0 && r.bad == ""
 }
 
+// recordApart reports whether rec is of what is cancelled by itself only.
+func recordApart(rec []byte) bool {
+	r := recordReader{b: rec}
+	return r.head()&(flagRecurrence|flagGuard) != 0 && r.bad == ""
+}
+
 // RecordGuarded reports whether rec is the record of a guarded message.
 func RecordGuarded(rec []byte) bool {
 	r := recordReader{b: rec}

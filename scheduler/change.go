@@ -32,7 +32,13 @@ func (s *Shard) change(
 	if s.draining.Load() {
 		return 0, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
 	}
-	o := &commit.ChangeOp{Requests: requests, Results: results, Done: make(chan error, 1)}
+	guarded, err := s.guards.Mark(ctx, s.find, s.parts.Tier, requests)
+	if err != nil {
+		return 0, err
+	}
+	o := &commit.ChangeOp{
+		Requests: guarded.Requests, Results: results, Done: make(chan error, 1),
+	}
 	for try := 0; ; try++ {
 		if o.Records, err = s.fetchCold(ctx, requests); err != nil {
 			return 0, err
@@ -47,6 +53,7 @@ func (s *Shard) change(
 		}
 		// A retry repeats only what was not answered: the others answer the same again.
 	}
+	guarded.Answer(results)
 	s.stopRetrying(requests, results)
 	for i := range results {
 		if errors.Is(results[i].Err, commit.ErrRefetch) {

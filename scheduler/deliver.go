@@ -27,6 +27,10 @@ func (s *Shard) deliver(ctx context.Context, a core.ActDeliver) {
 		s.recur(ctx, a)
 		return
 	}
+	if target.IsGuard() {
+		s.judge(ctx, a)
+		return
+	}
 	if k := s.ledgers.Of(target); k != nil && !k.Ready() {
 		s.postpone(a)
 		return

@@ -118,8 +118,8 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	s.tier.isolated.Store(own.Isolated)
 	s.core = core.New(core.Options{
 		HotWindow: s.opts.HotWindow, Backoff: s.opts.Backoff, MaxBackoff: s.opts.MaxBackoff,
-		Window: s.opts.Window, Wide: func(t delay.Target) bool { // sent and made once (R17, R20)
-			return t == delay.Schedules || s.ledgers.Of(t) != nil
+		Window: s.opts.Window, Wide: func(t delay.Target) bool { // sent and made once (R17, R18, R20)
+			return t == delay.Schedules || t.IsGuard() || s.ledgers.Of(t) != nil
 		},
 	}, s.lanes, rng, s.clock.Now(), core.Start{
 		Epoch: meta.Epoch, Watermark: meta.Watermark, Boundary: meta.Boundary,
@@ -153,6 +153,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 		Inspect: s.inspect, Hot: func() int64 { return s.glance().Hot },
 	})
 	s.openIntake(&own, &f)
+	s.guards = s.parts.Guardians
 	s.openLedgers(own.Restore != nil)
 	s.maintainer = s.newMaintainer()
 	s.hydrator = s.newHydrator()

@@ -107,7 +107,7 @@ func (o Options) Validate() error {
 }
 
 // Parts are the components a shard joins. Tier is nil for --bucket none, Boot may be nil in
-// tests, Ledgers, Check and Witness anywhere; the rest is required.
+// tests, Ledgers, Guardians, Check and Witness anywhere; the rest is required.
 type Parts struct {
 	Store  *localstore.Store
 	Tier   *tiered.Tier
@@ -118,6 +118,9 @@ type Parts struct {
 	Events Events
 	// Ledgers are the sinks that deliver exactly once, by the part of a target before its slash.
 	Ledgers map[string]ledger.Sink
+	// Guardians judge the messages that belong to their brokers, by the part of a lane before its
+	// slash, as in "guard:rmq"; those of other lanes wait.
+	Guardians map[string]broker.Guardian
 	// Check refuses what a source brings and can never be delivered, with a *delay.FieldError; nil
 	// refuses nothing.
 	Check func(*delay.Draft) error

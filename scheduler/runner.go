@@ -23,6 +23,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/core"
 	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/find"
+	"github.com/cicadamq/cicada/scheduler/guard"
 	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/intake"
 	"github.com/cicadamq/cicada/scheduler/lanes"
@@ -73,6 +74,7 @@ type Shard struct {
 	hydrator   *hydrate.Hydrator    // nil without a bucket
 	positions  *position.Table      // how far sources were read
 	intake     *intake.Intake
+	guards     guard.Keepers
 	ledgers    ledger.Keepers // by the part of a target before its slash
 	receipts   pull.Maker
 

@@ -41,6 +41,7 @@ type world struct {
 	check  func(*delay.Draft) error
 	unread func() bool        // the ledger of kafka:main cannot be read
 	exact  func() *sink.Exact // makes the sink of kafka:main; nil is none
+	guards map[string]broker.Guardian
 
 	*Shard
 	store *localstore.Store
@@ -97,6 +98,7 @@ func (w *world) tryOpen() error {
 	parts := Parts{
 		Store: store, Tier: tier, Logger: w.log, Now: w.wall, Boot: boot,
 		Sinks: func(delay.Target) broker.Sink { return w.sink }, Check: w.check,
+		Guardians: w.guards,
 	}
 	if w.exact != nil {
 		exact := unreadable{w.exact(), w.unread}

@@ -60,6 +60,7 @@ const (
 	Stopped     = commit.Stopped
 	TooLate     = commit.TooLate
 	NotFound    = commit.NotFound
+	Requested   = commit.Requested
 
 	SchedulePaused  = commit.Paused
 	ScheduleResumed = commit.Resumed

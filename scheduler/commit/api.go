@@ -63,6 +63,11 @@ type ChangeRequest struct {
 	// that; the verdict is then Requested, never Cancelled (rule R19). Of other messages it changes
 	// nothing.
 	Recall bool
+	// Lost, of a guarded message: its broker has lost the copy of the row with this key, so that it
+	// may be changed (rule R19).
+	Lost delay.Key
+	// Sourced is set for the source that brought the message, which may always change it.
+	Sourced bool
 }
 
 // ChangeResult is the answer. Due is set for Rescheduled, Fired and Resumed, State for TooLate.

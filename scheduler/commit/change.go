@@ -16,8 +16,8 @@ import (
 // claimable reports whether loc may be changed, and if so takes it away from delivery: the core is
 // asked last (C5). Everything granted must be followed by remove or giveBack.
 func (c *Committer) claimable(loc find.Located) bool {
-	if recurs(loc) {
-		return c.takeSchedule(loc)
+	if recurs(loc) || guarded(loc) {
+		return c.takeOwn(loc)
 	}
 	if c.untraced(loc.Key) {
 		return false
@@ -181,6 +181,9 @@ func (c *Committer) change(q *ChangeRequest, records map[delay.Key][]byte) Chang
 		if r, done := c.changeCold(q, &loc, records); done {
 			return r
 		}
+	}
+	if guarded(loc) && !q.mayTouch(loc) {
+		return q.notOurs()
 	}
 	if q.Change > StopRetrying && (recurs(loc) || q.Change > Fire) {
 		return c.changeSchedule(q, loc)

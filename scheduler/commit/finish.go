@@ -197,6 +197,8 @@ func (c *Committer) finishItem(it *core.FinishItem, rec []byte) {
 		c.books.Delivered++
 	case delay.Expired:
 		c.books.Expired++
+	case delay.Suppressed:
+		c.books.Suppressed++
 	default:
 		if !planted.Is(planted.DeadUncounted) {
 			c.books.Dead++
@@ -239,7 +241,8 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 			ident = old.Identity
 		}
 	}
-	if it.State != delay.Delivered {
+	over := it.State == delay.Delivered || it.State == delay.Suppressed
+	if !over {
 		died := delay.Progress{
 			State: it.State, Attempts: it.Attempts, LastError: it.Detail, Reason: it.Reason,
 			DiedAt: c.now(),
@@ -259,7 +262,7 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 		// A receipt of an earlier attempt knows only the key.
 		c.outcome(made, localstore.IDRecord{Identity: ident, Attempts: it.Attempts}, it.State)
 	}
-	if it.State == delay.Delivered {
+	if over {
 		c.mark(&delay.Mark{
 			Key: key, State: it.State, At: c.now(), ID: string(id), Identity: ident,
 			Attempts: it.Attempts,

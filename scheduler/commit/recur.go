@@ -142,15 +142,17 @@ func recurs(loc find.Located) bool {
 	return loc.Known && loc.Rec.Recurs || delay.RecordRecurs(loc.Record)
 }
 
-// takeSchedule takes a schedule away from the core. It may always be taken: one that is firing at
-// this moment finds its row gone, or has moved on before.
-func (c *Committer) takeSchedule(loc find.Located) bool {
+// takeOwn takes a schedule or a guarded message away from the core. It may always be taken: one
+// that is firing or judged at this moment finds its row gone, or has moved on before.
+func (c *Committer) takeOwn(loc find.Located) bool {
 	switch loc.Place {
 	case find.PlaceRow:
 		c.ask(loc.Key, nil)
 	case find.PlaceParked:
-		lane := c.lanes.Number(delay.Schedules)
-		c.ask(loc.Key, &lane)
+		if target, _, err := delay.RecordTarget(loc.Record); err == nil {
+			lane := c.lanes.Number(target)
+			c.ask(loc.Key, &lane)
+		}
 	}
 	return true
 }
@@ -185,7 +187,7 @@ func (c *Committer) changeSchedule(q *ChangeRequest, loc find.Located) ChangeRes
 		return ChangeResult{Err: delay.Invalid("deliver_at",
 			"%s is a schedule: replace it to change when it fires", q.ID)}
 	}
-	c.takeSchedule(loc)
+	c.takeOwn(loc)
 	m.Recurrence = &next
 	c.relocate(loc, &m)
 	return r

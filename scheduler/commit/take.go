@@ -142,7 +142,7 @@ func (c *Committer) takeItem(
 ) (took Taken, short delay.Key, transient error) {
 	if it.Err = nil; it.Cancel != "" {
 		before := c.books.Cancelled
-		r := c.change(&ChangeRequest{ID: it.Cancel, Change: Cancel}, records)
+		r := c.change(&ChangeRequest{ID: it.Cancel, Change: Cancel, Sourced: true}, records)
 		switch {
 		case r.Err != nil:
 			took, transient = refuse(it, r.Err)

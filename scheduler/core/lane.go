@@ -53,6 +53,7 @@ type lane struct {
 	hungry    bool // waits for room
 	held      bool // waits for the claim horizon
 	retrying  int
+	patience  int // how many may be between attempts before it takes nothing new
 	failures  int // consecutive
 	trips     int
 	openUntil delay.Due
@@ -96,9 +97,14 @@ func (c *Core) lane(no uint32) *lane {
 	l := c.live.Get(no)
 	if l == nil {
 		t := c.lanes.Target(no)
-		l = &lane{no: no, target: t, pull: t.IsPull(), most: c.opts.Window}
+		l = &lane{
+			no: no, target: t, pull: t.IsPull(), most: c.opts.Window, patience: maxRetrying,
+		}
 		if c.opts.Wide != nil && c.opts.Wide(t) {
 			l.most = max(l.most, wideWindow)
+		}
+		if t.IsGuard() {
+			l.patience = maxGuarded
 		}
 		c.live.Put(no, l)
 	}

@@ -13,6 +13,7 @@ const (
 	fewOutBytes  = 1 << 20   // likewise
 	maxRetryAll  = 512 << 10 // messages between attempts
 	maxRetrying  = 10_000    // of one lane: beyond it the lane takes nothing new
+	maxGuarded   = 256 << 10 // of a lane of guarded messages, which are looked at twice or more
 	sureRetrying = 16        // of one lane, whatever the others have
 )
 
@@ -45,7 +46,7 @@ func (c *Core) room(l *lane) (messages, bytes int) {
 	if l.trips > 0 {
 		messages = 1 // half open: one probe at a time
 	}
-	retries := max(sureRetrying, min(maxRetrying, maxRetryAll-c.retrying+l.retrying)) - l.retrying
+	retries := max(sureRetrying, min(l.patience, maxRetryAll-c.retrying+l.retrying)) - l.retrying
 	messages = min(messages-l.inflight, retries, maxOut-c.out)
 	if l.inflight == 0 {
 		return messages, max(min(bytes, maxOutBytes-c.outBytes), 1) // it may be larger than a share

@@ -136,10 +136,27 @@ func (in *Intake) check(d *delay.Draft) error {
 	if d.Durability == delay.Tier && !in.c.Tiered {
 		return delay.Invalid("durability", "tier needs a bucket (--bucket none)")
 	}
+	if d.Guard != nil {
+		return checkGuarded(&d.Message)
+	}
 	if d.Recurrence != nil {
 		return in.c.Begin(&d.Message)
 	}
 	return nil
+}
+
+// checkGuarded refuses what a guarded message cannot have: it ends by a judgment alone.
+func checkGuarded(m *delay.Message) error {
+	switch {
+	case m.Recurrence != nil:
+		return delay.Invalid("schedule", "a guarded message has none")
+	case m.Expires() > 0:
+		return delay.Invalid("ttl", "a guarded message does not expire")
+	case m.Mode != delay.AtLeastOnce:
+		return delay.Invalid("mode", "a guarded message is released at least once")
+	default:
+		return m.Guard.Invalid()
+	}
 }
 
 // try stores what is not stored yet.
