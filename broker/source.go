@@ -4,6 +4,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/cicadamq/cicada/delay"
 )
@@ -22,8 +23,9 @@ import (
 //	    by reading again, never by a gap.
 //	B5  Records of one partition are taken in order; a partition that moves away is not taken from
 //	    any longer once the call that says so has returned.
-//	B6  A record that cannot be a request goes to the reject topic, or is counted and logged where
-//	    there is none, and never stops its partition.
+//	B6  A record that cannot be a request, or that the shard refuses for ever, goes to the reject
+//	    topic, or is counted and logged where there is none, and never stops its partition. It is
+//	    there before the cursor passes it: a crash in between copies it again, and loses no copy.
 type Source interface {
 	// Run reads until ctx is done, and returns nil then. Connections that fail are made again; an
 	// error says that the source can never work as configured.
@@ -48,6 +50,8 @@ type Item struct {
 	// is delay.ErrExists (the id names other content) or delay.ErrUnimplemented. A repeated item,
 	// and a cancel that comes too late or finds nothing, is no error.
 	Err error
+	// Copied says that Refused was told of the item: when it is refused again the cursor passes it.
+	Copied bool
 }
 
 // Batch is a run of records of one partition, in the order of their offsets.
@@ -60,6 +64,35 @@ type Batch struct {
 	// Tier asks that the messages are uploaded with the next flush, however short they wait
 	// (rule R16): the source has commit: tier.
 	Tier bool
+	// Refused copies to where they are kept items that will never be taken and whose Err says why.
+	// It is called from within Take, any number of times, before the cursor passes them (B6). The
+	// items are some of Items; one of them may be taken after all. Its error ends Take: the cursor
+	// is at the first of them then, or below. nil: the cursor passes what is refused.
+	Refused func(ctx context.Context, items []*Item) error
+}
+
+// CopyRefused tells Refused of the items from the offset from on that have an Err and that it was
+// not told of. It is for those who implement Intake.
+func (b *Batch) CopyRefused(ctx context.Context, from int64) error {
+	if b.Refused == nil {
+		return nil
+	}
+	var items []*Item
+	for i := range b.Items {
+		if it := &b.Items[i]; it.Offset >= from && it.Err != nil && !it.Copied {
+			items = append(items, it)
+		}
+	}
+	if len(items) == 0 {
+		return nil
+	}
+	if err := b.Refused(ctx, items); err != nil {
+		return fmt.Errorf("copy what was refused of %s: %w", b.Partition, err)
+	}
+	for _, it := range items {
+		it.Copied = true
+	}
+	return nil
 }
 
 // MaxBatch is the largest number of items in a Batch.
@@ -77,8 +110,8 @@ type Intake interface {
 	// local disk; each item's Err says what became of it. The error of the call says that the
 	// batch was not taken (delay.ErrOverloaded, delay.ErrDiskFull, delay.ErrUnavailable: try again
 	// after a pause), or that it is unknown whether it was (try again too: what is below the
-	// cursor is skipped), or that nothing more will be (delay.ErrClosed, delay.ErrFenced). Drafts
-	// must stay unchanged until it returns.
+	// cursor is skipped), or that nothing more will be (delay.ErrClosed, delay.ErrFenced), or is
+	// that of Refused. Drafts must stay unchanged until it returns.
 	Take(ctx context.Context, b *Batch) error
 	// Covered is the cursor that a committed manifest holds: all below it is in the bucket or
 	// finished (rule R16), and may be acknowledged by a source with commit: tier. Without a bucket

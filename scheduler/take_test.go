@@ -3,6 +3,7 @@
 package scheduler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -23,6 +24,26 @@ type topic struct {
 	records []broker.Item
 	first   int64 // the oldest that is left: what was acknowledged may be gone
 	tier    bool
+
+	copies map[int64]int // of what the shard refuses, by offset
+	dies   func() bool   // the process, in the middle of copying; may be nil
+}
+
+var errDied = errors.New("the process died")
+
+// reject is the source's reject topic.
+func (p *topic) reject(_ context.Context, items []*broker.Item) error {
+	for _, it := range items {
+		if p.dies != nil && p.dies() {
+			return errDied
+		}
+		require.Error(p.t, it.Err)
+		p.copies[it.Offset]++
+	}
+	if p.dies != nil && p.dies() {
+		return errDied
+	}
+	return nil
 }
 
 // add appends a record.
@@ -52,12 +73,16 @@ func (p *topic) read(most int) error {
 		}
 		end := min(int(next)+most, len(p.records))
 		b := &broker.Batch{Partition: partition, Next: int64(end), Tier: p.tier}
+		if p.copies != nil {
+			b.Refused = p.reject
+		}
 		b.Items = append(b.Items, p.records[next:end]...)
 		if err := p.Intake().Take(p.t.Context(), b); err != nil {
 			return err
 		}
 		for i := range b.Items {
-			require.NoError(p.t, b.Items[i].Err)
+			refused := p.copies[b.Items[i].Offset] > 0
+			require.Equal(p.t, refused, b.Items[i].Err != nil, b.Items[i].Err)
 		}
 	}
 }
@@ -190,8 +215,65 @@ func TestSourceRefuses(t *testing.T) {
 	})
 }
 
+// A partition of which nothing was taken has no cursor: with one of 0 a source would read it from its
+// start, and not from where its group is.
+func TestRefusedFirst(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		p := &topic{world: w}
+		p.send(time.Hour)
+		require.NoError(t, p.read(1))
+		other := p.records[0]
+		other.Offset, other.Draft.Body = 500, []byte("other")
+		const unread = broker.Partition("kafka:main/topic/1")
+		b := &broker.Batch{Partition: unread, Items: []broker.Item{other}, Next: 501}
+		b.Refused = func(context.Context, []*broker.Item) error { return errDied }
+		require.ErrorIs(t, w.Intake().Take(t.Context(), b), errDied)
+		_, known := w.Intake().Cursor(unread)
+		require.False(t, known)
+		copied := 0
+		b.Refused = func(_ context.Context, items []*broker.Item) error {
+			copied += len(items)
+			require.ErrorIs(t, items[0].Err, delay.ErrExists)
+			return nil
+		}
+		require.NoError(t, w.Intake().Take(t.Context(), b))
+		require.Equal(t, 1, copied)
+		next, _ := w.Intake().Cursor(unread)
+		require.EqualValues(t, 501, next)
+	})
+}
+
+// A batch in which everything is refused must cost a few commits, not one for each: a producer that
+// reuses its ids would stop the others of its partition. What is copied is copied once.
+func TestRefusedAtOnce(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		p := &topic{world: w, copies: make(map[int64]int)}
+		const n = 300
+		for range n {
+			p.send(time.Hour)
+		}
+		require.NoError(t, p.read(n))
+		for i := range n {
+			other := p.records[i]
+			other.Draft.Body = []byte("other")
+			p.add(other)
+			p.send(time.Hour)
+		}
+		calls := 0
+		p.dies = func() bool { calls++; return false }
+		require.NoError(t, p.read(2*n))
+		require.Len(t, p.copies, n)
+		for offset, copies := range p.copies {
+			require.Equal(t, 1, copies, offset)
+		}
+		require.LessOrEqual(t, calls, n+4, "they were not foreseen")
+		require.EqualValues(t, 2*n, w.books().Accepted)
+	})
+}
+
 // Whatever crashes and gets lost, a message that the source let go of is delivered, or cancelled when
-// its cancel was read, also after the loss of the disk (rules R16, R17).
+// its cancel was read, also after the loss of the disk (rules R16, R17). What is refused is copied
+// before the cursor passes it, also when the process dies while it is copied (B6).
 func TestSourceModel(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -203,11 +285,22 @@ func TestSourceModel(t *testing.T) {
 
 func sourceModel(t *testing.T, w *world, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 16))
-	p := &topic{world: w, tier: seed%2 == 0}
+	p := &topic{world: w, tier: seed%2 == 0, copies: make(map[int64]int)}
+	p.dies = func() bool { return rng.IntN(4) == 0 }
+	var others []int64 // what is refused
 	want, cancelled := make(map[delay.ID]bool), make(map[delay.ID]bool)
 	got := make(map[delay.ID]int)
 	for range 60 {
-		switch rng.IntN(8) {
+		switch rng.IntN(9) {
+		case 8:
+			for range rng.IntN(4) {
+				if i := rng.IntN(len(p.records) + 1); i < len(p.records) && p.records[i].Cancel == "" {
+					other := p.records[i]
+					other.Draft.Body = []byte("other")
+					others = append(others, int64(len(p.records)))
+					p.add(other)
+				}
+			}
 		case 0, 1, 2:
 			for range 1 + rng.IntN(20) {
 				want[p.send(time.Duration(rng.IntN(8000))*time.Millisecond)] = true
@@ -234,11 +327,22 @@ func sourceModel(t *testing.T, w *world, seed uint64) {
 			}
 			w.open()
 		}
-		if err := p.read(1 + rng.IntN(9)); err != nil {
+		err := p.read(1 + rng.IntN(9))
+		next, _ := p.Intake().Cursor(partition)
+		for _, offset := range others {
+			require.True(t, offset >= next || p.copies[offset] > 0,
+				"seed %d: the cursor is %d, and the copy of %d is lost", seed, next, offset)
+		}
+		switch {
+		case errors.Is(err, errDied):
+			w.crash()
+			w.open()
+		case err != nil:
 			require.True(t, errors.Is(err, delay.ErrUnavailable), err)
 			p.restored()
 		}
 	}
+	p.dies = nil
 	p.restored()
 	require.NoError(t, p.read(5))
 	for id, n := range w.drainQueue(2 * time.Minute) {

@@ -113,6 +113,9 @@ func (in *Intake) Take(ctx context.Context, b *broker.Batch) error {
 	if err := in.pass(ctx); err != nil {
 		return err
 	}
+	if err := in.refuse(ctx, b); err != nil {
+		return err
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var f Fault
@@ -123,27 +126,39 @@ func (in *Intake) Take(ctx context.Context, b *broker.Batch) error {
 		in.breach("a batch of %s changed while it was taken", b.Partition)
 	}
 	if f.Err == nil || f.Stored {
-		in.store(b, f.Err == nil)
+		in.store(b)
 	}
 	return f.Err
 }
 
+// refuse has what is refused copied, before the cursor passes it.
+func (in *Intake) refuse(ctx context.Context, b *broker.Batch) error {
+	from, _ := in.Cursor(b.Partition)
+	for i := range b.Items {
+		it := &b.Items[i]
+		if it.Err = nil; strings.HasPrefix(string(idOf(it)), RefusedPrefix) {
+			it.Err = delay.Invalid("id", "names other content")
+		}
+	}
+	return b.CopyRefused(ctx, from)
+}
+
+func idOf(it *broker.Item) delay.ID {
+	if it.Cancel != "" {
+		return it.Cancel
+	}
+	return it.Draft.ID
+}
+
 // store keeps what is not below the cursor. Called with the lock.
-func (in *Intake) store(b *broker.Batch, tell bool) {
+func (in *Intake) store(b *broker.Batch) {
 	k := in.part(b.Partition)
 	for i := range b.Items {
 		it := &b.Items[i]
-		if k.read && it.Offset < k.cursor {
+		if k.read && it.Offset < k.cursor || it.Err != nil {
 			continue
 		}
-		taken := copyItem(b, it)
-		if strings.HasPrefix(string(taken.ID()), RefusedPrefix) {
-			if tell {
-				it.Err = delay.Invalid("id", "names other content")
-			}
-			continue
-		}
-		k.taken = append(k.taken, taken)
+		k.taken = append(k.taken, copyItem(b, it))
 	}
 	k.cursor, k.read = max(k.cursor, b.Next), true
 }
@@ -212,6 +227,18 @@ func (in *Intake) breach(format string, args ...any) {
 	if len(in.breaches) < enough {
 		in.breaches = append(in.breaches, fmt.Sprintf(format, args...))
 	}
+}
+
+// Parts are the partitions that have a cursor.
+func (in *Intake) Parts() (parts []broker.Partition) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for name, k := range in.parts {
+		if k.read {
+			parts = append(parts, name)
+		}
+	}
+	return parts
 }
 
 // Breaches is what the source did that it must not.

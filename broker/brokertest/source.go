@@ -73,6 +73,7 @@ func RunSource(t *testing.T, open func(t *testing.T, tier bool) SourceSubject) {
 		{"overloaded", false, sourceOverloaded},
 		{"slow", false, sourceSlow},
 		{"poison", false, sourcePoison},
+		{"poison and a crash", false, sourcePoisonCrash},
 		{"restart", false, sourceRestart},
 		{"disk lost, local", false, sourceDiskLost},
 		{"disk lost, tier", true, sourceDiskLost},
@@ -343,45 +344,6 @@ func sourceSlow(t *testing.T, s *sourceRun) {
 	stop = s.start(t)
 	s.awaitAll(t)
 	stop()
-}
-
-// What cannot be a request, and what the shard refuses for ever, must not stop the rest (B6).
-func sourcePoison(t *testing.T, s *sourceRun) {
-	poison := Sent{Value: []byte("nonsense"), Headers: []delay.Header{
-		{Name: "cicada-nonsense", Value: "1"},
-	}}
-	refused := good(0, 0)
-	refused.Headers[0].Value, refused.Value = RefusedPrefix+"1", []byte("refused")
-	s.Append(t, 0, poison)
-	s.send(t, 3)
-	s.Append(t, 0, poison, refused)
-	s.send(t, 2)
-	s.Append(t, 0, poison)
-	stop := s.start(t)
-	s.awaitAll(t)
-	const all = 3 + 5 + 1
-	if s.Rejected != nil {
-		require.Eventually(t, func() bool { return len(s.Rejected(t)) >= 4 }, patience,
-			10*time.Millisecond)
-	}
-	if s.Acknowledged != nil {
-		require.Eventually(t, func() bool { return s.Acknowledged(t, 0) == all }, patience,
-			10*time.Millisecond, "the source does not go on behind the poison")
-	}
-	stop()
-	s.check(t)
-	if s.Rejected == nil {
-		return
-	}
-	count := map[string]int{}
-	for _, r := range s.Rejected(t) {
-		count[string(r.Value)]++
-		if string(r.Value) == "nonsense" {
-			require.Contains(t, r.Error, "cicada-nonsense", "the error names the header")
-		}
-		require.NotEmpty(t, r.Error)
-	}
-	require.Equal(t, map[string]int{"nonsense": 3, "refused": 1}, count)
 }
 
 // A daemon that stops and starts again must go on where it was.

@@ -83,8 +83,8 @@ type Record struct {
 
 // Parse fills dst, whatever it held, and reuses its memory. Its strings and bytes alias those of
 // rec, which must stay unchanged for as long as dst is used. now is the guarded clock: delays count
-// from rec.Stored, but never from later than now. The error is a *delay.FieldError whose field is a header, or one of CheckTarget; of
-// dst only the offset is right then.
+// from rec.Stored, but never from later than now. The error is a *delay.FieldError whose field is a
+// header, or one of CheckTarget; of dst only the offset is right then.
 func Parse(dst *broker.Item, rec *Record, now delay.Due, opts *Options) error {
 	*dst = broker.Item{
 		Offset: rec.Offset,

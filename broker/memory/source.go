@@ -226,9 +226,13 @@ func (r *reader) step(ctx context.Context) (more bool, err error) {
 		b.Next = records[i].Offset + 1
 	}
 	if len(records) > 0 {
-		if err = r.in.Take(ctx, b); err == nil {
-			r.refused(records)
+		b.Refused = func(_ context.Context, items []*broker.Item) error {
+			for _, it := range items {
+				r.reject(&records[it.Offset-records[0].Offset], it.Err)
+			}
+			return nil
 		}
+		err = r.in.Take(ctx, b)
 	}
 	r.acknowledge()
 	return err == nil && len(records) == r.source.opts.Batch, err
@@ -246,16 +250,6 @@ func (r *reader) next() []intake.Record {
 	}
 	from = min(from, int64(len(p.records)))
 	return p.records[from:min(from+int64(r.source.opts.Batch), int64(len(p.records)))]
-}
-
-// refused rejects what the shard did not take.
-func (r *reader) refused(records []intake.Record) {
-	first := records[0].Offset
-	for i := range r.batch.Items {
-		if it := &r.batch.Items[i]; it.Err != nil {
-			r.reject(&records[it.Offset-first], it.Err)
-		}
-	}
 }
 
 // reject puts a record into the reject topic, once.

@@ -60,7 +60,16 @@ func (d *desk) Covered(p broker.Partition) (int64, bool) {
 	return next, ok
 }
 
-func (d *desk) Take(_ context.Context, b *broker.Batch) error {
+func (d *desk) Take(ctx context.Context, b *broker.Batch) error {
+	if d.refuse != nil {
+		for i := range b.Items {
+			b.Items[i].Err = d.refuse(&b.Items[i])
+		}
+	}
+	from, _ := d.Cursor(b.Partition)
+	if err := b.CopyRefused(ctx, from); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	store, result := true, error(nil)
@@ -76,13 +85,8 @@ func (d *desk) Take(_ context.Context, b *broker.Batch) error {
 	}
 	for i := range b.Items {
 		item := &b.Items[i]
-		if item.Offset < d.cursor[b.Partition] {
+		if item.Offset < d.cursor[b.Partition] || item.Err != nil {
 			continue
-		}
-		if d.refuse != nil {
-			if item.Err = d.refuse(item); item.Err != nil {
-				continue
-			}
 		}
 		if item.Cancel != "" {
 			d.cancelled = append(d.cancelled, item.Cancel)

@@ -21,8 +21,11 @@ const (
 	cutNote   = " (the body is left out: the record is too large with it)"
 )
 
+// errConnection says that the connection has to be made again before anything else.
+var errConnection = errors.New("the reject subject does not answer")
+
 // reject passes a record that is no request, or that the shard refused, to the reject subject, and
-// lets the source go on (B6). An error says that the connection has to be made again first.
+// lets the source go on (B6). An error is errConnection.
 func (r *session) reject(ctx context.Context, m *nats.Msg, at int, why error) error {
 	text := refusal(why)
 	r.open[at].why = text
@@ -35,7 +38,7 @@ func (r *session) reject(ctx context.Context, m *nats.Msg, at int, why error) er
 	answer, err := r.publishRejected(ctx, m, r.open[at].seq, text)
 	switch {
 	case err != nil:
-		return err
+		return fmt.Errorf("%w: %w", errConnection, err)
 	case answer.Outcome != broker.Delivered:
 		log.Error("a record was refused, and the reject subject does not take it",
 			zap.String("subject", r.sc.RejectSubject), zap.String("answer", answer.Reason))

@@ -128,11 +128,20 @@ func (r *session) take(ctx context.Context, msgs []*nats.Msg) error {
 	}
 	b := broker.Batch{
 		Partition: r.partition, Items: r.items, Next: int64(r.pos), Tier: r.sc.Tier,
+		Refused: func(ctx context.Context, items []*broker.Item) error {
+			return r.refused(ctx, msgs, items)
+		},
 	}
 	if err := r.store(ctx, &b); err != nil {
 		return err
 	}
-	return r.settle(ctx, msgs)
+	for i := range r.items {
+		if r.items[i].Err == nil {
+			r.n.taken.Add(1)
+		}
+	}
+	clear(r.items) // let the bodies go
+	return nil
 }
 
 // sort puts one record where it belongs: it was seen before, it is stored, it is none, or new.
@@ -169,7 +178,7 @@ func (r *session) store(ctx context.Context, b *broker.Batch) error {
 			r.cursor = uint64(b.Next)
 			return nil
 		}
-		if ended(err) || ctx.Err() != nil {
+		if ended(err) || errors.Is(err, errConnection) || ctx.Err() != nil {
 			return err
 		}
 		r.log.Warn("the shard does not take records now", zap.Error(err),
@@ -179,27 +188,22 @@ func (r *session) store(ctx context.Context, b *broker.Batch) error {
 		}
 		next, ok := r.intake.Cursor(r.partition)
 		for ok && len(b.Items) > 0 && b.Items[0].Offset < next {
-			b.Items[0].Err = nil
 			b.Items = b.Items[1:]
 		}
 	}
 }
 
-// settle looks at what became of each item.
-func (r *session) settle(ctx context.Context, msgs []*nats.Msg) error {
-	taken := uint64(0)
-	for i := range r.items {
-		err := r.items[i].Err
-		if err == nil {
-			taken++
-			continue
+// refused rejects what the shard refuses, before the cursor passes it (B6).
+func (r *session) refused(ctx context.Context, msgs []*nats.Msg, items []*broker.Item) error {
+	i := 0
+	for _, it := range items { // in the order of their sequences, as r.items
+		for r.items[i].Offset != it.Offset {
+			i++
 		}
-		if err := r.reject(ctx, messageAt(msgs, r.items[i].Offset), r.marks[i], err); err != nil {
+		if err := r.reject(ctx, messageAt(msgs, it.Offset), r.marks[i], it.Err); err != nil {
 			return err
 		}
 	}
-	r.n.taken.Add(taken)
-	clear(r.items) // let the bodies go
 	return nil
 }
 

@@ -154,7 +154,7 @@ const (
 	UnheardForgotten    // ids of a ledger that nobody knows are not remembered (R17)
 	GroupBelieved       // a source begins where its group is, not at the cursor (R16)
 	PoisonPassed        // the cursor passes a record before its copy is in the reject topic
-	RefusedUncopied     // a group is told of what was refused before its copy is there
+	RefusedUncopied     // the cursor passes what was refused before its copy is there (B6)
 	CoverUnasked        // commit: tier is acknowledged before the bucket has it (R16)
 	RevokedTakes        // a partition that moved away is still taken from
 	AbortedRead         // requests of aborted transactions are read

@@ -154,8 +154,7 @@ func (c *Committer) acceptNamed(
 		r.Err = fmt.Errorf("look up id: %w", err)
 		return 0
 	}
-	over := old.State.Finished() && old.FinishedAt.Add(c.opts.DedupeWindow) <= c.now()
-	if found && over && !planted.Is(planted.WindowByTimer) {
+	if found && c.outlived(&old) && !planted.Is(planted.WindowByTimer) {
 		found = false // its timer has not come yet, or a dead letter is found by it
 	}
 	d.Generation = 1
@@ -178,6 +177,17 @@ func (c *Committer) acceptNamed(
 	}
 	r.ID, r.Due, r.Durability, r.Generation = d.ID, d.Due, d.Durability, d.Generation
 	return rf.Key.Seq
+}
+
+// outlived reports whether an id names nothing any more (S4).
+func (c *Committer) outlived(old *localstore.IDRecord) bool {
+	return old.State.Finished() && old.FinishedAt.Add(c.opts.DedupeWindow) <= c.now()
+}
+
+// differs is the error of a message whose id names other content.
+func differs(d *delay.Draft, old *localstore.IDRecord) error {
+	why := old.Differs(delay.IdentityOf(delay.Key{}, &d.Message))
+	return fmt.Errorf("%w: id %q names another message: %s", delay.ErrExists, d.ID, why)
 }
 
 // repeated answers a request that repeats an earlier one.
@@ -207,8 +217,7 @@ func (c *Committer) replace(
 	d *delay.Draft, r *Receipt, old *localstore.IDRecord, records map[delay.Key][]byte,
 ) bool {
 	if !d.Replace {
-		why := old.Differs(delay.IdentityOf(delay.Key{}, &d.Message))
-		r.Err = fmt.Errorf("%w: id %q names another message: %s", delay.ErrExists, d.ID, why)
+		r.Err = differs(d, old)
 		return false
 	}
 	d.Generation = old.Generation + 1

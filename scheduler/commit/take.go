@@ -28,6 +28,10 @@ type TakeOp struct {
 	failed error // of an item that may be taken later: its position was not passed
 }
 
+// ErrUncopied answers a TakeOp that stopped before an item which is refused: its copy is not kept
+// yet (B6). Those behind it that would be refused as things stand have an Err too.
+var ErrUncopied = errors.New("an item is refused that is not copied yet")
+
 // Taken is what became of an item.
 type Taken uint8
 
@@ -72,12 +76,40 @@ func (o *TakeOp) stage(c *Committer) {
 				return
 			}
 		}
+		if o.uncopied(i) {
+			o.failed = ErrUncopied
+			c.foresee(o.Batch.Items[i+1:])
+			return
+		}
 		c.reach(name, it.Offset+1, short)
 		o.Next = it.Offset + 1
 	}
 	if !known || o.Next < o.Batch.Next {
 		o.Next = o.Batch.Next
 		c.reach(name, o.Next, delay.Key{})
+	}
+}
+
+// uncopied reports whether the position must not pass an item yet.
+func (o *TakeOp) uncopied(i int) bool {
+	return o.Took[i] == TakenRefused && o.Batch.Refused != nil && !o.Batch.Items[i].Copied &&
+		!planted.Is(planted.RefusedUncopied)
+}
+
+// foresee sets the errors of messages whose ids name other content already, so that one call copies
+// them all. What comes before them may still change that: they are looked at again.
+func (c *Committer) foresee(items []broker.Item) {
+	for i := range items {
+		it := &items[i]
+		if it.Err != nil || it.Copied || it.Cancel != "" || it.Draft.Replace {
+			continue
+		}
+		old, found, err := c.store.LookupID(string(it.Draft.ID))
+		ident := delay.IdentityOf(delay.Key{}, &it.Draft.Message)
+		if err != nil || !found || c.outlived(&old) || old.Key.IsZero() || old.SameContent(ident) {
+			continue
+		}
+		it.Err = differs(&it.Draft, &old)
 	}
 }
 

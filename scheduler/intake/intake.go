@@ -4,7 +4,8 @@
 // the committer with the position that it reaches, and tells how far they were read.
 //
 //	source --Batch--> Take: check, fetch what is cold --> commit.TakeOp --synced--> position.Table
-//	       <--Item.Err: never taken-- error of the call: not all of it, try again --
+//	       <--Refused: never taken-- once copied, again --/
+//	       <--error of the call: not all of it, try again --
 //
 // # Concurrency
 //
@@ -14,7 +15,8 @@
 //
 // What was taken and the position are one batch of the store: a source that goes on from Cursor
 // after a crash reads nothing twice, and one that goes on from before it brings ids that are known
-// (rules R16, R17).
+// (rules R16, R17). The position passes what is refused only after the source has copied it: a
+// crash before that brings it again (B6).
 package intake
 
 import (
@@ -90,16 +92,32 @@ func (in *Intake) Take(ctx context.Context, b *broker.Batch) error {
 		return fmt.Errorf("%w: take from %s for the tier: there is no bucket", delay.ErrInvalid,
 			b.Partition)
 	}
-	weight := in.prepare(b)
-	err := in.try(ctx, b, weight)
-	if errors.Is(err, commit.ErrRefetch) {
-		err = in.try(ctx, b, weight)
+	for moved := false; ; {
+		weight := in.prepare(b)
+		if err := in.copyRefused(ctx, b); err != nil {
+			return err
+		}
+		err := in.try(ctx, b, weight)
+		switch {
+		case errors.Is(err, commit.ErrUncopied): // each time another one, so it ends
+			if err := in.copyRefused(ctx, b); err != nil {
+				return err
+			}
+		case errors.Is(err, commit.ErrRefetch) && !moved:
+			moved = true
+		case errors.Is(err, commit.ErrRefetch):
+			return fmt.Errorf("%w: take from %s: a message moves between tiers",
+				delay.ErrUnavailable, b.Partition)
+		default:
+			return err
+		}
 	}
-	if errors.Is(err, commit.ErrRefetch) {
-		return fmt.Errorf("%w: take from %s: a message moves between tiers", delay.ErrUnavailable,
-			b.Partition)
-	}
-	return err
+}
+
+// copyRefused has what is refused copied before the position passes it (B6).
+func (in *Intake) copyRefused(ctx context.Context, b *broker.Batch) error {
+	from, _ := in.Cursor(b.Partition)
+	return b.CopyRefused(ctx, from)
 }
 
 // prepare checks the drafts and returns what they weigh. What was taken before is left alone, with
@@ -183,7 +201,7 @@ func (in *Intake) try(ctx context.Context, b *broker.Batch, weight int64) error 
 		return err
 	}
 	err = in.c.Do(o, weight, o.Done)
-	if o.Stored {
+	if o.Stored && (err == nil || o.Next > 0) { // else the partition was never read, and is not now
 		in.c.Positions.SetRead(string(b.Partition), o.Next)
 		in.count(o)
 	}

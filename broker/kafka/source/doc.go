@@ -3,10 +3,10 @@
 // Package source is the broker.Source of Kafka clusters.
 //
 //	           one member of the group                 one worker a partition, in order
-//	topic  --poll--> dispatch --queue (bounded)--> parse --> rejects? --> Take --> refused? --> held
-//	                    ^                                       |                    |           |
-//	                    +--- paused while its share is full     +--> reject topic <--+           v
-//	group  <------------------- commit: what is durable, and no further than held ---------- cursor
+//	topic  --poll--> dispatch --queue (bounded)--> parse --> rejects? --> Take --> refused?
+//	                    ^                                       |                    |
+//	                    +--- paused while its share is full     +--> reject topic <--+
+//	group  <--------------------- commit: what is durable ---------------- cursor <--+ then
 //
 // # Invariants
 //
@@ -14,10 +14,9 @@
 //	    committed further; else from where the group is; else from the start of the topic (B4).
 //	K2  One worker takes from a partition, and it has ended when the call that takes the partition
 //	    away returns (B5).
-//	K3  The cursor passes a record that is no request only after its copy is in the reject topic,
-//	    and the group is told of a record that the shard refused only after that. A reject topic
-//	    that takes nothing for 30 s, or there is none, is counted and logged, and reading goes on
-//	    (B6).
+//	K3  The cursor passes a record that is no request, or that the shard refuses, only after its copy
+//	    is in the reject topic. A reject topic that takes nothing for 30 s, or there is none, is
+//	    counted and logged, and reading goes on (B6).
 //	K4  The group is never told more than the shard calls durable: Cursor with commit: local,
 //	    Covered with commit: tier (B4, R16).
 //	K5  A topic is its id: one that was deleted and made again is another, with partitions and ids
@@ -41,9 +40,8 @@
 //
 // Brokers that are away, slow or answer errors are tried again for ever. After a crash at any line
 // reading goes on at the cursor, which was stored with the messages: what was read and not taken is
-// read again, what was taken is not. A record that the shard refused, in the moments between that
-// and its copy, is the exception: after a crash there it is in the source's topic only, and in the
-// log.
+// read again, what was taken is not. What was copied to the reject topic just before a crash may be
+// copied once more.
 //
 // See also broker/source.go, package intake and docs/operations.md.
 package source

@@ -226,7 +226,7 @@ func (s *shard) Covered(p broker.Partition) (int64, bool) {
 }
 
 // Take checks what every shard may rely on.
-func (s *shard) Take(_ context.Context, b *broker.Batch) error {
+func (s *shard) Take(ctx context.Context, b *broker.Batch) error {
 	s.mu.Lock()
 	twice := s.taking[b.Partition]
 	s.taking[b.Partition] = true
@@ -247,6 +247,15 @@ func (s *shard) Take(_ context.Context, b *broker.Batch) error {
 			return err
 		}
 	}
+	if s.refuse != nil {
+		for i := range b.Items {
+			b.Items[i].Err = s.refuse(&b.Items[i])
+		}
+	}
+	from, _ := s.Cursor(b.Partition)
+	if err := b.CopyRefused(ctx, from); err != nil {
+		return err
+	}
 	s.store(b)
 	if s.after != nil {
 		return s.after(b)
@@ -265,13 +274,8 @@ func (s *shard) store(b *broker.Batch) {
 			s.t.Errorf("%s: offset %d after %d, next %d", b.Partition, item.Offset, last, b.Next)
 		}
 		last = item.Offset
-		if item.Offset < cursor {
+		if item.Offset < cursor || item.Err != nil {
 			continue
-		}
-		if s.refuse != nil {
-			if item.Err = s.refuse(item); item.Err != nil {
-				continue
-			}
 		}
 		kept := *item
 		kept.Draft.Body = append([]byte(nil), item.Draft.Body...)

@@ -4,7 +4,7 @@ package source
 
 import (
 	"context"
-	"math"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,9 +36,6 @@ type partition struct {
 	queue  []run
 	queued int64 // bytes in queue
 
-	// held is the offset of the first record that was handed to the shard and whose copy may still
-	// have to go to the reject topic: no commit passes it.
-	held   atomic.Int64
 	end    atomic.Int64 // of the topic, as the last fetch said
 	at     atomic.Int64 // where reading goes on; -1: not known yet
 	paused atomic.Bool  // fetching is
@@ -60,7 +57,6 @@ func (n *session) newPartition(ctx context.Context, id [16]byte, number int32) *
 	}
 	// The context of the assignment ends with it; work that is under way may end in peace.
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	p.held.Store(math.MaxInt64)
 	p.at.Store(-1)
 	return p
 }
@@ -83,8 +79,7 @@ func (p *partition) halted() bool {
 	}
 }
 
-// committable is how far the group may be told that the partition is read (B4). The cursor is read
-// before held: a cursor that has moved says that held was set before.
+// committable is how far the group may be told that the partition is read (B4).
 func (p *partition) committable() int64 {
 	durable := p.n.in.Cursor
 	if p.n.opts.Tier && !planted.Is(planted.CoverUnasked) {
@@ -94,10 +89,7 @@ func (p *partition) committable() int64 {
 	if !ok {
 		return 0
 	}
-	if planted.Is(planted.RefusedUncopied) {
-		return next
-	}
-	return min(next, p.held.Load())
+	return next
 }
 
 // push queues records and tells how many bytes wait.
@@ -221,25 +213,41 @@ func (p *partition) handle(s *slot, start int64) bool {
 	clear(s.rejects)
 	s.rejects = s.rejects[:0]
 	last := s.records[len(s.records)-1].Offset
-	p.held.Store(s.records[0].Offset)
-	b := broker.Batch{Partition: p.name, Items: s.items, Next: last + 1, Tier: p.n.opts.Tier}
+	b := broker.Batch{
+		Partition: p.name, Items: s.items, Next: last + 1, Tier: p.n.opts.Tier,
+		Refused: func(_ context.Context, items []*broker.Item) error {
+			return p.refused(s, items) //nolint:contextcheck // it is that of take
+		},
+	}
 	if !p.take(&b) {
 		return false
 	}
 	for i := range b.Items {
-		if err := b.Items[i].Err; err != nil {
-			s.rejects = append(s.rejects, reject{s.taken[i], err})
-			continue
+		if b.Items[i].Err == nil {
+			p.n.counts.taken.Add(1)
 		}
-		p.n.counts.taken.Add(1)
 	}
-	// What the shard refused leaves before the group hears of it (B4).
-	if !p.copyOut(s.rejects) {
-		return false
-	}
-	p.held.Store(math.MaxInt64)
 	p.at.Store(b.Next)
 	return true
+}
+
+// errMoved is a partition that moved away while records of it were copied.
+var errMoved = errors.New("the partition moved away")
+
+// refused copies what the shard refuses, which leaves before the cursor passes it as well.
+func (p *partition) refused(s *slot, items []*broker.Item) error {
+	s.rejects = s.rejects[:0]
+	i := 0
+	for _, it := range items { // both are in the order of their offsets
+		for s.taken[i].Offset != it.Offset {
+			i++
+		}
+		s.rejects = append(s.rejects, reject{s.taken[i], it.Err})
+	}
+	if !p.copyOut(s.rejects) {
+		return errMoved
+	}
+	return nil
 }
 
 // gap compares what came with what was to come: offsets that retention removed are counted, and

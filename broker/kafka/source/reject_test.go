@@ -53,14 +53,16 @@ func TestSourceRejectsPoison(t *testing.T) {
 	})
 }
 
-// What could go wrong: what the shard refuses is lost without a copy, because the group is told of
-// it first (B4), or because the copy is not tried again (K3).
+// What could go wrong: what the shard refuses is lost without a copy, because the cursor passes it or
+// the group is told of it first (B4), or because the copy is not tried again (K3).
 func TestSourceRejectsWhatTheShardRefuses(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		w.requests(1, 10)
 		sh := newShard(t)
+		var asked atomic.Bool
 		sh.refuse = func(i *broker.Item) error {
 			if i.Offset == 4 {
+				asked.Store(true)
 				return fmt.Errorf("id x: %w", delay.ErrExists)
 			}
 			return nil
@@ -71,8 +73,10 @@ func TestSourceRejectsWhatTheShardRefuses(t *testing.T) {
 		opts := w.options()
 		opts.CommitInterval = 10 * time.Millisecond
 		src, stop := w.run(opts, sh)
-		w.until("they are taken", func() bool { return sh.count() == 9 })
+		w.until("it is refused", asked.Load)
 		w.sleep(rejectPatience / 2)
+		next, _ := sh.Cursor(w.name(0))
+		require.LessOrEqual(t, next, int64(4), "before the copy is there")
 		require.LessOrEqual(t, w.committed(0), int64(0), "before the copy is there")
 		fault.Remove()
 		w.until("they are committed", func() bool { return w.committed(0) == 10 })

@@ -37,8 +37,8 @@ type Options struct {
 	// Parse reads what m asks for into item, whose memory may have been used before. keep is false
 	// for a record to be passed over; an error is one to be rejected.
 	Parse func(item *broker.Item, m *remoting.Message, now delay.Due) (keep bool, err error)
-	// Reject deals with a record that is no request, or that the shard refuses (B6). An error says
-	// that it has to be tried again.
+	// Reject deals with a record that is no request, or that the shard refuses, before the cursor
+	// passes it (B6). An error says that it has to be tried again.
 	Reject func(ctx context.Context, m *remoting.Message, why error) error
 	Counts *Counts // of several readers together
 	Log    *zap.Logger
@@ -59,7 +59,9 @@ type Reader struct {
 	end   atomic.Int64 // one above the highest, as of the last pull
 	dealt atomic.Int64 // below it every record is stored or rejected
 
-	batch broker.Batch // of the goroutine that takes
+	// Of the goroutine that takes:
+	batch    broker.Batch
+	rejected map[int64]bool // and not passed by the cursor: at most a batch, read again
 }
 
 // errBehind is a queue that ends before the cursor (Q7).
@@ -67,7 +69,7 @@ var errBehind = errors.New("the queue ends before the cursor: its broker lost wh
 	"the topic was made anew")
 
 // New makes a Reader; Run reads.
-func New(o Options) *Reader { return &Reader{o: o} }
+func New(o Options) *Reader { return &Reader{o: o, rejected: make(map[int64]bool)} }
 
 // Next is the offset to go on with: what lies below is stored.
 func (q *Reader) Next() int64 { return q.next.Load() }
@@ -219,17 +221,14 @@ func (q *Reader) take(
 			break
 		}
 	}
+	b.Refused = func(ctx context.Context, items []*broker.Item) error {
+		return q.refused(ctx, messages, items)
+	}
 	if err := in.Take(ctx, b); err != nil {
 		return err
 	}
+	clear(q.rejected)
 	q.o.Counts.Taken.Add(uint64(len(b.Items)))
-	for i := range b.Items {
-		if err := b.Items[i].Err; err != nil {
-			if err = q.rejectTaken(ctx, &messages[i], err); err != nil {
-				return err
-			}
-		}
-	}
 	q.next.Store(b.Next)
 	q.dealt.Store(b.Next)
 	return nil
@@ -257,28 +256,33 @@ func (q *Reader) add(
 	if bad == nil {
 		return false, nil
 	}
-	if err := q.o.Reject(ctx, m, bad); err != nil {
-		return false, fmt.Errorf("reject record %d: %w", m.Offset, err)
-	}
-	return false, nil
+	return false, q.reject(ctx, m, bad)
 }
 
-// rejectTaken is Reject for a record that the cursor has passed: nothing would bring it back, so it
-// is tried until the end.
-func (q *Reader) rejectTaken(ctx context.Context, m *remoting.Message, why error) error {
-	pause := Backoff{}
-	for {
-		err := q.o.Reject(ctx, m, why)
-		if err == nil {
-			return nil
+// reject rejects a record, unless it was when it was read before.
+func (q *Reader) reject(ctx context.Context, m *remoting.Message, why error) error {
+	if q.rejected[m.Offset] {
+		return nil
+	}
+	if err := q.o.Reject(ctx, m, why); err != nil {
+		return fmt.Errorf("reject record %d: %w", m.Offset, err)
+	}
+	q.rejected[m.Offset] = true
+	return nil
+}
+
+// refused rejects what the shard refuses.
+func (q *Reader) refused(
+	ctx context.Context, messages []remoting.Message, items []*broker.Item,
+) error {
+	i := 0
+	for _, it := range items { // both are in the order of their offsets
+		for messages[i].Offset != it.Offset {
+			i++
 		}
-		if q.o.Quiet.May() {
-			q.o.Log.Warn("rocketmq reject topic does not answer", zap.Error(err))
-		}
-		select {
-		case <-ctx.Done():
+		if err := q.reject(ctx, &messages[i], it.Err); err != nil {
 			return err
-		case <-time.After(pause.Next()):
 		}
 	}
+	return nil
 }
