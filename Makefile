@@ -18,7 +18,7 @@ VULN_VERSION  ?= v1.9.0
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/cicada, one static binary
@@ -92,6 +92,14 @@ bench-tier: ## measure the cold tier on a real MinIO, beside plain loops
 .PHONY: demo
 demo: build ## show the whole story in a minute, in an empty directory
 	dir=$$(mktemp -d) && cd "$$dir" && $(abspath $(BIN))/cicada demo; rm -rf "$$dir"
+
+.PHONY: demo-rocketmq
+demo-rocketmq: build ## show what RocketMQ loses and Cicada saves; three minutes, needs Java 17
+	cd integration && $(GO) run ./rocketmq/demo -program $(abspath $(BIN))/cicada
+
+.PHONY: bench-rocketmq
+bench-rocketmq: build ## measure Cicada beside a real RocketMQ; ONLY=mirror,rescue,owner
+	cd integration && $(GO) run ./rocketmq/bench -program $(abspath $(BIN))/cicada $(if $(ONLY),-only $(ONLY))
 
 .PHONY: e2e
 e2e: build ## run the end-to-end tests of the module integration/

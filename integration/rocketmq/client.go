@@ -224,7 +224,8 @@ func (c *Client) Load(ctx context.Context, load Load) (time.Duration, error) {
 	}
 	err := c.call(ctx, "load", map[string]any{
 		"topic": load.Topic, "name": load.Name, "count": load.Count, "size": load.Size,
-		"level": load.Level, "due": load.Due, "plain": load.Plain, "properties": load.Properties,
+		"level": load.Level, "due": load.Due, "spread": load.Spread.Milliseconds(),
+		"target": load.Target,
 	}, &answer)
 	if err == nil && answer.Failed > 0 {
 		err = fmt.Errorf("load: %d of %d were refused", answer.Failed, load.Count)
@@ -232,20 +233,21 @@ func (c *Client) Load(ctx context.Context, load Load) (time.Duration, error) {
 	return time.Duration(answer.Seconds * float64(time.Second)), err
 }
 
-// Load says what Client.Load sends.
+// Load says what Client.Load sends: messages of a delay level, else requests to Cicada for a target,
+// else timers, else ordinary messages.
 type Load struct {
 	Topic, Name string
 	Count, Size int
 	Level       int
-	Due         int64 // Unix milliseconds; what Tally counts lateness from
-	Plain       bool  // Due makes it no timer
-	Properties  map[string]string
+	Target      string
+	Due         int64         // of the first, Unix milliseconds; what Tally counts lateness from
+	Spread      time.Duration // the last is due so much later
 }
 
-// Tally is what arrived for all groups that count.
-func (c *Client) Tally(ctx context.Context) (Tally, error) {
+// Tally is what arrived since it was reset, for all groups that count.
+func (c *Client) Tally(ctx context.Context, reset bool) (Tally, error) {
 	var t Tally
-	return t, c.call(ctx, "tally", nil, &t)
+	return t, c.call(ctx, "tally", map[string]any{"reset": reset}, &t)
 }
 
 // Fill sends so many bytes of ordinary messages.

@@ -43,11 +43,16 @@ type Cluster struct {
 
 // Start starts all three with their data in dir.
 func Start(ctx context.Context, dir string, opts Options) (*Cluster, error) {
+	reserved := 0 // hours: a full file may go at once
+	if opts.Keep {
+		reserved = 72
+	}
 	settings := []string{
 		fmt.Sprintf("mappedFileSizeCommitLog=%d", logFile), "maxMessageSize=65536",
-		// A full file may go at once, but only when it is asked for: not at an hour of the day.
-		"fileReservedTime=0", "deleteWhen=99", "cleanResourceInterval=1000",
-		levelSetting(),
+		// Old files go when that is asked for: not at an hour of the day, and not because the
+		// disk is rather full (above 85 % they do all the same).
+		fmt.Sprintf("fileReservedTime=%d", reserved), "deleteWhen=99",
+		"diskMaxUsedSpaceRatio=95", "cleanResourceInterval=1000", levelSetting(),
 	}
 	if opts.Tiered {
 		settings = append(settings, "tieredStoreGroupCommitTimeout=5", "readAheadCacheEnable=true")

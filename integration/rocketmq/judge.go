@@ -22,6 +22,8 @@ type Verdict struct {
 	// Lost are messages that did not arrive, Twice those with several copies, both without the
 	// recalled ones.
 	Lost, Twice []*Order
+	// Doubled are those of Twice of which Cicada stored a copy.
+	Doubled []*Order
 	// Again is how often the same copy of a message was handed to the consumers once more.
 	Again int
 	// Wrong says what is not as it was sent, in sentences: arrived early, a property that is
@@ -99,8 +101,13 @@ func (v *Verdict) order(o *Order, copies []Received) {
 	case len(copies) > 1:
 		v.Twice = append(v.Twice, o)
 	}
+	doubled := false
 	for _, m := range copies {
+		doubled = doubled || len(copies) > 1 && m.Properties["cicada-id"] != ""
 		v.compare(o, &m)
+	}
+	if doubled {
+		v.Doubled = append(v.Doubled, o)
 	}
 }
 

@@ -99,7 +99,7 @@ public final class RocketMQClient {
       case "send": send(call, answer); break;
       case "fill": fill(call); break;
       case "load": load(call, answer); break;
-      case "tally": tally.report(answer); break;
+      case "tally": tally.report(answer, call.getBooleanValue("reset")); break;
       case "recall":
         answer.put("recalled",
             producer.recallMessage(call.getString("topic"), call.getString("handle")));
@@ -211,28 +211,32 @@ public final class RocketMQClient {
     }
   }
 
-  /** Sends many at once; each carries its due, if it has one, for the tally. */
+  /**
+   * Sends many at once: timers, messages of a delay level, or requests to Cicada for a target. Each
+   * carries its due, if it has one, for the tally; dues are spread evenly.
+   */
   private void load(JSONObject call, JSONObject answer) throws Exception {
     int count = call.getIntValue("count");
-    long due = call.getLongValue("due");
     int level = call.getIntValue("level");
+    String target = call.getString("target");
     byte[] body = new byte[call.getIntValue("size")];
-    Map<?, ?> properties = call.getJSONObject("properties");
     Semaphore window = new Semaphore(IN_FLIGHT);
     AtomicInteger failed = new AtomicInteger();
     long began = System.nanoTime();
     for (int i = 0; i < count; i++) {
       Message m = new Message(call.getString("topic"), body);
       m.putUserProperty("n", call.getString("name") + i);
+      long due = call.getLongValue("due");
       if (due > 0) {
+        due += call.getLongValue("spread") * i / count;
         m.putUserProperty("due", Long.toString(due));
-      }
-      if (properties != null) {
-        properties.forEach((k, v) -> m.putUserProperty((String) k, (String) v));
       }
       if (level > 0) {
         m.setDelayTimeLevel(level);
-      } else if (due > 0 && !call.getBooleanValue("plain")) {
+      } else if (target != null && !target.isEmpty()) {
+        m.putUserProperty("cicada-target", target);
+        m.putUserProperty("cicada-deliver-at", Long.toString(due));
+      } else if (due > 0) {
         m.setDeliverTimeMs(due);
       }
       window.acquire();
@@ -272,7 +276,7 @@ public final class RocketMQClient {
     }
   }
 
-  /** Counts what arrives, and how late. */
+  /** Counts what arrived since its last report, and how late. */
   private static final class Tally {
     private final Map<String, Integer> seen = new HashMap<>();
     private long[] late = new long[1 << 10];
@@ -298,7 +302,7 @@ public final class RocketMQClient {
       }
     }
 
-    synchronized void report(JSONObject answer) {
+    synchronized void report(JSONObject answer, boolean reset) {
       long[] sorted = Arrays.copyOf(late, n);
       Arrays.sort(sorted);
       answer.put("arrived", seen.size());
@@ -307,6 +311,12 @@ public final class RocketMQClient {
       answer.put("p50", n == 0 ? 0 : sorted[n / 2]);
       answer.put("p99", n == 0 ? 0 : sorted[(int) Math.min(n - 1L, n * 99L / 100)]);
       answer.put("max", n == 0 ? 0 : sorted[n - 1]);
+      if (reset) {
+        seen.clear();
+        n = 0;
+        twice = 0;
+        early = 0;
+      }
     }
   }
 }
