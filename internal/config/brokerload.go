@@ -98,12 +98,20 @@ func (l *loader) kafka(path string, n *yaml.Node, f *fileBroker) *Kafka {
 
 func (l *loader) rocketMQ(path string, n *yaml.Node, f *fileBroker) *RocketMQ {
 	g := &f.Guardian
+	section := childNode(n, "guardian")
+	on := func(name string, given bool) bool { // what is left out is guarded
+		return section != nil && (given || childNode(section, name) == nil)
+	}
 	r := &RocketMQ{
 		NameServers: f.NameServers, AccessKey: f.AccessKey,
 		Guardian: Guardian{
-			Enabled: g.Enabled, Grace: spanOr(g.Grace, DefaultGuardianGrace),
-			DelayLevels: g.DelayLevels, Timers: g.Timers, ConsumerRetries: g.ConsumerRetries,
+			Enabled: on("enabled", g.Enabled), Grace: spanOr(g.Grace, DefaultGuardianGrace),
+			DelayLevels: on("delay_levels", g.DelayLevels), Timers: on("timers", g.Timers),
+			ConsumerRetries: g.ConsumerRetries,
 		},
+	}
+	if r.Guardian.Enabled && !r.Guardian.DelayLevels && !r.Guardian.Timers {
+		l.wrong(l.at(n), path+".guardian", "guards neither delay_levels nor timers")
 	}
 	r.SecretKey = l.secretOf(path+".secret_key", childNode(n, "secret_key"))
 	if (f.AccessKey == "") != (f.SecretKey == "") {

@@ -63,7 +63,7 @@ brokers:
 	require.Equal(t, &RocketMQ{
 		NameServers: []string{"n:9876"}, AccessKey: "ak", SecretKey: "from-file",
 		Guardian: Guardian{
-			Enabled: true, Grace: 7 * time.Second, DelayLevels: true, ConsumerRetries: true,
+			Enabled: true, Grace: 7 * time.Second, DelayLevels: true, Timers: true, ConsumerRetries: true,
 		},
 		Sources: []RocketMQSource{{Topic: "t", Group: "g", Tier: true}},
 	}, rmq.RocketMQ)

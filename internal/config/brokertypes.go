@@ -64,7 +64,8 @@ type RocketMQ struct {
 	Sources     []RocketMQSource
 }
 
-// Guardian says which delayed messages of the cluster are watched over.
+// Guardian says which delayed messages of the cluster are watched over. A file without a section
+// has none; in one, what is left out is watched but for ConsumerRetries.
 type Guardian struct {
 	Enabled         bool
 	Grace           time.Duration

@@ -239,6 +239,7 @@ func (d *Daemon) parts() scheduler.Parts {
 		Witness: witness, Store: d.store, Tier: d.tier, Logger: d.log.Named("scheduler"), Now: d.opts.Now,
 		Boot: d.boot, Events: d.counts.Events(),
 		Sinks: d.sinkOf, Check: d.checkTaken, Ledgers: d.links.Ledgers(),
+		Guardians: d.links.Guardians(),
 	}
 }
 

@@ -4,6 +4,7 @@ package brokers
 
 import (
 	"github.com/cicadamq/cicada/broker/rocketmq"
+	"github.com/cicadamq/cicada/broker/rocketmq/guardian"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
 )
@@ -13,6 +14,15 @@ func RocketMQConfig(b *config.Broker, o Options) rocketmq.Config {
 	return rocketmq.Config{
 		Broker: b.Name, NameServers: b.RocketMQ.NameServers, AccessKey: b.RocketMQ.AccessKey,
 		SecretKey: b.RocketMQ.SecretKey.Reveal(), TLS: b.TLS, Logger: o.Logger, Now: o.Now,
+	}
+}
+
+// GuardianOptions say what is guarded of b, which is of kind rocketmq.
+func GuardianOptions(b *config.Broker) guardian.Options {
+	g := &b.RocketMQ.Guardian
+	return guardian.Options{
+		Grace: g.Grace, DelayLevels: g.DelayLevels, Timers: g.Timers,
+		ConsumerRetries: g.ConsumerRetries,
 	}
 }
 

@@ -3,17 +3,12 @@
 package brokers
 
 import (
-	"fmt"
-
 	"github.com/cicadamq/cicada/broker/rocketmq"
-	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/broker/rocketmq/guardian"
 	"github.com/cicadamq/cicada/internal/config"
 )
 
 func (s *Set) openRocketMQ(b *config.Broker, o Options) error {
-	if b.RocketMQ.Guardian.Enabled {
-		return fmt.Errorf("%w: guardian is not built yet; leave it out", delay.ErrUnimplemented)
-	}
 	cfg := RocketMQConfig(b, o)
 	sink, err := rocketmq.NewSink(cfg)
 	if err != nil {
@@ -30,5 +25,17 @@ func (s *Set) openRocketMQ(b *config.Broker, o Options) error {
 			lag: func() int64 { return int64(min(src.Stats().Lag, 1<<62)) },
 		})
 	}
+	if !b.RocketMQ.Guardian.Enabled {
+		return nil
+	}
+	g, err := guardian.New(cfg, GuardianOptions(b))
+	if err != nil {
+		return err
+	}
+	s.guardians[g.Name()] = g
+	s.sources = append(s.sources, feed{
+		name: g.Name(), src: g,
+		lag: func() int64 { return int64(min(g.Stats().Behind, 1<<62)) },
+	})
 	return nil
 }

@@ -4,11 +4,12 @@ package brokers
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/broker/rocketmq"
-	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/broker/rocketmq/guardian"
 )
 
 // A setting that does not arrive is a setting that is ignored, and what is not built must be
@@ -38,7 +39,25 @@ func TestRocketMQ(t *testing.T) {
 	require.Equal(t, map[string]int64{"rocketmq:rmq/t": 0}, s.Lag())
 	require.NoError(t, s.Close())
 
-	b.RocketMQ.Guardian.Enabled = true
-	_, err = Open(cfg.Brokers, true, func() string { return "c" }, Options{})
-	require.ErrorIs(t, err, delay.ErrUnimplemented)
+}
+
+// A guardian that is configured and not there loses messages without a word.
+func TestGuardian(t *testing.T) {
+	cfg := load(t, `brokers:
+  off: {kind: rocketmq, name_servers: ["n:1"], guardian: {enabled: false}}
+  rmq: {kind: rocketmq, name_servers: ["n:1"], guardian: {grace: 3s, consumer_retries: true}}
+  some: {kind: rocketmq, name_servers: ["n:1"], guardian: {enabled: true, timers: false}}
+`)
+	require.Equal(t, guardian.Options{
+		Grace: 3 * time.Second, DelayLevels: true, Timers: true, ConsumerRetries: true,
+	}, GuardianOptions(&cfg.Brokers[1]))
+	require.Equal(t, guardian.Options{Grace: guardian.DefaultGrace, DelayLevels: true},
+		GuardianOptions(&cfg.Brokers[2]))
+	s, err := Open(cfg.Brokers, true, func() string { return "c" }, Options{})
+	require.NoError(t, err)
+	require.Len(t, s.Guardians(), 2)
+	require.NotNil(t, s.Guardians()["guard:rmq"])
+	require.Equal(t, map[string]int64{"guard:rmq": 0, "guard:some": 0}, s.Lag())
+	require.Contains(t, s.Guarded(), "rmq")
+	require.NoError(t, s.Close())
 }

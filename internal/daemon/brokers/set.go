@@ -18,6 +18,7 @@ import (
 	"github.com/cicadamq/cicada/broker/kafka"
 	"github.com/cicadamq/cicada/broker/kafka/source"
 	"github.com/cicadamq/cicada/broker/nats"
+	"github.com/cicadamq/cicada/broker/rocketmq/guardian"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
 	"github.com/cicadamq/cicada/scheduler/ledger"
@@ -29,9 +30,10 @@ const sourceAgain = 15 * time.Second
 // Set is the brokers of a daemon: a sink for each, by kind and name, and their sources. It is made
 // by Open; then its methods but Run and Close are safe for concurrent use.
 type Set struct {
-	sinks   map[string]broker.Sink // by "<kind>:<name>"
-	sources []feed
-	log     *zap.Logger
+	sinks     map[string]broker.Sink // by "<kind>:<name>"
+	sources   []feed
+	guardians map[string]*guardian.Guardian // by "guard:<name>"; they are sources, too
+	log       *zap.Logger
 }
 
 // feed is one source of a broker.
@@ -73,6 +75,24 @@ func (s *Set) Ledgers() map[string]ledger.Sink {
 	return all
 }
 
+// Guardians judge the messages that brokers of their own are to deliver, by "guard:<name>".
+func (s *Set) Guardians() map[string]broker.Guardian {
+	all := make(map[string]broker.Guardian, len(s.guardians))
+	for name, g := range s.guardians {
+		all[name] = g
+	}
+	return all
+}
+
+// Guarded tells how the guardians do, by the names of their brokers.
+func (s *Set) Guarded() map[string]guardian.Stats {
+	all := make(map[string]guardian.Stats, len(s.guardians))
+	for name, g := range s.guardians {
+		all[strings.TrimPrefix(name, delay.Guards)] = g.Stats()
+	}
+	return all
+}
+
 // Lag tells how far each source is behind, by its name.
 func (s *Set) Lag() map[string]int64 {
 	all := make(map[string]int64, len(s.sources))
@@ -86,7 +106,10 @@ func (s *Set) Lag() map[string]int64 {
 // wraps delay.ErrInvalid and names the broker and its line. tiered says that there is a bucket.
 // cluster tells the identity of the cluster once the shard is taken.
 func Open(cfg []config.Broker, tiered bool, cluster func() string, o Options) (*Set, error) {
-	s := &Set{sinks: make(map[string]broker.Sink), log: cmp.Or(o.Logger, zap.NewNop())}
+	s := &Set{
+		sinks: make(map[string]broker.Sink), guardians: make(map[string]*guardian.Guardian),
+		log: cmp.Or(o.Logger, zap.NewNop()),
+	}
 	for i := range cfg {
 		b := &cfg[i]
 		err := needsTier(b, tiered)
