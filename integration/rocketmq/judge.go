@@ -37,6 +37,9 @@ type Verdict struct {
 // delayed again.
 var control = []string{"DELAY", "TIMER_", "REAL_", "__STARTDELIVERTIME", "TRAN_MSG"}
 
+// rescuedBy is the property that tells a copy that Cicada released.
+const rescuedBy = "cicada-rescued"
+
 // Judge compares what was sent with what arrived.
 func (p *Plan) Judge(got []Received) *Verdict {
 	v := &Verdict{Counts: map[Part]map[string]Count{}}
@@ -83,7 +86,7 @@ func (v *Verdict) order(o *Order, copies []Received) {
 	c.Sent++
 	if len(copies) > 0 {
 		c.Delivered++
-		if first := copies[0]; first.Properties["cicada-id"] != "" {
+		if first := copies[0]; first.Properties[rescuedBy] != "" {
 			c.ByCicada++
 			v.Lateness = append(v.Lateness, time.Duration(first.At-o.due())*time.Millisecond)
 		}
@@ -103,7 +106,7 @@ func (v *Verdict) order(o *Order, copies []Received) {
 	}
 	doubled := false
 	for _, m := range copies {
-		doubled = doubled || len(copies) > 1 && m.Properties["cicada-id"] != ""
+		doubled = doubled || len(copies) > 1 && m.Properties[rescuedBy] != ""
 		v.compare(o, &m)
 	}
 	if doubled {
@@ -133,7 +136,7 @@ func (v *Verdict) compare(o *Order, m *Received) {
 			v.wrongf("%s: property %s, %q, arrived as %q", o, name, value, m.Properties[name])
 		}
 	}
-	if m.Properties["cicada-id"] == "" {
+	if m.Properties[rescuedBy] == "" {
 		return // the broker delivered it, and leaves what it likes
 	}
 	for name := range m.Properties {

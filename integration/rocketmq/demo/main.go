@@ -199,8 +199,8 @@ of the commit log that they lie in had expired.
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(d.out, "\nThe books of Cicada: %d guarded; %d left to the broker, which delivered them; %d rescued.\n",
-			b.Accepted, b.Suppressed, b.Delivered)
+		fmt.Fprintf(d.out, "\nThe books of Cicada: %d guarded; %d delivered by the broker, %d recalled, %d rescued.\n",
+			b.Accepted, b.Suppressed, b.Cancelled, b.Delivered)
 	}
 	return check(sides)
 }
