@@ -77,6 +77,7 @@ func (s *Store) seal(b *Batch) {
 		b.deleteRange(s.numberKey(spaceOutbox, s.outboxLow), s.numberKey(spaceOutbox, b.outbox))
 		s.outboxLow = b.outbox
 	}
+	b.gather()
 	s.filter.add(b.hashes)
 	s.ledger.Absorb(d)
 	s.timers.put(d.TimerMin)

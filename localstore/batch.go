@@ -18,8 +18,12 @@ import (
 // length of its record: the batch keeps the counts of the slots with it, so callers must state
 // the size that was put, and delete or drop only rows that exist.
 type Batch struct {
-	s       *Store
-	pb      *pebble.Batch
+	s  *Store
+	pb *pebble.Batch
+	// ids and timers hold their spaces' changes until seal. Pebble inserts in the order of the batch,
+	// and keys that follow each other there and in the store cost a comparison or two, where keys
+	// of other spaces between them cost a search each.
+	ids, timers *pebble.Batch
 	delta   ledger.Delta
 	hashes  []uint64 // of the ids put
 	idsGone int      // ids deleted
@@ -45,7 +49,9 @@ func (s *Store) NewBatch() *Batch {
 		b = &Batch{}
 	}
 	b.s = s
-	b.pb = s.db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBatchBytes))
+	for _, pb := range []**pebble.Batch{&b.pb, &b.ids, &b.timers} {
+		*pb = s.db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBatchBytes))
+	}
 	b.delta.Reset()
 	b.hashes, b.idsGone, b.sets, b.outbox = b.hashes[:0], 0, 0, 0
 	return b
@@ -57,16 +63,25 @@ func (b *Batch) Discard() { b.recycle() }
 func (b *Batch) recycle() {
 	s := b.s
 	// Close of a batch frees memory and has no other way to fail than being called twice.
-	_ = b.pb.Close()
-	b.pb, b.s = nil, nil
+	for _, pb := range []**pebble.Batch{&b.pb, &b.ids, &b.timers} {
+		_ = (*pb).Close()
+		*pb = nil
+	}
+	b.s = nil
 	s.batches.Put(b)
 }
 
 // Len is the number of changes.
-func (b *Batch) Len() int { return int(b.pb.Count()) }
+func (b *Batch) Len() int { return int(b.pb.Count() + b.ids.Count() + b.timers.Count()) }
 
 // Bytes is the size of the batch in the log, as yet.
-func (b *Batch) Bytes() int { return b.pb.Len() }
+func (b *Batch) Bytes() int { return b.pb.Len() + b.ids.Len() + b.timers.Len() }
+
+// gather puts the changes that were kept apart behind the others.
+func (b *Batch) gather() {
+	_ = b.pb.Apply(b.ids, nil)
+	_ = b.pb.Apply(b.timers, nil)
+}
 
 // The setters of pebble's batches fail only for indexed batches and other databases; ours are
 // neither.
@@ -190,7 +205,7 @@ func (b *Batch) parkedKey(dst []byte, lane uint64, key delay.Key) {
 // PutID remembers an id, over what was remembered of it.
 func (b *Batch) PutID(id string, rec IDRecord) {
 	b.scratch = codec.AppendIDRecord(b.scratch[:0], &rec)
-	op := b.pb.SetDeferred(prefixLen+len(id), len(b.scratch))
+	op := b.ids.SetDeferred(prefixLen+len(id), len(b.scratch))
 	op.Key[0], op.Key[1] = spaceID, byte(b.s.opts.Shard)
 	copy(op.Key[prefixLen:], id)
 	copy(op.Value, b.scratch)
@@ -200,7 +215,7 @@ func (b *Batch) PutID(id string, rec IDRecord) {
 
 // DeleteID forgets an id.
 func (b *Batch) DeleteID(id string) {
-	b.delete(b.s.textKey(spaceID, id))
+	_ = b.ids.Delete(b.s.textKey(spaceID, id), nil)
 	b.idsGone++
 }
 
@@ -263,13 +278,13 @@ func (b *Batch) DeleteOutboxThrough(n uint64) { b.outbox = max(b.outbox, n+1) }
 
 // PutTimer stores something to be done at an instant.
 func (b *Batch) PutTimer(at delay.Due, kind byte, payload []byte) {
-	b.set(b.s.timerKey(at, kind, payload), nil)
+	_ = b.timers.Set(b.s.timerKey(at, kind, payload), nil, nil)
 	b.delta.TimerMin = min(b.delta.TimerMin, at)
 }
 
 // DeleteTimer removes what PutTimer stored.
 func (b *Batch) DeleteTimer(at delay.Due, kind byte, payload []byte) {
-	b.delete(b.s.timerKey(at, kind, payload))
+	_ = b.timers.Delete(b.s.timerKey(at, kind, payload), nil)
 }
 
 // PutCursor stores how far a source was read.

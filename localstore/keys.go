@@ -78,7 +78,9 @@ func (s *Store) parkedKey(lane uint64, k delay.Key) []byte {
 }
 
 func (s *Store) timerKey(at delay.Due, kind byte, payload []byte) []byte {
-	return append(append(s.numberKey(spaceTimer, uint64(at)), kind), payload...)
+	key := make([]byte, 0, prefixLen+8+1+len(payload))
+	key = binary.BigEndian.AppendUint64(append(key, spaceTimer, byte(s.opts.Shard)), uint64(at))
+	return append(append(key, kind), payload...)
 }
 
 func (s *Store) metaKey(kind byte) []byte { return append(s.prefix(spaceMeta), kind) }

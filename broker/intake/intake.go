@@ -179,12 +179,13 @@ func (p *parser) identify() error {
 // origin is the id of a record that has none: where it lies, for ever the same (I3).
 func origin(part broker.Partition, offset int64) delay.ID {
 	const sum = 16
-	tail := "/" + strconv.FormatInt(offset, 10)
+	var number [21]byte
+	tail := strconv.AppendInt(append(number[:0], '/'), offset, 10)
 	if len(part)+len(tail) <= delay.MaxIDBytes {
-		return delay.ID(string(part) + tail)
+		return delay.ID(string(part) + string(tail))
 	}
 	hash := strconv.FormatUint(delay.Target(part).Hash(), 16) // FNV-1a of all of it
-	return delay.ID(string(part[:delay.MaxIDBytes-len(tail)-sum-1]) + "~" + hash + tail)
+	return delay.ID(string(part[:delay.MaxIDBytes-len(tail)-sum-1]) + "~" + hash + string(tail))
 }
 
 // cancels reports whether the record withdraws its id.

@@ -127,7 +127,13 @@ func (c *Committer) mark(m *delay.Mark, uploaded bool) {
 
 // outcome remembers how a message ended, for the dedupe window (S4, S5).
 func (c *Committer) outcome(id delay.ID, rec localstore.IDRecord, state delay.State) {
-	rec.State, rec.FinishedAt = state, c.now()
+	c.outcomeAt(c.now(), id, rec, state)
+}
+
+func (c *Committer) outcomeAt(
+	now delay.Due, id delay.ID, rec localstore.IDRecord, state delay.State,
+) {
+	rec.State, rec.FinishedAt = state, now
 	c.touched[string(id)] = struct{}{} // what reads it next must see this
 	c.batch.PutID(string(id), rec)
 	c.batch.PutTimer(rec.FinishedAt.Add(c.opts.DedupeWindow), TimerForget, []byte(id))
@@ -293,8 +299,9 @@ func (c *Committer) relocate(loc find.Located, m *delay.Message) {
 	if !loc.Known {
 		ident = delay.IdentityOf(loc.Key, m)
 	}
-	// The record goes on saying what was asked for first: after a restore it is all that is left.
-	m.ID, m.Given, m.FirstDue = loc.ID, ident.Given, ident.FirstDue
+	// The record goes on saying what was asked for first: after a restore it is all that is left. It
+	// always has a first due, which is how finishNamed knows that it was moved.
+	m.ID, m.Given, m.FirstDue = loc.ID, ident.Given, max(ident.FirstDue, 1)
 	r := c.insert(m)
 	c.remove(loc, &delay.Mark{Key: loc.Key, State: delay.Scheduled, At: c.now(), Forward: r.Key})
 	ident.Key = r.Key

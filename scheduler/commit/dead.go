@@ -70,7 +70,8 @@ func (o *DeadOp) again(
 		ident = rec.Identity
 	}
 	now := c.now()
-	m.ID, m.Due, m.Given, m.FirstDue, m.NotAfter = o.ID, now, ident.Given, ident.FirstDue, 0
+	m.ID, m.Due, m.Given, m.NotAfter = o.ID, now, ident.Given, 0
+	m.FirstDue = max(ident.FirstDue, 1) // it was moved, see finishNamed
 	m.Cold = false
 	r := c.insert(&m)
 	ident.Key = r.Key

@@ -29,9 +29,10 @@ func (o *FinishOp) stage(c *Committer) {
 	}
 	c.findParked(o.Items)
 	records := c.recordsOf(o.Items)
+	now := c.now() // once: a look at the clock costs as much as all else that an outcome needs
 	for i := range o.Items {
 		if it := &o.Items[i]; it.Ref.Meta&core.RefOnce == 0 || c.unfinished(it) {
-			c.finishItem(it, records[it.Ref.Key])
+			c.finishItemAt(now, it, records[it.Ref.Key])
 		}
 	}
 	for _, n := range o.Notes {
@@ -163,9 +164,12 @@ func (c *Committer) recordsOf(items []core.FinishItem) map[delay.Key][]byte {
 		return records
 	}
 	slices.SortFunc(keys, delay.Key.Compare)
+	var all []byte
 	err := c.store.ReadRows(keys, func(i int, rec []byte) {
 		if rec != nil {
-			records[keys[i]] = slices.Clone(rec)
+			at := len(all)
+			all = append(all, rec...)
+			records[keys[i]] = all[at:len(all):len(all)]
 		}
 	})
 	if err != nil {
@@ -175,6 +179,10 @@ func (c *Committer) recordsOf(items []core.FinishItem) map[delay.Key][]byte {
 }
 
 func (c *Committer) finishItem(it *core.FinishItem, rec []byte) {
+	c.finishItemAt(c.now(), it, rec)
+}
+
+func (c *Committer) finishItemAt(now delay.Due, it *core.FinishItem, rec []byte) {
 	key := it.Ref.Key
 	size := it.Ref.Size()
 	if rec != nil {
@@ -207,13 +215,13 @@ func (c *Committer) finishItem(it *core.FinishItem, rec []byte) {
 	if rec == nil || it.State == delay.Delivered && it.Ref.Meta&core.RefID == 0 {
 		if it.Attempts > 1 {
 			// Only then can a receipt of an earlier attempt turn up: tell it from the last one.
-			c.outcome(c.ids.Make(c.shard, key), localstore.IDRecord{
+			c.outcomeAt(now, c.ids.Make(c.shard, key), localstore.IDRecord{
 				Identity: delay.Identity{Key: key, Generation: 1}, Attempts: it.Attempts,
 			}, it.State)
 		}
 		switch {
 		case it.Parked: // a kept segment may hold it (rule R5)
-			c.mark(&delay.Mark{Key: key, State: it.State, At: c.now()}, true)
+			c.mark(&delay.Mark{Key: key, State: it.State, At: now}, true)
 		case it.Ref.Meta&core.RefCold != 0:
 			c.next.Done = append(c.next.Done, key)
 		}
@@ -225,18 +233,20 @@ func (c *Committer) finishItem(it *core.FinishItem, rec []byte) {
 			zap.Error(err))
 		return
 	}
-	c.finishNamed(it, &m, rec)
+	c.finishNamed(now, it, &m, rec)
 }
 
 // finishNamed finishes what leaves more than nothing: an id's outcome, a dead letter, a mark.
-func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byte) {
+func (c *Committer) finishNamed(
+	now delay.Due, it *core.FinishItem, m *delay.Message, record []byte,
+) {
 	key := it.Ref.Key
 	id := m.ID
 	if id == "" {
 		id = c.ids.Make(c.shard, key)
 	}
 	ident := delay.IdentityOf(key, m)
-	if m.ID != "" {
+	if m.ID != "" && m.FirstDue != 0 { // it was moved or replaced another: the index knows better
 		if old, ok, err := c.store.LookupID(string(id)); err == nil && ok && old.Key == key {
 			ident = old.Identity
 		}
@@ -245,9 +255,9 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 	if !over {
 		died := delay.Progress{
 			State: it.State, Attempts: it.Attempts, LastError: it.Detail, Reason: it.Reason,
-			DiedAt: c.now(),
+			DiedAt: now,
 		}
-		c.batch.PutDead(key, died, rec)
+		c.batch.PutDead(key, died, record)
 		c.batch.PutTimer(died.DiedAt.Add(c.opts.DeadRetention), TimerBury,
 			delay.AppendKey(nil, key))
 		c.keep(upload.Kept{Key: key, Dead: true})
@@ -257,14 +267,15 @@ func (c *Committer) finishNamed(it *core.FinishItem, m *delay.Message, rec []byt
 			c.batch.PutMark(&delay.Mark{Key: key, State: it.State, At: died.DiedAt})
 		}
 	}
-	c.outcome(id, localstore.IDRecord{Identity: ident, Attempts: it.Attempts}, it.State)
+	rec := localstore.IDRecord{Identity: ident, Attempts: it.Attempts}
+	c.outcomeAt(now, id, rec, it.State)
 	if made := c.ids.Make(c.shard, key); it.Attempts > 1 && made != id {
 		// A receipt of an earlier attempt knows only the key.
-		c.outcome(made, localstore.IDRecord{Identity: ident, Attempts: it.Attempts}, it.State)
+		c.outcomeAt(now, made, rec, it.State)
 	}
 	if over {
 		c.mark(&delay.Mark{
-			Key: key, State: it.State, At: c.now(), ID: string(id), Identity: ident,
+			Key: key, State: it.State, At: now, ID: string(id), Identity: ident,
 			Attempts: it.Attempts,
 		}, it.Ref.Meta&core.RefCold != 0 || it.Parked)
 	}

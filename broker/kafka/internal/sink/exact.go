@@ -122,7 +122,7 @@ func NewExact(cfg Config) (*Exact, error) {
 
 // Check implements broker.Checker.
 func (s *Exact) Check(target delay.Target) error {
-	_, err := s.cfg.topic(target)
+	_, err := s.cfg.lent(target)
 	return err
 }
 

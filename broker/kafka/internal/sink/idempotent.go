@@ -63,6 +63,12 @@ func internalTopic(name string) bool {
 // topic is where target goes, as a copy: the library keeps it for ever (K11). An error is a
 // *delay.FieldError.
 func (c *Config) topic(target delay.Target) (string, error) {
+	topic, err := c.lent(target)
+	return strings.Clone(topic), err
+}
+
+// lent is topic without the copy: a source checks the target of every record.
+func (c *Config) lent(target delay.Target) (string, error) {
 	rest, ok := strings.CutPrefix(string(target), "kafka:")
 	if !ok {
 		return "", delay.Invalid("target", "want kafka:%s/<topic>", c.Broker)
@@ -77,7 +83,7 @@ func (c *Config) topic(target delay.Target) (string, error) {
 	if internalTopic(topic) || topic == c.LedgerTopic {
 		return "", delay.Invalid("target", "topic %s is not for messages", topic)
 	}
-	return strings.Clone(topic), nil
+	return topic, nil
 }
 
 // options are those of every producer of the sink. Nothing lingers: a batch arrives whole, and in
@@ -126,7 +132,7 @@ func New(cfg Config) (*Sink, error) {
 
 // Check implements broker.Checker.
 func (s *Sink) Check(target delay.Target) error {
-	_, err := s.cfg.topic(target)
+	_, err := s.cfg.lent(target)
 	return err
 }
 

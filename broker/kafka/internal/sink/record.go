@@ -100,6 +100,14 @@ type packer struct {
 	own   bool
 	bytes []byte
 	names strings.Builder
+	// What was written last of a due and of an attempt: neighbours often have the same.
+	due, fired stamp
+}
+
+// stamp is an instant and its text.
+type stamp struct {
+	at   delay.Due
+	text []byte // nil: none yet
 }
 
 func (p *packer) text(s string) []byte {
@@ -114,10 +122,13 @@ func (p *packer) copy(b []byte) []byte {
 	return p.since(at)
 }
 
-func (p *packer) instant(d delay.Due) []byte {
-	at := len(p.bytes)
-	p.bytes = d.Time().AppendFormat(p.bytes, instantLayout)
-	return p.since(at)
+func (p *packer) instant(d delay.Due, last *stamp) []byte {
+	if last.text == nil || last.at != d {
+		at := len(p.bytes)
+		p.bytes = d.Time().AppendFormat(p.bytes, instantLayout)
+		*last = stamp{at: d, text: p.since(at)}
+	}
+	return last.text
 }
 
 func (p *packer) number(n uint32) []byte {
@@ -148,9 +159,9 @@ func (p *packer) headers(dst []kgo.RecordHeader, d *broker.Delivery) []kgo.Recor
 	}
 	return append(dst,
 		kgo.RecordHeader{Key: headerID, Value: p.text(string(d.ID))},
-		kgo.RecordHeader{Key: headerDue, Value: p.instant(d.Due)},
+		kgo.RecordHeader{Key: headerDue, Value: p.instant(d.Due, &p.due)},
 		kgo.RecordHeader{Key: headerAttempt, Value: p.number(d.Attempt)},
-		kgo.RecordHeader{Key: headerFiredAt, Value: p.instant(d.FiredAt)},
+		kgo.RecordHeader{Key: headerFiredAt, Value: p.instant(d.FiredAt, &p.fired)},
 	)
 }
 
