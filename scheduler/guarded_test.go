@@ -180,9 +180,11 @@ func TestGuardedBelongsToItsBroker(t *testing.T) {
 				r := try(ChangeRequest{ID: "a", Change: c, Due: w.Now()})
 				require.ErrorIs(t, r.Err, delay.ErrPrecondition, "%d", c)
 			}
-			purged, err := w.Purge(w.t.Context(), Filter{Target: "rocketmq:rmq/orders"}, false)
-			require.NoError(t, err)
-			require.Zero(t, purged.Count)
+			for _, dry := range []bool{true, false} {
+				purged, err := w.Purge(w.t.Context(), Filter{Target: "rocketmq:rmq/orders"}, dry)
+				require.NoError(t, err)
+				require.Zero(t, purged.Count, "dry run: %v", dry)
+			}
 			w.pass(time.Minute / 2)
 			require.EqualValues(t, 4, w.books().Pending)
 			require.Equal(t, Requested, try(ChangeRequest{ID: "timer", Recall: true}).Verdict)

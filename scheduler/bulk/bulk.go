@@ -87,9 +87,10 @@ type Result struct {
 	Durability delay.Durability // Tier when the bucket holds the bulk cancel
 }
 
-// Purge cancels everything that is scheduled now and passes f, schedules only if f asks for them;
-// what is accepted while it runs is not touched. dryRun only counts. delay.ErrUnavailable
-// after it has begun: it holds here, and whether it would survive the loss of the disk is unknown.
+// Purge cancels everything that is scheduled now and passes f, schedules only if f asks for them,
+// and never what belongs to another broker (rule R19); what is accepted while it runs is not
+// touched. dryRun only counts. delay.ErrUnavailable after it has begun: it holds here, and whether
+// it would survive the loss of the disk is unknown.
 func (c *Canceller) Purge(ctx context.Context, f query.Filter, dryRun bool) (Result, error) {
 	scheduled := delay.Scheduled
 	if f.State != nil && *f.State != scheduled {
@@ -99,8 +100,11 @@ func (c *Canceller) Purge(ctx context.Context, f query.Filter, dryRun bool) (Res
 		return Result{}, delay.Invalid("target", "one of the allowed targets must be named")
 	}
 	f.State = &scheduled
-	if f.Kind == query.AnyKind {
-		f.Kind = query.Messages
+	switch f.Kind {
+	case query.AnyKind, query.Messages:
+		f.Kind = query.Own
+	case query.Guarded:
+		return Result{}, delay.Invalid("kind", "guarded messages belong to their brokers")
 	}
 	if dryRun {
 		n, err := c.Query.Count(ctx, f)
@@ -113,7 +117,7 @@ func (c *Canceller) Purge(ctx context.Context, f query.Filter, dryRun bool) (Res
 	}
 	// A level is no property of a message, so a predicate cannot say it; and it covers no schedules.
 	o.MayHold = func(p *delay.Predicate) bool {
-		return f.Level == nil && f.Kind == query.Messages && c.mayHold(p)
+		return f.Level == nil && f.Kind == query.Own && c.mayHold(p)
 	}
 	if err := c.Do(o, o.Done); err != nil {
 		return Result{}, err
@@ -269,7 +273,7 @@ func (c *Canceller) Work(ctx context.Context) error {
 		if !passed {
 			f := query.Filter{
 				Target: p.Target, IDPrefix: p.IDPrefix, DueFrom: p.From, DueTo: p.To,
-				Kind: query.Messages,
+				Kind: query.Own,
 			}
 			if _, err := c.pass(ctx, f, &p); err != nil {
 				return err

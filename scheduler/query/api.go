@@ -42,6 +42,7 @@ const (
 	Messages
 	Schedules
 	Guarded // the messages that another broker is to deliver
+	Own     // the messages that are ours to deliver; the API has no word for it
 )
 
 // ParseKind reads the word of the API.
@@ -64,6 +65,8 @@ func (k Kind) has(recurs, guarded bool) bool {
 		return true
 	case Guarded:
 		return guarded
+	case Own:
+		return !recurs && !guarded
 	default:
 		return recurs == (k == Schedules)
 	}
