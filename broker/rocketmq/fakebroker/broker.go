@@ -199,6 +199,24 @@ func (b *Broker) Expire(below int64) {
 	}
 }
 
+// ExpireBefore is Expire of what was stored before an instant.
+func (b *Broker) ExpireBefore(at delay.Due) {
+	b.mu.Lock()
+	low := b.high
+	for _, t := range b.topics {
+		for i := range t.queues {
+			for _, m := range t.queues[i].list {
+				if m.Stored >= at {
+					low = min(low, m.Physical)
+					break
+				}
+			}
+		}
+	}
+	b.mu.Unlock()
+	b.Expire(low)
+}
+
 // Reboot forgets the index of keys, as a broker does that was killed: what was stored before is not
 // found by its key any more.
 func (b *Broker) Reboot() {
@@ -343,7 +361,7 @@ func (b *Broker) deliverTimers(now delay.Due) {
 			m.Properties.Value(remoting.PropertyUniqueKey)
 		switch {
 		case m.Physical < b.low: // its body is gone, and nobody says so
-		case out(&m) > now:
+		case out(&m).Add(precision) > now:
 			b.roll(m)
 		case !withdrawn[key]:
 			b.release(m)

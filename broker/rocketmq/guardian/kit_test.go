@@ -229,7 +229,7 @@ func newWorld(t *testing.T, o fakebroker.Options, options Options) *world {
 func (w *world) config() rocketmq.Config {
 	return rocketmq.Config{
 		Broker: "rmq", NameServers: []string{w.cluster.NameServer()}, Dial: w.cluster.Dial,
-		Logger: zaptest.NewLogger(w.t),
+		Timeout: time.Second, Logger: zaptest.NewLogger(w.t),
 	}
 }
 
@@ -339,3 +339,13 @@ func (k *marks) count() int {
 }
 
 func (w *world) brokers() int { return max(1, len(w.cluster.Names())) }
+
+// target is where a pending message goes.
+func (s *shard) target(id delay.ID) delay.Target {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.rows[id]; r != nil {
+		return r.draft.Target
+	}
+	return ""
+}

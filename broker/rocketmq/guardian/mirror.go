@@ -218,6 +218,7 @@ func (g *Guardian) read(
 	}
 	m.Reader = queue.New(queue.Options{
 		Client: g.client, Group: Group, Topic: at.topic, At: m.at, Partition: p, Raw: true,
+		Pin:   true,
 		First: m.first, Parse: m.parse, Reject: m.reject, Counts: &g.counts,
 		Log: g.cfg.Logger.With(zap.String("partition", string(p))), Quiet: g.quiet,
 	})

@@ -32,6 +32,9 @@ type Options struct {
 	Partition broker.Partition
 	Tier      bool // as in a Batch
 	Raw       bool // bodies stay as they are packed
+	// Pin stores where First begins before anything is read: what comes from then on is read, even
+	// by a process that starts later and whose First would begin elsewhere.
+	Pin bool
 	// First is where to begin when the shard has no cursor; addr is the master's.
 	First func(ctx context.Context, addr string) (int64, error)
 	// Parse reads what m asks for into item, whose memory may have been used before. keep is false
@@ -128,7 +131,7 @@ func (q *Reader) session(ctx context.Context, in broker.Intake) (taken bool, err
 	}
 	at, ok := in.Cursor(q.o.Partition)
 	if !ok {
-		if at, err = q.o.First(ctx, addr); err != nil {
+		if at, err = q.first(ctx, in, addr); err != nil {
 			return false, err
 		}
 	}
@@ -151,6 +154,15 @@ func (q *Reader) session(ctx context.Context, in broker.Intake) (taken bool, err
 		taken = true
 	}
 	return taken, failed
+}
+
+// first is where to begin without a cursor.
+func (q *Reader) first(ctx context.Context, in broker.Intake, addr string) (int64, error) {
+	at, err := q.o.First(ctx, addr)
+	if err != nil || !q.o.Pin {
+		return at, err
+	}
+	return at, in.Take(ctx, &broker.Batch{Partition: q.o.Partition, Next: at, Tier: q.o.Tier})
 }
 
 // pull reads ahead into out until something goes wrong.
