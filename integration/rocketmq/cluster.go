@@ -101,17 +101,6 @@ func (c *Cluster) Prepare(ctx context.Context, p *Plan) error {
 			return err
 		}
 	}
-	// The name server hears of them within moments; a consumer that asked before it did would
-	// begin half a minute later.
-	for deadline := time.Now().Add(clientWithin); ; {
-		err := c.Client.Fill(ctx, fillers, 1)
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			return err
-		}
-	}
 	return c.Client.Subscribe(ctx, "consumers", false, p.Topics...)
 }
 

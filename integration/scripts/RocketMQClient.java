@@ -20,6 +20,7 @@ import com.alibaba.fastjson2.JSONObject;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
@@ -112,10 +113,24 @@ public final class RocketMQClient {
     }
   }
 
+  /** A consumer that begins before the name server knows its topic asks again in half a minute. */
   private void topic(JSONObject call) throws Exception {
     int queues = call.getIntValue("queues");
+    String topic = call.getString("topic");
     admin.createAndUpdateTopicConfig(call.getString("broker"),
-        new TopicConfig(call.getString("topic"), queues, queues, 6));
+        new TopicConfig(topic, queues, queues, 6));
+    for (int tries = 0; ; tries++) {
+      try {
+        if (!admin.examineTopicRouteInfo(topic).getQueueDatas().isEmpty()) {
+          return;
+        }
+      } catch (MQClientException e) {
+        if (tries == 100) {
+          throw e;
+        }
+      }
+      Thread.sleep(100);
+    }
   }
 
   private void subscribe(JSONObject call) throws Exception {
