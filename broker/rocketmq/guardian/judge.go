@@ -255,7 +255,8 @@ func (g *Guardian) undecided(s *sight, c *docket) bool {
 	return true
 }
 
-// Lost implements broker.Guardian: it looks now.
+// Lost implements broker.Guardian: it looks now. A copy that is gone may have been delivered first,
+// so the key is asked for as well.
 func (g *Guardian) Lost(ctx context.Context, guards []*delay.Guard) []bool {
 	out := make([]bool, len(guards))
 	entries := make([]entry, len(guards))
@@ -281,10 +282,22 @@ func (g *Guardian) Lost(ctx context.Context, guards []*delay.Guard) []bool {
 			continue // what cannot be said is not lost
 		}
 		for i := range guards {
-			out[i] = out[i] || names[i] == name && s.gone(&entries[i])
+			if names[i] == name && s.gone(&entries[i]) {
+				out[i] = g.undelivered(ctx, s, &entries[i])
+			}
 		}
 	}
 	return out
+}
+
+// undelivered reports whether it is certain that a lost copy was not delivered before.
+func (g *Guardian) undelivered(ctx context.Context, s *sight, e *entry) bool {
+	reaches, indexed := s.reaches(e.Due)
+	h := g.search(ctx, s.addr, "", e, e.Due)
+	if !indexed && h.err == nil && !h.found && !h.ours {
+		h = g.scan(ctx, s.addr, "", e, e.Due)
+	}
+	return reaches && h.whole && h.err == nil && !h.found && !h.ours
 }
 
 // Recall implements broker.Guardian: timers can be recalled, delay levels cannot.
