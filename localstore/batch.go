@@ -24,14 +24,14 @@ type Batch struct {
 	// and keys that follow each other there and in the store cost a comparison or two, where keys
 	// of other spaces between them cost a search each.
 	ids, timers *pebble.Batch
-	delta   ledger.Delta
-	hashes  []uint64 // of the ids put
-	idsGone int      // ids deleted
-	meta    Meta
-	books   delay.Books
-	sets    uint8  // which of meta and books are set
-	outbox  uint64 // marks below it leave the outbox
-	scratch []byte
+	delta       ledger.Delta
+	hashes      []uint64 // of the ids put
+	idsGone     int      // ids deleted
+	meta        Meta
+	books       delay.Books
+	sets        uint8  // which of meta and books are set
+	outbox      uint64 // marks below it leave the outbox
+	scratch     []byte
 }
 
 const (
