@@ -115,6 +115,7 @@ func TestRocketMQBesideCicada(t *testing.T) {
 		"plain":  {},
 		"tiered": {opts: rocketmq.Options{Tiered: true}},
 		"kept":   {opts: rocketmq.Options{Keep: true}},
+		"two":    {opts: rocketmq.Options{Two: true}},
 		"broker stopped": {expired: func(t *testing.T, c *rocketmq.Cluster, _ *rocketmq.Daemon) {
 			require.NoError(t, c.Broker.Stop())
 			require.NoError(t, c.RocketMQ.Start())

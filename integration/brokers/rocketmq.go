@@ -23,11 +23,14 @@ type RocketMQOptions struct {
 	Proxy    bool     // the broker inside a proxy, which speaks gRPC
 	Tiered   bool     // RocketMQ's own tiered store, on files
 	Settings []string // lines of broker.conf
+	// NameAddr is that of another's name server, which the broker joins instead of having one. It
+	// needs a setting brokerName then.
+	NameAddr string
 }
 
 // RocketMQ is a name server and a broker, each in a process of its own.
 type RocketMQ struct {
-	NameServer, Broker *Process
+	NameServer, Broker *Process // NameServer is nil when it is another's
 
 	NameAddr   string // of the name server, host:port
 	BrokerAddr string // of the broker's remoting port
@@ -55,6 +58,9 @@ func StartRocketMQ(dir string, opts RocketMQOptions) (*RocketMQ, error) {
 	if opts.Tiered {
 		env = append(env, "CICADA_ROCKETMQ_TIERED=1")
 	}
+	if opts.NameAddr != "" {
+		env = append(env, "CICADA_ROCKETMQ_NAME_SERVER="+opts.NameAddr)
+	}
 	process := func(name, ready string) *Process {
 		return &Process{name: name, dir: dir, ready: ready, command: func() *exec.Cmd {
 			cmd := exec.Command(path, name, dir, strconv.Itoa(port))
@@ -63,16 +69,21 @@ func StartRocketMQ(dir string, opts RocketMQOptions) (*RocketMQ, error) {
 		}}
 	}
 	r := &RocketMQ{
-		NameServer: process("namesrv", "boot success"), Broker: process("broker", ready),
-		NameAddr: local(port), BrokerAddr: local(port + 4), ProxyAddr: local(port + 7), dir: dir,
+		Broker: process("broker", ready), NameAddr: opts.NameAddr,
+		BrokerAddr: local(port + 4), ProxyAddr: local(port + 7), dir: dir,
+	}
+	if opts.NameAddr == "" {
+		r.NameAddr, r.NameServer = local(port), process("namesrv", "boot success")
 	}
 	return r, r.Start()
 }
 
 // Start starts what does not run, and returns when the name server knows the broker.
 func (r *RocketMQ) Start() error {
-	if err := r.NameServer.Start(); err != nil {
-		return err
+	if r.NameServer != nil {
+		if err := r.NameServer.Start(); err != nil {
+			return err
+		}
 	}
 	if err := r.Broker.Start(); err != nil {
 		return err
@@ -87,11 +98,19 @@ func (r *RocketMQ) Start() error {
 		r.Broker.Log())
 }
 
-// Kill kills the broker and the name server.
-func (r *RocketMQ) Kill() error { return errors.Join(r.Broker.Kill(), r.NameServer.Kill()) }
+// Kill kills the broker and its name server.
+func (r *RocketMQ) Kill() error { return r.each((*Process).Kill) }
 
 // Stop ends both in order.
-func (r *RocketMQ) Stop() error { return errors.Join(r.Broker.Stop(), r.NameServer.Stop()) }
+func (r *RocketMQ) Stop() error { return r.each((*Process).Stop) }
+
+func (r *RocketMQ) each(end func(*Process) error) error {
+	err := end(r.Broker)
+	if r.NameServer != nil {
+		err = errors.Join(err, end(r.NameServer))
+	}
+	return err
+}
 
 // Admin runs mqadmin and returns what it printed.
 func (r *RocketMQ) Admin(args ...string) (string, error) {

@@ -15,7 +15,6 @@ import (
 
 const (
 	logFile = 2 << 20 // bytes of one file of the commit log
-	fillers = "filler"
 	// expireWithin bounds how long a broker takes to expire its log: it does not begin before it
 	// has run for a minute.
 	expireWithin = 3 * time.Minute
@@ -27,18 +26,20 @@ type Options struct {
 	Tiered bool
 	// Keep lets the log keep what it holds: the control of the experiment.
 	Keep bool
+	// Two starts a second broker, so that a topic has queues at both.
+	Two bool
 	// Settings are more lines of broker.conf.
 	Settings []string
 }
 
-// Cluster is a name server, a broker whose log expires when it is told to, and the official client.
+// Cluster is a name server, a broker or two whose log expires when it is told to, and the official client.
 type Cluster struct {
 	*brokers.RocketMQ
+	Second *brokers.RocketMQ // a broker with the same name server, or nil
 	Client *Client
 
-	keep   bool
-	booted time.Time
-	log    *os.File
+	keep bool
+	log  *os.File
 }
 
 // Start starts all three with their data in dir.
@@ -57,13 +58,27 @@ func Start(ctx context.Context, dir string, opts Options) (*Cluster, error) {
 	if opts.Tiered {
 		settings = append(settings, "tieredStoreGroupCommitTimeout=5", "readAheadCacheEnable=true")
 	}
-	r, err := brokers.StartRocketMQ(dir, brokers.RocketMQOptions{
+	first := brokers.RocketMQOptions{
 		Tiered: opts.Tiered, Settings: slices.Concat(settings, opts.Settings),
-	})
+	}
+	r, err := brokers.StartRocketMQ(dir, first)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{RocketMQ: r, keep: opts.Keep, booted: time.Now()}
+	c := &Cluster{RocketMQ: r, keep: opts.Keep}
+	if opts.Two {
+		second := first
+		second.NameAddr = r.NameAddr
+		second.Settings = append(slices.Clone(first.Settings), "brokerName=broker-b")
+		below := filepath.Join(dir, "second")
+		if err = os.Mkdir(below, 0o755); err == nil {
+			c.Second, err = brokers.StartRocketMQ(below, second)
+		}
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
 	if err := c.connect(ctx, dir); err != nil {
 		c.Close()
 		return nil, err
@@ -91,14 +106,26 @@ func (c *Cluster) Close() {
 	if c.log != nil {
 		_ = c.log.Close()
 	}
-	_ = c.Kill()
+	for _, b := range c.brokers() {
+		_ = b.Kill()
+	}
+}
+
+// brokers are its brokers, one or two.
+func (c *Cluster) brokers() []*brokers.RocketMQ {
+	if c.Second == nil {
+		return []*brokers.RocketMQ{c.RocketMQ}
+	}
+	return []*brokers.RocketMQ{c.RocketMQ, c.Second}
 }
 
 // Prepare creates the topics of p and starts their consumers.
 func (c *Cluster) Prepare(ctx context.Context, p *Plan) error {
-	for _, topic := range append(slices.Clone(p.Topics), fillers) {
-		if err := c.Client.Topic(ctx, c.BrokerAddr, topic, queues); err != nil {
-			return err
+	for i, b := range c.brokers() {
+		for _, topic := range append(slices.Clone(p.Topics), filler(i)) {
+			if err := c.Client.Topic(ctx, b.BrokerAddr, topic, queues); err != nil {
+				return err
+			}
 		}
 	}
 	return c.Client.Subscribe(ctx, "consumers", false, p.Topics...)
@@ -133,39 +160,56 @@ func (c *Cluster) Send(ctx context.Context, orders []*Order) error {
 	return nil
 }
 
-// Bury fills the log, so that what was sent until now lies in files that may expire, and what is
-// sent next does not.
-func (c *Cluster) Bury(ctx context.Context) (end int64, err error) {
-	if _, end, err = c.Client.Log(ctx, c.BrokerAddr); err != nil {
-		return 0, err
-	}
-	for at := end; at/logFile < end/logFile+2 || at%logFile > logFile/4; {
-		if err = c.Client.Fill(ctx, fillers, logFile/8); err != nil {
-			return 0, err
+// filler is a topic of one broker, to fill its log with.
+func filler(broker int) string { return fmt.Sprintf("filler-%d", broker) }
+
+// Bury fills the logs, so that what was sent until now lies in files that may expire, and what is
+// sent next does not. It returns where the logs ended before.
+func (c *Cluster) Bury(ctx context.Context) ([]int64, error) {
+	var ends []int64
+	for i, b := range c.brokers() {
+		_, end, err := c.Client.Log(ctx, b.BrokerAddr)
+		if err != nil {
+			return nil, err
 		}
-		if _, at, err = c.Client.Log(ctx, c.BrokerAddr); err != nil {
-			return 0, err
+		ends = append(ends, end)
+		for at := end; at/logFile < end/logFile+2 || at%logFile > logFile/4; {
+			if err = c.Client.Fill(ctx, filler(i), logFile/8); err != nil {
+				return nil, err
+			}
+			if _, at, err = c.Client.Log(ctx, b.BrokerAddr); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return end, nil
+	return ends, nil
 }
 
-// Expire lets the log expire up to at least end, and returns when it has.
-func (c *Cluster) Expire(ctx context.Context, end int64) error {
+// Expire lets the logs expire up to at least ends, and returns when they have.
+func (c *Cluster) Expire(ctx context.Context, ends []int64) error {
 	if c.keep {
 		return nil
 	}
+	for i, b := range c.brokers() {
+		if err := c.expire(ctx, b.BrokerAddr, ends[i]); err != nil {
+			return fmt.Errorf("expire the commit log: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) expire(ctx context.Context, broker string, end int64) error {
 	asked := time.Time{}
 	for deadline := time.Now().Add(expireWithin); ; {
-		first, _, err := c.Client.Log(ctx, c.BrokerAddr)
+		first, _, err := c.Client.Log(ctx, broker)
 		if err != nil || first >= end {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("expire the commit log: it begins at %d, not yet behind %d", first, end)
+			return fmt.Errorf("it begins at %d, not yet behind %d", first, end)
 		}
 		if time.Since(asked) > 5*time.Second { // it tries 20 times after each request
-			if err := c.Client.Expire(ctx, c.BrokerAddr); err != nil {
+			if err := c.Client.Expire(ctx, broker); err != nil {
 				return err
 			}
 			asked = time.Now()
@@ -181,31 +225,43 @@ func (c *Cluster) Run(ctx context.Context, p *Plan) error {
 	if err := c.Send(ctx, append(p.Of(Early), p.Of(Doomed)...)); err != nil {
 		return err
 	}
-	end, err := c.Bury(ctx)
+	ends, err := c.Bury(ctx)
 	if err != nil {
 		return err
 	}
-	_, from, err := c.Client.Log(ctx, c.BrokerAddr)
+	from, err := c.files(ctx)
 	if err != nil {
 		return err
 	}
 	if err := c.Send(ctx, p.Of(Late)); err != nil {
 		return err
 	}
-	_, to, err := c.Client.Log(ctx, c.BrokerAddr)
+	to, err := c.files(ctx)
 	if err != nil {
 		return err
 	}
-	if from/logFile != to/logFile {
-		return fmt.Errorf("send late messages: the log went from %d to %d, into another file", from, to)
+	if !slices.Equal(from, to) {
+		return fmt.Errorf("send late messages: the logs went on into other files: %v, %v", from, to)
 	}
-	if err := c.Expire(ctx, end); err != nil {
+	if err := c.Expire(ctx, ends); err != nil {
 		return err
 	}
 	if late := time.Now().UnixMilli() - FirstDue(p.Of(Doomed)); late > 0 && !c.keep {
 		return fmt.Errorf("expire the commit log: it took until %d ms after the first due", late)
 	}
 	return nil
+}
+
+// files are the numbers of the files that the logs end in.
+func (c *Cluster) files(ctx context.Context) (files []int64, err error) {
+	for _, b := range c.brokers() {
+		_, end, err := c.Client.Log(ctx, b.BrokerAddr)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, end/logFile)
+	}
+	return files, nil
 }
 
 // FirstDue and LastDue are the first and the last instant at which one of the orders is due.

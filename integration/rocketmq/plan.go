@@ -76,7 +76,7 @@ type Plan struct {
 	Orders []*Order
 }
 
-// queues is the number of queues of each topic of a plan.
+// queues is the number of queues that each topic of a plan has at each broker.
 const queues = 4
 
 // NewPlan makes a plan of n messages of each part and kind. The same seed gives the same.
@@ -139,10 +139,12 @@ var words = []string{
 func (p *Plan) order(r *rand.Rand, part Part) *Order {
 	word := func() string { return words[r.IntN(len(words))] }
 	o := &Order{Part: part, Message: Message{
-		Topic: p.Topics[r.IntN(len(p.Topics))], Queue: r.IntN(queues),
-		// 1 B to 8 KiB, most of them small; the client compresses those above 4 KiB.
-		Body: make([]byte, 1+r.IntN(1<<(4+r.IntN(10)))),
+		Topic: p.Topics[r.IntN(len(p.Topics))], Queue: r.IntN(2 * queues),
+		Body: make([]byte, 1+r.IntN(1<<(4+r.IntN(8)))),
 	}}
+	if r.IntN(8) == 0 {
+		o.Body = make([]byte, 4<<10+1+r.IntN(4<<10)) // the client compresses these
+	}
 	for i := range o.Body {
 		o.Body[i] = "0123456789abcdef"[r.IntN(16)]
 	}

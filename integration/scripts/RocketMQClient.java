@@ -117,20 +117,20 @@ public final class RocketMQClient {
   private void topic(JSONObject call) throws Exception {
     int queues = call.getIntValue("queues");
     String topic = call.getString("topic");
-    admin.createAndUpdateTopicConfig(call.getString("broker"),
-        new TopicConfig(topic, queues, queues, 6));
-    for (int tries = 0; ; tries++) {
+    String broker = call.getString("broker");
+    admin.createAndUpdateTopicConfig(broker, new TopicConfig(topic, queues, queues, 6));
+    for (int tries = 0; tries < 200; tries++) {
       try {
-        if (!admin.examineTopicRouteInfo(topic).getQueueDatas().isEmpty()) {
+        if (admin.examineTopicRouteInfo(topic).getBrokerDatas().stream()
+            .anyMatch(b -> b.getBrokerAddrs().containsValue(broker))) {
           return;
         }
       } catch (MQClientException e) {
-        if (tries == 100) {
-          throw e;
-        }
+        // it is not known yet
       }
       Thread.sleep(100);
     }
+    throw new IllegalStateException("the name server does not hear of topic " + topic);
   }
 
   private void subscribe(JSONObject call) throws Exception {

@@ -19,6 +19,8 @@
 #   CICADA_ROCKETMQ_TIERED=1       with RocketMQ's own tiered store, on files in DIR/tiered
 #   CICADA_ROCKETMQ_SETTINGS=...   more lines of broker.conf
 #   CICADA_ROCKETMQ_HEAP=512m      the broker's heap
+#   CICADA_ROCKETMQ_NAME_SERVER=host:port
+#                                  of another start, which the broker joins
 #
 # A process is ready when it has logged "boot success", a proxy "startup successfully"; the name
 # server may know the broker up to ten seconds later. A setting that RocketMQ cannot parse is
@@ -46,7 +48,7 @@ brokerId=0
 brokerIP1=127.0.0.1
 bindAddress=127.0.0.1
 listenPort=$((port + 4))
-namesrvAddr=127.0.0.1:$port
+namesrvAddr=${CICADA_ROCKETMQ_NAME_SERVER:-127.0.0.1:$port}
 autoCreateTopicEnable=true
 autoCreateSubscriptionGroup=true
 storePathRootDir=$dir/store
@@ -94,14 +96,15 @@ namesrv() {
 
 broker() {
   local dir=$1 port=$2 heap=${CICADA_ROCKETMQ_HEAP:-512m}
+  local names=${CICADA_ROCKETMQ_NAME_SERVER:-127.0.0.1:$port}
   local memory=(-Xms"$heap" -Xmx"$heap" -XX:MaxDirectMemorySize=1g)
   if [[ -n ${CICADA_ROCKETMQ_PROXY:-} ]]; then
     jvm "$dir" "${memory[@]}" -Drmq.logback.configurationFile=rmq.proxy.logback.xml \
-      org.apache.rocketmq.proxy.ProxyStartup -n "127.0.0.1:$port" -pm local \
+      org.apache.rocketmq.proxy.ProxyStartup -n "$names" -pm local \
       -bc "$dir/conf/broker.conf" -pc "$dir/conf/rmq-proxy.json"
   fi
   jvm "$dir" "${memory[@]}" -Drmq.logback.configurationFile=rmq.broker.logback.xml \
-    org.apache.rocketmq.broker.BrokerStartup -n "127.0.0.1:$port" -c "$dir/conf/broker.conf"
+    org.apache.rocketmq.broker.BrokerStartup -n "$names" -c "$dir/conf/broker.conf"
 }
 
 serve() {

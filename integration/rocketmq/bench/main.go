@@ -219,12 +219,12 @@ func (b *bench) rescue(ctx context.Context, n int) error {
 	}); err != nil {
 		return err
 	}
-	end, err := b.cluster.Bury(ctx)
+	ends, err := b.cluster.Bury(ctx)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, "rescue: expiring the log")
-	if err := b.cluster.Expire(ctx, end); err != nil {
+	if err := b.cluster.Expire(ctx, ends); err != nil {
 		return err
 	}
 	if time.Now().After(due) {
