@@ -5,11 +5,14 @@
 // (rules R18, R19).
 //
 //	broker: SCHEDULE_TOPIC_XXXX, rmq_sys_wheel_timer
-//	   |                                                    Judge: where the copy is, then its key
-//	   +--mirror--> Item with a Guard --> shard --due+grace-->  the broker's still    -> Held
-//	                (level, timer; a roll replaces,             there after its due   -> Suppressed
-//	                 a recall cancels)                          lost, twice, a grace  -> sent: Released
-//	                                                            apart, and not there
+//	   |
+//	   +--mirror--> Item with a Guard --> shard --due + grace--> Judge: where its copy is, then
+//	                (a roll replaces,                              whether its key is there
+//	                 a recall cancels)
+//	                                      the broker has it still             -> Held
+//	                                      there, stored after its due         -> Suppressed
+//	                                      lost and not there, twice, a grace
+//	                                      apart                               -> sent: Released
 //
 // The broker is only read, but for what is released and for recalls that users ask for. One object
 // is the Source of a cluster and its Guardian; a lane is a broker's.

@@ -97,7 +97,8 @@ func TestPropertiesRoundTrip(t *testing.T) {
 // An id must be as short as ids are, and two messages never share one.
 func TestIDsAreBounded(t *testing.T) {
 	long := strings.Repeat("u", 300)
-	a, b := timerID("rmq", "broker-a", "orders", long+"1"), timerID("rmq", "broker-a", "orders", long+"2")
+	a := timerID("rmq", "broker-a", "orders", long+"1")
+	b := timerID("rmq", "broker-a", "orders", long+"2")
 	require.LessOrEqual(t, len(a), delay.MaxIDBytes)
 	require.NotEqual(t, a, b)
 	require.Equal(t, delay.ID("rocketmq:rmq/broker-a/timer/orders/K"),

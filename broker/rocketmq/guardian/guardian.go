@@ -134,11 +134,12 @@ func (g *Guardian) master(ctx context.Context, name string) (string, error) {
 	return "", fmt.Errorf("%w: broker %s has no master", delay.ErrUnavailable, name)
 }
 
-// warn logs what goes wrong again and again, once in a while.
-func (g *Guardian) warn(message string, fields ...zap.Field) {
+// log is the logger for what goes wrong again and again: once in a while it logs.
+func (g *Guardian) log() *zap.Logger {
 	if g.quiet.May() {
-		g.cfg.Logger.Warn(message, fields...)
+		return g.cfg.Logger
 	}
+	return zap.NewNop()
 }
 
 // pool calls do for 0 to n-1, limit at a time, and waits.
@@ -191,9 +192,9 @@ func newMarks(o *Options) *marks {
 func (k *marks) key(id delay.ID, entry string) uint64 {
 	var h maphash.Hash
 	h.SetSeed(k.seed)
-	h.WriteString(string(id)) //nolint:errcheck // it never fails
-	h.WriteByte(0)            //nolint:errcheck // as above
-	h.WriteString(entry)      //nolint:errcheck // as above
+	h.WriteString(string(id))
+	h.WriteByte(0)
+	h.WriteString(entry)
 	return h.Sum64()
 }
 

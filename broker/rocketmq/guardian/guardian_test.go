@@ -4,7 +4,6 @@ package guardian
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -15,17 +14,6 @@ import (
 )
 
 func all() Options { return Options{Grace: 2 * time.Second, DelayLevels: true, Timers: true} }
-
-// inWorld runs a test in virtual time.
-func inWorld(t *testing.T, o fakebroker.Options, options Options, do func(t *testing.T, w *world)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, o, options)
-		defer w.close()
-		w.pass(time.Second)
-		do(t, w)
-	})
-}
 
 // Without faults the broker delivers everything and the guardian nothing: each once, and none is
 // left pending.
@@ -47,7 +35,7 @@ func TestTheBrokerDelivers(t *testing.T) {
 	})
 }
 
-// What the broker lost must be delivered, after its due, once, and as it was sent.
+// What the broker lost must be delivered, after its due, once, and as it was sent (G5).
 func TestLostIsDelivered(t *testing.T) {
 	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
 		sent := w.now()
@@ -55,9 +43,7 @@ func TestLostIsDelivered(t *testing.T) {
 		w.send(0, 1, "level", level(4))
 		w.send(0, 2, "timer", timerAt(due))
 		w.pass(5 * time.Second)
-		_, high := w.cluster.Broker(0).CommitLog()
-		w.send(0, 0, "filler")
-		w.cluster.Broker(0).Expire(high)
+		w.expire(0)
 		w.pass(60 * time.Second)
 		require.Equal(t, map[broker.Fate]int{broker.Released: 2}, w.shard.fates())
 		require.EqualValues(t, 2, w.g.Stats().Rescued)
@@ -93,7 +79,7 @@ func (w *world) expire(b int) {
 }
 
 // A broker whose answers were wrong for a moment, as while it starts, must not have its message
-// delivered by another: one look is not enough.
+// delivered by another: one look is not enough (G1).
 func TestTwoLooks(t *testing.T) {
 	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
 		w.send(0, 0, "m", level(3))
@@ -135,7 +121,8 @@ func TestEarlierCopies(t *testing.T) {
 // Between the first look and a mirror that is behind lies what moves a timer: nothing may be
 // released before the mirror has passed it.
 func TestMirrorIsAwaited(t *testing.T) {
-	inWorld(t, fakebroker.Options{RollWindow: 20 * time.Second}, all(), func(t *testing.T, w *world) {
+	o := fakebroker.Options{RollWindow: 20 * time.Second}
+	inWorld(t, o, all(), func(t *testing.T, w *world) {
 		w.send(0, 0, "m", timerAt(w.now().Add(30*time.Second)))
 		w.pass(5 * time.Second)
 		gate := w.shard.close()
@@ -153,9 +140,10 @@ func TestMirrorIsAwaited(t *testing.T) {
 	})
 }
 
-// A timer that its broker writes anew is one message.
+// A timer that its broker writes anew is one message (G4).
 func TestRolls(t *testing.T) {
-	inWorld(t, fakebroker.Options{RollWindow: 10 * time.Second}, all(), func(t *testing.T, w *world) {
+	o := fakebroker.Options{RollWindow: 10 * time.Second}
+	inWorld(t, o, all(), func(t *testing.T, w *world) {
 		w.send(0, 0, "m", timerAt(w.now().Add(45*time.Second)))
 		w.pass(30 * time.Second)
 		require.Len(t, w.shard.pending(), 1)
@@ -170,7 +158,7 @@ func TestRolls(t *testing.T) {
 }
 
 // A key that is asked for before it is looked where the copy is tells nothing of what happens in
-// between.
+// between (G2).
 func TestLocatorFirst(t *testing.T) {
 	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
 		w.send(0, 0, "m", level(3))

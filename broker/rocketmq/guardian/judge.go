@@ -77,7 +77,7 @@ func (g *Guardian) Judge(
 	}
 	name, err := g.brokerOf(open[0].d.Guard.Lane)
 	if err != nil {
-		g.warn("rocketmq guardian is asked for another's messages", zap.Error(err))
+		g.log().Warn("rocketmq guardian is asked for another's messages", zap.Error(err))
 		return
 	}
 	for _, c := range open {
@@ -85,14 +85,16 @@ func (g *Guardian) Judge(
 	}
 	if planted.Is(planted.KeyBeforeLocator) {
 		if addr, err := g.master(ctx, name); err == nil {
-			pool(len(open), maxQueries, func(i int) { g.ask(ctx, &sight{broker: name, addr: addr}, open[i]) })
+			s := &sight{broker: name, addr: addr}
+			pool(len(open), maxQueries, func(i int) { g.ask(ctx, s, open[i]) })
 		}
 	}
 	s, err := g.look(ctx, name, queues)
 	if err != nil { // nothing is decided while the broker is away
 		g.shared(name).absences.Add(1)
 		if ctx.Err() == nil {
-			g.warn("rocketmq guardian cannot ask a broker", zap.String("name", name), zap.Error(err))
+			g.log().Warn("rocketmq guardian cannot ask a broker", zap.String("name", name),
+				zap.Error(err))
 		}
 		return
 	}
@@ -233,13 +235,13 @@ func (g *Guardian) lost(s *sight, c *docket) bool {
 
 // isAnswer reports whether err is what a broker said.
 func isAnswer(err error) bool {
-	var e *remoting.Error
-	return !errors.As(err, &e) || e.Code >= 0
+	e, ok := errors.AsType[*remoting.Error](err)
+	return !ok || e.Code >= 0
 }
 
 // undecided reports whether c, of which nothing can be said, is to be released: the index is too
-// young or does not answer, the mirror stands still, or the wheel is beyond a timer that it has, and
-// has not delivered it. Only the time in which the broker answers counts.
+// young or does not answer, the mirror stands still, or the wheel is beyond a timer that it has
+// and has not delivered it. Only the time in which the broker answers counts.
 func (g *Guardian) undecided(s *sight, c *docket) bool {
 	absences := g.shared(s.broker).absences.Load()
 	m := g.marks.note(c.key, s.at, func(m *mark) {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -301,10 +302,25 @@ func level(n int) remoting.Property {
 }
 
 func timerAt(due delay.Due) remoting.Property {
-	return remoting.Property{Name: remoting.PropertyDeliverAt, Value: strconv.FormatInt(int64(due), 10)}
+	return remoting.Property{
+		Name: remoting.PropertyDeliverAt, Value: strconv.FormatInt(int64(due), 10),
+	}
 }
 
 func (w *world) now() delay.Due { return delay.InstantOf(time.Now()) }
+
+// inWorld runs a test in virtual time.
+func inWorld(
+	t *testing.T, o fakebroker.Options, options Options, do func(t *testing.T, w *world),
+) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, o, options)
+		defer w.close()
+		w.pass(time.Second)
+		do(t, w)
+	})
+}
 
 // pass lets time pass in steps: the brokers deliver, the shard asks.
 func (w *world) pass(d time.Duration) {

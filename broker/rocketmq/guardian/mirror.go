@@ -95,7 +95,7 @@ func (m *mirrored) reject(_ context.Context, r *remoting.Message, why error) err
 		return nil
 	}
 	m.g.n.unguarded.Add(1)
-	m.g.warn("rocketmq delay is not guarded", zap.String("partition", string(m.partition)),
+	m.g.log().Warn("rocketmq delay is not guarded", zap.String("partition", string(m.partition)),
 		zap.Int64("offset", r.Offset), zap.Error(why))
 	return nil
 }
@@ -122,7 +122,7 @@ func (g *Guardian) Run(ctx context.Context, in broker.Intake) error {
 			pause.Reset()
 		} else {
 			if ctx.Err() == nil {
-				g.warn("rocketmq guardian finds no brokers", zap.Error(err))
+				g.log().Warn("rocketmq guardian finds no brokers", zap.Error(err))
 			}
 			wait = pause.Next()
 		}

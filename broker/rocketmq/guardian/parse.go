@@ -73,7 +73,9 @@ func properties(headers []delay.Header) (remoting.Properties, error) {
 			p = append(p, remoting.Property{Name: name, Value: packed.Get(name)})
 		}
 	}
-	slices.SortStableFunc(p, func(a, b remoting.Property) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(p, func(a, b remoting.Property) int {
+		return strings.Compare(a.Name, b.Name)
+	})
 	return p, nil
 }
 

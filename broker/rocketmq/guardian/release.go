@@ -80,7 +80,8 @@ func (g *Guardian) elsewhere(ctx context.Context, s *sight, c *docket) bool {
 }
 
 func (g *Guardian) noRoute(c *docket, err error) {
-	g.warn("rocketmq guardian cannot release", zap.String("topic", c.e.RealTopic), zap.Error(err))
+	g.log().Warn("rocketmq guardian has no route", zap.String("topic", c.e.RealTopic),
+		zap.Error(err))
 	if errors.Is(err, delay.ErrNotFound) {
 		c.j.Reason = "topic " + c.e.RealTopic + " does not exist"
 	}
@@ -156,8 +157,7 @@ func (g *Guardian) send(
 		return broker.Released, ""
 	}
 	g.client.Doubt(c.e.RealTopic)
-	var e *remoting.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*remoting.Error](err); ok {
 		switch e.Outcome {
 		case remoting.Never:
 			return broker.Refused, e.Error()
@@ -167,7 +167,8 @@ func (g *Guardian) send(
 		}
 	}
 	if ctx.Err() == nil {
-		g.warn("rocketmq guardian cannot release", zap.String("topic", c.e.RealTopic), zap.Error(err))
+		g.log().Warn("rocketmq guardian cannot release", zap.String("topic", c.e.RealTopic),
+			zap.Error(err))
 	}
 	return broker.Held, ""
 }

@@ -38,7 +38,6 @@ func TestRocketMQ(t *testing.T) {
 	require.NotNil(t, s.Sink("rocketmq:rmq/orders"))
 	require.Equal(t, map[string]int64{"rocketmq:rmq/t": 0}, s.Lag())
 	require.NoError(t, s.Close())
-
 }
 
 // A guardian that is configured and not there loses messages without a word.
