@@ -46,7 +46,8 @@ type Config struct {
 	// AckTimeout bounds the wait for the answer to what was published, and for those to requests
 	// about streams and consumers. 0: DefaultAckTimeout.
 	AckTimeout time.Duration
-	Logger     *zap.Logger // nil: no log
+	Logger     *zap.Logger      // nil: no log
+	Now        func() time.Time // nil: time.Now
 }
 
 var brokerName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -79,6 +80,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.AckTimeout == 0 {
 		c.AckTimeout = DefaultAckTimeout
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()

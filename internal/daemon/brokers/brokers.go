@@ -19,6 +19,7 @@ import (
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/broker/kafka"
 	"github.com/cicadamq/cicada/broker/kafka/source"
+	"github.com/cicadamq/cicada/broker/nats"
 	"github.com/cicadamq/cicada/broker/rocketmq"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
@@ -72,10 +73,8 @@ func Examine(ctx context.Context, cfg *config.Config, o Options) []broker.Findin
 			}
 		case rocketmq.Kind:
 			found = rocketmq.Examine(ctx, RocketMQConfig(b, o), RocketMQSources(b, o))
-		default:
-			found = []broker.Finding{{
-				Check: "reachable", Verdict: broker.Note, Detail: b.Kind + " brokers are not looked at",
-			}}
+		case "nats":
+			found = nats.Examine(ctx, NATSConfig(b, o), NATSSources(b, o))
 		}
 		for _, f := range found {
 			f.Check = b.Name + ": " + f.Check

@@ -169,29 +169,17 @@ func (s *Set) openNATS(b *config.Broker, o Options) error {
 		return err
 	}
 	s.sinks["nats:"+b.Name] = sink
-	for _, c := range b.NATS.Sources {
-		src, err := nats.NewSource(cfg, nats.SourceConfig{
-			Stream: c.Stream, Subject: c.Subject, Consumer: c.Consumer, Tier: c.Tier,
-			RejectSubject: c.RejectSubject, CheckTarget: o.CheckTarget,
-		})
+	for _, sc := range NATSSources(b, o) {
+		src, err := nats.NewSource(cfg, sc)
 		if err != nil {
 			return err
 		}
 		s.sources = append(s.sources, feed{
-			name: "nats:" + b.Name + "/" + c.Stream, src: src,
+			name: "nats:" + b.Name + "/" + sc.Stream, src: src,
 			lag: func() int64 { return int64(min(src.Stats().Lag, 1<<62)) },
 		})
 	}
 	return nil
-}
-
-// NATSConfig is how to reach b, which is of kind nats.
-func NATSConfig(b *config.Broker, o Options) nats.Config {
-	c := b.NATS
-	return nats.Config{
-		Broker: b.Name, URLs: c.URLs, Creds: c.Creds, User: c.User, Password: c.Password.Reveal(),
-		Token: c.Token.Reveal(), TLS: b.TLS, Logger: o.Logger,
-	}
 }
 
 // needsTier refuses sources with commit: tier when there is no bucket (rule R16).
@@ -203,6 +191,10 @@ func needsTier(b *config.Broker, tiered bool) error {
 	if b.NATS != nil {
 		asked = asked ||
 			slices.ContainsFunc(b.NATS.Sources, func(c config.NATSSource) bool { return c.Tier })
+	}
+	if b.RocketMQ != nil {
+		asked = asked || slices.ContainsFunc(b.RocketMQ.Sources,
+			func(c config.RocketMQSource) bool { return c.Tier })
 	}
 	if asked && !tiered {
 		return delay.Invalid("sources", "commit: tier needs a bucket (--bucket none)")
