@@ -105,6 +105,19 @@ func await(g *errgroup.Group, failed <-chan error) error {
 	}
 }
 
+// guardians tells how the guardians do.
+func (d *Daemon) guardians() map[string]metrics.Guardian {
+	all := make(map[string]metrics.Guardian)
+	for name, st := range d.links.Guarded() {
+		all[name] = metrics.Guardian{
+			Lag: st.Lag, AtRisk: st.AtRisk, Endangered: st.Endangered, Rescued: st.Rescued,
+			Uncertain: st.Uncertain, Missed: st.Missed, Unguarded: st.Unguarded,
+			Suppressed: map[string]uint64{"delivered": st.Delivered, "recalled": st.Recalled},
+		}
+	}
+	return all
+}
+
 // watch lets a scrape ask the components.
 func (d *Daemon) watch(running context.Context) error {
 	sources := metrics.Sources{
@@ -112,6 +125,7 @@ func (d *Daemon) watch(running context.Context) error {
 		Targets: func() ([]scheduler.TargetStatus, error) { return d.shard.Targets(running) },
 		Store:   d.store.Metrics,
 		Stale:   d.stale.Load, SourceLag: d.links.Lag,
+		Guardians: d.guardians,
 	}
 	if d.certs != nil {
 		sources.Certificate = func() time.Duration { return d.certs.Expiry().Sub(d.opts.Now()) }

@@ -28,7 +28,9 @@ pending_bytes{tier} lateness_seconds{lane} due_lag_seconds low_watermark_seconds
 wal_sync_seconds offload_seconds hydrate_seconds hydrate_margin_seconds oldest_not_uploaded_seconds
 tier_fallback_reads_total tier_segments{level} tier_requests_total{op,code} tier_request_seconds{op}
 tier_bytes_total{op} manifest_commits_total{result} lane_inflight{lane} lane_backlog{lane}
-source_lag{source} disk_free_bytes schedule_firings_total schedule_missed_total clock_step_total clock_hold build_info{version,revision}`
+source_lag{source} disk_free_bytes schedule_firings_total schedule_missed_total clock_step_total clock_hold build_info{version,revision}
+rocketmq_mirror_lag_seconds{broker} rocketmq_at_risk_messages{broker} rocketmq_rescued_total{broker}
+rocketmq_suppressed_total{broker,reason} rocketmq_uncertain_total{broker} rocketmq_missed_total{broker}`
 
 // filled is a set in which everything has happened.
 func filled(t *testing.T) *Set {
@@ -76,6 +78,12 @@ func filled(t *testing.T) *Set {
 		},
 		Store:     func() localstore.Metrics { return localstore.Metrics{DiskBytes: 11} },
 		SourceLag: func() map[string]int64 { return map[string]int64{"kafka:main/t": 4} },
+		Guardians: func() map[string]Guardian {
+			return map[string]Guardian{"rmq": {
+				Lag: 1500 * time.Millisecond, AtRisk: 1, Endangered: 2, Rescued: 3, Uncertain: 4,
+				Missed: 5, Unguarded: 6, Suppressed: map[string]uint64{"delivered": 7, "recalled": 8},
+			}}
+		},
 	}))
 	return s
 }
@@ -138,6 +146,15 @@ func TestValues(t *testing.T) {
 		`cicada_books{outcome="accepted"} 9`,
 		`cicada_pebble_disk_bytes 11`,
 		`cicada_source_lag{source="kafka:main/t"} 4`,
+		`cicada_rocketmq_mirror_lag_seconds{broker="rmq"} 1.5`,
+		`cicada_rocketmq_at_risk_messages{broker="rmq"} 1`,
+		`cicada_rocketmq_endangered_queues{broker="rmq"} 2`,
+		`cicada_rocketmq_rescued_total{broker="rmq"} 3`,
+		`cicada_rocketmq_uncertain_total{broker="rmq"} 4`,
+		`cicada_rocketmq_missed_total{broker="rmq"} 5`,
+		`cicada_rocketmq_unguarded_total{broker="rmq"} 6`,
+		`cicada_rocketmq_suppressed_total{broker="rmq",reason="delivered"} 7`,
+		`cicada_rocketmq_suppressed_total{broker="rmq",reason="recalled"} 8`,
 		`cicada_build_info{revision="abc",version="v1"} 1`,
 	} {
 		require.Contains(t, string(text), want+"\n")

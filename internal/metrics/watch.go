@@ -30,6 +30,8 @@ type Sources struct {
 	Stale func() bool
 	// SourceLag tells how far each intake source is behind, in messages, by its name.
 	SourceLag func() map[string]int64
+	// Guardians tells how the guardians do, by the names of their brokers.
+	Guardians func() map[string]Guardian
 }
 
 // watcher reads the sources at each scrape.
@@ -82,6 +84,7 @@ func newWatcher() *watcher {
 	for _, m := range storeGauges(localstore.Metrics{}) {
 		add(m.name, m.help)
 	}
+	maps.Copy(w.descs, guardianDescs())
 	return w
 }
 
@@ -122,6 +125,11 @@ func (w *watcher) Collect(ch chan<- prometheus.Metric) {
 	if src.SourceLag != nil {
 		for name, lag := range src.SourceLag() {
 			gauge("source_lag", float64(lag), name)
+		}
+	}
+	if src.Guardians != nil {
+		for name, g := range src.Guardians() {
+			collectGuardian(ch, w.descs, name, &g)
 		}
 	}
 	if src.Store != nil {
