@@ -21,6 +21,7 @@ import (
 	"github.com/cicadamq/cicada/broker/kafka/source"
 	"github.com/cicadamq/cicada/broker/nats"
 	"github.com/cicadamq/cicada/broker/rocketmq"
+	"github.com/cicadamq/cicada/broker/rocketmq/guardian"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/config"
 )
@@ -73,6 +74,9 @@ func Examine(ctx context.Context, cfg *config.Config, o Options) []broker.Findin
 			}
 		case rocketmq.Kind:
 			found = rocketmq.Examine(ctx, RocketMQConfig(b, o), RocketMQSources(b, o))
+			if b.RocketMQ.Guardian.Enabled && found[0].Verdict == broker.Good {
+				found = append(found, guardian.Examine(ctx, RocketMQConfig(b, o), GuardianOptions(b))...)
+			}
 		case "nats":
 			found = nats.Examine(ctx, NATSConfig(b, o), NATSSources(b, o))
 		}
