@@ -89,6 +89,10 @@ bench: ## run the benchmarks of the hot paths, short
 bench-tier: ## measure the cold tier on a real MinIO, beside plain loops
 	cd integration && $(GO) test -run '^$$' -bench Tier -benchtime 1x -timeout 60m .
 
+.PHONY: bench-kafka
+bench-kafka: ## measure intake and release beside a real Kafka, and plain clients in turn; about four minutes
+	@cd integration && $(GO) run ./kafkabench
+
 .PHONY: demo
 demo: build ## show the whole story in a minute, in an empty directory
 	dir=$$(mktemp -d) && cd "$$dir" && $(abspath $(BIN))/cicada demo; rm -rf "$$dir"

@@ -48,11 +48,30 @@ func (s *slot) reset() {
 	s.records, s.items, s.taken, s.rejects = s.records[:0], s.items[:0], s.taken[:0], s.rejects[:0]
 }
 
+// remember is check, which is not asked again for the target that passed last: most of a batch go to
+// the same one. It is for one batch.
+func remember(check func(delay.Target) error) func(delay.Target) error {
+	if check == nil {
+		return nil
+	}
+	var last delay.Target
+	return func(t delay.Target) error {
+		if t == last {
+			return nil
+		}
+		err := check(t)
+		if err == nil {
+			last = t
+		}
+		return err
+	}
+}
+
 // parse turns records into items, and what is no request into rejects. The items alias the records.
 func (p *partition) parse(s *slot) {
 	opts := intake.Options{
 		Kind: intake.Kafka, Broker: p.n.opts.Broker, IDFromKey: p.n.opts.IDFromKey,
-		CheckTarget: p.n.opts.CheckTarget, Origin: p.name,
+		CheckTarget: remember(p.n.opts.CheckTarget), Origin: p.name,
 	}
 	now := p.n.in.Now()
 	rec := &s.record

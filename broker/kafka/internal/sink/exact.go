@@ -82,10 +82,10 @@ type Exact struct {
 	newest  uint64 // the newest entry that is committed
 	kept    []uint64
 	erase   int // of kept, the first ones: they may be forgotten
-	// uncertain is the group whose transaction ended nobody knows how; doubt lists its messages, and
+	// uncertain is the group whose transaction ended nobody knows how; doubt lists its messages, or
 	// those of the transaction under way.
 	uncertain []item
-	doubt     map[broker.Done]struct{}
+	doubt     doubt
 	// settled lists messages that are committed and were answered Unknown: the next attempt is
 	// answered without sending (K16).
 	settled map[broker.Done]struct{}
@@ -195,12 +195,37 @@ func (s *Exact) newJob(topic string, batch []broker.Delivery) *job {
 		finished: make(chan struct{}), results: make([]broker.Result, len(batch)),
 		known: make([]bool, len(batch)), missing: len(batch),
 	}
+	bytes := 0
 	for i := range batch {
+		bytes += len(batch[i].ID)
+	}
+	var ids strings.Builder // one copy of all
+	ids.Grow(bytes)
+	for i := range batch {
+		at := ids.Len()
+		ids.WriteString(string(batch[i].ID))
 		j.done[i] = broker.Done{
-			ID: delay.ID(strings.Clone(string(batch[i].ID))), Generation: batch[i].Generation,
+			ID: delay.ID(ids.String()[at:]), Generation: batch[i].Generation,
 		}
 	}
 	return j
+}
+
+// doubt is a list of messages. It is rarely looked at, and only then made a set.
+type doubt struct {
+	list []broker.Done
+	set  map[broker.Done]struct{} // nil: not made yet
+}
+
+func (d *doubt) has(m broker.Done) bool {
+	if d.set == nil && len(d.list) > 0 {
+		d.set = make(map[broker.Done]struct{}, len(d.list))
+		for _, l := range d.list {
+			d.set[l] = struct{}{}
+		}
+	}
+	_, is := d.set[m]
+	return is
 }
 
 // set gives a message its result. The caller holds Exact.mu.
@@ -279,7 +304,7 @@ func (s *Exact) answerSettled(batch []broker.Delivery, results []broker.Result) 
 		if _, ok := s.settled[d]; ok {
 			delete(s.settled, d)
 			results[i] = broker.Result{Outcome: broker.Delivered}
-		} else if _, ok := s.doubt[d]; ok {
+		} else if s.doubt.has(d) {
 			results[i] = broker.Result{Reason: inDoubt}
 		}
 	}
@@ -330,7 +355,7 @@ func (s *Exact) collect(j *job, results []broker.Result) {
 			results[i] = j.results[i]
 			continue
 		}
-		if _, ok := s.doubt[j.done[i]]; ok || j.sealed || s.phase == fenced {
+		if j.sealed || s.phase == fenced || s.doubt.has(j.done[i]) {
 			results[i] = broker.Result{Reason: inDoubt}
 			continue
 		}

@@ -256,7 +256,7 @@ func (s *Exact) transact(ctx context.Context, p *producer, group []item) (ended,
 	switch end {
 	case committed:
 		s.mu.Lock()
-		s.newest, s.doubt = n, nil
+		s.newest, s.doubt = n, doubt{}
 		s.kept = append(s.kept[len(old):], n)
 		s.erase -= len(old)
 		s.mu.Unlock()
@@ -282,10 +282,7 @@ func (s *Exact) number() (n, previous uint64, old []uint64) {
 func (s *Exact) doubts(done []broker.Done) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.doubt = make(map[broker.Done]struct{}, len(done))
-	for _, d := range done {
-		s.doubt[d] = struct{}{}
-	}
+	s.doubt = doubt{list: done}
 }
 
 // errStuck is what became of a record that nobody answered in time.

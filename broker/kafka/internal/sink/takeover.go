@@ -233,7 +233,7 @@ func (s *Exact) resolve(newest uint64, found []broker.Done) {
 		s.counts.committed.Add(1)
 		s.counts.messages.Add(uint64(len(found)))
 	}
-	s.uncertain, s.doubt = nil, nil
+	s.uncertain, s.doubt = nil, doubt{}
 }
 
 // scan reads the ledger from an offset to the end it has now, and calls each for every record of
