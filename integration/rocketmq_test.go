@@ -3,10 +3,13 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +17,13 @@ import (
 
 	"github.com/cicadamq/cicada/integration/brokers"
 	"github.com/cicadamq/cicada/integration/rocketmq"
+)
+
+const (
+	// rocketEach is how many delay levels, and timers, each part of a plan has.
+	rocketEach = 12
+	// rocketGrace is short, so that a release can be waited for.
+	rocketGrace = 2 * time.Second
 )
 
 // rocketSeed is the seed of a run: CICADA_SEED, or another each time.
@@ -29,173 +39,221 @@ func rocketSeed(t *testing.T) uint64 {
 	return seed
 }
 
-// rocketCluster is a RocketMQ of its own, which the test may make lose its commit log.
-func rocketCluster(t *testing.T, opts rocketmq.Options) *rocketmq.Cluster {
-	t.Helper()
-	c, err := rocketmq.Start(t.Context(), t.TempDir(), opts)
-	if errors.Is(err, brokers.ErrMissing) && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(c.Close)
-	return c
-}
-
-// Without Cicada, RocketMQ must lose what it is said to lose, and nothing else: otherwise nothing
-// that the tests with Cicada find means anything.
-func TestRocketMQLoses(t *testing.T) {
-	for name, opts := range map[string]rocketmq.Options{
-		"plain":  {},
-		"tiered": {Tiered: true},
-		"kept":   {Keep: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if name != "plain" && os.Getenv("CICADA_ROCKETMQ") != "full" {
-				t.Skip("CICADA_ROCKETMQ=full runs it")
-			}
-			t.Parallel()
-			plan := rocketmq.NewPlan(rocketSeed(t), 12)
-			c := rocketCluster(t, opts)
-			require.NoError(t, c.Prepare(t.Context(), plan))
-			require.NoError(t, c.Run(t.Context(), plan))
-			v, err := c.Await(t.Context(), plan, 8*time.Second, 8*time.Second)
-			require.NoError(t, err)
-			t.Logf("%+v", v.Counts)
-			require.Empty(t, v.Wrong)
-			require.Empty(t, v.Twice)
-			stays := v.Sum(rocketmq.Early, rocketmq.Late)
-			require.Equal(t, stays.Sent, stays.Delivered, "lost: %v", v.Lost)
-			doomed := v.Sum(rocketmq.Doomed)
-			require.Equal(t, 24, doomed.Sent)
-			if opts.Keep {
-				require.Equal(t, 24, doomed.Delivered)
-			} else {
-				require.Zero(t, doomed.Delivered, "the loss was not reproduced")
-			}
-		})
-	}
-}
-
-// besideGrace is short, so that a release can be waited for.
-const besideGrace = 2 * time.Second
-
-// beside starts a daemon that guards c.
-func beside(t *testing.T, c *rocketmq.Cluster) *rocketmq.Daemon {
-	t.Helper()
-	d, err := rocketmq.NewDaemon(rocketmq.DaemonOptions{
-		Program: program, Dir: t.TempDir(), NameAddr: c.NameAddr, Guardian: true,
-		Grace: besideGrace,
-	})
-	require.NoError(t, err)
-	require.NoError(t, d.Start())
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(d.Log())
-		}
-		d.Kill()
-	})
-	return d
-}
-
-// trouble is what a run with Cicada beside it is disturbed by.
-type trouble struct {
-	opts rocketmq.Options
+// rocketRun is one plan on a RocketMQ of its own, with Cicada beside it or without.
+type rocketRun struct {
+	opts   rocketmq.Options
+	cicada bool
 	// expired is called when the log has expired; meanwhile runs from the first message on and
-	// returns when stop is closed.
-	expired   func(t *testing.T, c *rocketmq.Cluster, d *rocketmq.Daemon)
-	meanwhile func(t *testing.T, d *rocketmq.Daemon, seed uint64, stop <-chan struct{})
-	crashes   bool // copies may be repeated by who crashed
+	// returns when ctx is done.
+	expired   func(r *rocketRun) error
+	meanwhile func(ctx context.Context, r *rocketRun, rnd *rand.Rand) error
+
+	dir     string
+	seed    uint64
+	plan    *rocketmq.Plan
+	cluster *rocketmq.Cluster
+	daemon  *rocketmq.Daemon
+	verdict *rocketmq.Verdict
+	err     error
 }
 
-// With Cicada beside it every message must arrive, exactly once where nothing crashed, as it was
-// sent and not before it is due: those of the expired log through Cicada and all others through the
-// broker, without a second copy of either.
-func TestRocketMQBesideCicada(t *testing.T) {
-	for name, tr := range map[string]trouble{
-		"plain":  {},
-		"tiered": {opts: rocketmq.Options{Tiered: true}},
-		"kept":   {opts: rocketmq.Options{Keep: true}},
-		"two":    {opts: rocketmq.Options{Two: true}},
-		"broker stopped": {expired: func(t *testing.T, c *rocketmq.Cluster, _ *rocketmq.Daemon) {
-			require.NoError(t, c.Broker.Stop())
-			require.NoError(t, c.RocketMQ.Start())
-		}},
-		"broker killed": {crashes: true,
-			expired: func(t *testing.T, c *rocketmq.Cluster, _ *rocketmq.Daemon) {
-				require.NoError(t, c.Broker.Kill())
-				require.NoError(t, c.RocketMQ.Start())
-			}},
-		"cicada killed": {crashes: true, meanwhile: killCicada},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if name != "plain" && os.Getenv("CICADA_ROCKETMQ") != "full" {
-				t.Skip("CICADA_ROCKETMQ=full runs it")
-			}
-			t.Parallel()
-			besideCicada(t, tr)
+// do runs it. It may be called in a goroutine of its own.
+func (r *rocketRun) do(ctx context.Context) error {
+	r.plan = rocketmq.NewPlan(r.seed, rocketEach)
+	var err error
+	if r.cluster, err = rocketmq.Start(ctx, r.dir, r.opts); err != nil {
+		return err
+	}
+	if err := r.cluster.Prepare(ctx, r.plan); err != nil {
+		return err
+	}
+	longest := 8 * time.Second
+	if r.cicada {
+		longest = time.Minute
+		r.daemon, err = rocketmq.NewDaemon(rocketmq.DaemonOptions{
+			Program: program, Dir: filepath.Join(r.dir, "cicada"), NameAddr: r.cluster.NameAddr,
+			Guardian: true, Grace: rocketGrace,
 		})
+		if err == nil {
+			err = r.daemon.Start()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	beside, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	var troubled error
+	if r.meanwhile != nil {
+		wg.Go(func() { troubled = r.meanwhile(beside, r, rand.New(rand.NewPCG(r.seed, 9))) })
+	}
+	err = r.cluster.Run(ctx, r.plan)
+	if err == nil && r.expired != nil {
+		err = r.expired(r)
+	}
+	if err == nil {
+		r.verdict, err = r.cluster.Await(ctx, r.plan, 5*rocketGrace, longest)
+	}
+	stop()
+	wg.Wait()
+	return errors.Join(err, troubled)
+}
+
+func (r *rocketRun) close() {
+	if r.daemon != nil {
+		r.daemon.Kill()
+	}
+	if r.cluster != nil {
+		r.cluster.Close()
 	}
 }
 
-func besideCicada(t *testing.T, tr trouble) {
+// rocketRuns does all runs at the same time.
+func rocketRuns(t *testing.T, runs ...*rocketRun) {
+	t.Helper()
 	seed := rocketSeed(t)
-	plan := rocketmq.NewPlan(seed, 12)
-	c := rocketCluster(t, tr.opts)
-	require.NoError(t, c.Prepare(t.Context(), plan))
-	d := beside(t, c)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		if tr.meanwhile != nil {
-			tr.meanwhile(t, d, seed, stop)
+	t.Cleanup(func() {
+		for _, r := range runs {
+			if t.Failed() && r.daemon != nil {
+				t.Log(r.daemon.Log())
+			}
+			r.close()
 		}
-	}()
-	require.NoError(t, c.Run(t.Context(), plan))
-	if tr.expired != nil {
-		tr.expired(t, c, d)
+	})
+	var wg sync.WaitGroup
+	for _, r := range runs {
+		r.seed, r.dir = seed, t.TempDir()
+		wg.Go(func() { r.err = r.do(t.Context()) })
 	}
-	v, err := c.Await(t.Context(), plan, 10*besideGrace, 45*time.Second)
-	close(stop)
-	<-stopped
-	require.NoError(t, err)
-	t.Logf("%+v, lateness %v", v.Counts, v.Lateness)
-	require.Empty(t, v.Lost)
+	wg.Wait()
+	for _, r := range runs {
+		if errors.Is(r.err, brokers.ErrMissing) && os.Getenv("CI") != "true" {
+			t.Skip(r.err)
+		}
+		require.NoError(t, r.err)
+		t.Logf("%+v, lateness %v", r.verdict.Counts, r.verdict.Lateness)
+	}
+}
+
+// loses judges a run without Cicada: RocketMQ must lose what it is said to lose, and nothing else,
+// or nothing that the run beside it finds means anything.
+func (r *rocketRun) loses(t *testing.T) {
+	t.Helper()
+	v := r.verdict
 	require.Empty(t, v.Wrong)
-	doomed, stays := v.Sum(rocketmq.Doomed), v.Sum(rocketmq.Early, rocketmq.Late)
-	require.Equal(t, 24, doomed.Sent)
-	if tr.crashes {
-		t.Logf("%d twice, %d of them by Cicada", len(v.Twice), len(v.Doubled))
-		require.LessOrEqual(t, len(v.Doubled), 2, "Cicada asks before it repeats a release")
-		return
-	}
 	require.Empty(t, v.Twice)
-	require.Zero(t, stays.ByCicada, "the broker had these")
-	rescued := 24
-	if tr.opts.Keep {
-		rescued = 0
+	stays, doomed := v.Sum(rocketmq.Early, rocketmq.Late), v.Sum(rocketmq.Doomed)
+	require.Equal(t, rocketmq.Count{Sent: 4 * rocketEach, Delivered: 4 * rocketEach}, stays)
+	want := rocketmq.Count{Sent: 2 * rocketEach}
+	if r.opts.Keep {
+		want.Delivered = want.Sent
 	}
-	require.Equal(t, rescued, doomed.ByCicada, "the loss was not reproduced")
-	b, err := d.Books(t.Context())
-	require.NoError(t, err)
-	require.EqualValues(t, rescued, b.Delivered, "%+v", b)
+	require.Equal(t, want, doomed, "the loss was not reproduced")
+}
+
+// saves judges a run with Cicada in which nothing crashed: every message arrived exactly once, as
+// it was sent and not before it was due, those of the expired log through Cicada and all others
+// through the broker.
+func (r *rocketRun) saves(t *testing.T) {
+	t.Helper()
+	v := r.verdict
+	require.Empty(t, v.Lost)
+	require.Empty(t, v.Twice)
+	require.Empty(t, v.Wrong)
+	stays, doomed := v.Sum(rocketmq.Early, rocketmq.Late), v.Sum(rocketmq.Doomed)
+	require.Equal(t, rocketmq.Count{Sent: 4 * rocketEach, Delivered: 4 * rocketEach}, stays)
+	want := rocketmq.Count{Sent: 2 * rocketEach, Delivered: 2 * rocketEach}
+	if !r.opts.Keep {
+		want.ByCicada = want.Sent
+	}
+	require.Equal(t, want, doomed, "the loss was not reproduced")
+	var b rocketmq.Books
+	require.Eventually(t, func() bool {
+		var err error
+		b, err = r.daemon.Books(t.Context())
+		return err == nil && b.Pending == 0
+	}, time.Minute, 200*time.Millisecond, "%+v", &b)
+	require.EqualValues(t, want.ByCicada, b.Delivered, "%+v", b)
 	require.Zero(t, b.Dead, "%+v", b)
-	require.Zero(t, b.Pending, "%+v", b)
 	require.Equal(t, b.Accepted, b.Delivered+b.Suppressed+b.Cancelled, "%+v", b)
 }
 
-// killCicada kills the daemon again and again, at any step of a guarded message's life.
-func killCicada(t *testing.T, d *rocketmq.Daemon, seed uint64, stop <-chan struct{}) {
-	r := rand.New(rand.NewPCG(seed, 9))
+// What the project is for: the same messages to two real RocketMQs whose logs expire; one loses
+// them, the one with Cicada beside it must not.
+func TestRocketMQ(t *testing.T) {
+	t.Parallel()
+	alone, beside := &rocketRun{}, &rocketRun{cicada: true}
+	rocketRuns(t, alone, beside)
+	alone.loses(t)
+	beside.saves(t)
+}
+
+// The same must hold with RocketMQ's own tiered store, which neither loses less nor confuses the
+// guardian, with two brokers, after an orderly restart, and where nothing expires.
+func TestRocketMQWithOthers(t *testing.T) {
+	rocketFull(t)
+	for name, opts := range map[string]rocketmq.Options{
+		"tiered": {Tiered: true}, "kept": {Keep: true}, "two": {Two: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			alone, beside := &rocketRun{opts: opts}, &rocketRun{opts: opts, cicada: true}
+			rocketRuns(t, alone, beside)
+			alone.loses(t)
+			beside.saves(t)
+		})
+	}
+}
+
+// A broker that was away for a while must not be taken for one that lost its log, nor a message be
+// given up because its broker could not be asked.
+func TestRocketMQBrokerRestarts(t *testing.T) {
+	rocketFull(t)
+	stopped := &rocketRun{cicada: true, expired: func(r *rocketRun) error {
+		return errors.Join(r.cluster.Broker.Stop(), r.cluster.RocketMQ.Start())
+	}}
+	rocketRuns(t, stopped)
+	stopped.saves(t)
+}
+
+// Killed at any step, neither side may lose a message, and Cicada, which asks before it repeats a
+// release, not add copies of its own but for what the index did not show yet.
+func TestRocketMQKilled(t *testing.T) {
+	rocketFull(t)
+	broker := &rocketRun{cicada: true, expired: func(r *rocketRun) error {
+		return errors.Join(r.cluster.Broker.Kill(), r.cluster.RocketMQ.Start())
+	}}
+	daemon := &rocketRun{cicada: true, meanwhile: killCicada}
+	rocketRuns(t, broker, daemon)
+	for _, r := range []*rocketRun{broker, daemon} {
+		v := r.verdict
+		require.Empty(t, v.Lost)
+		require.Empty(t, v.Wrong)
+		t.Logf("%d twice, %d of them by Cicada", len(v.Twice), len(v.Doubled))
+		require.LessOrEqual(t, len(v.Doubled), 2)
+	}
+	require.Equal(t, len(daemon.verdict.Twice), len(daemon.verdict.Doubled),
+		"the broker did not crash")
+}
+
+// killCicada kills the daemon again and again.
+func killCicada(ctx context.Context, r *rocketRun, rnd *rand.Rand) error {
 	for {
 		select {
-		case <-stop:
-			return
-		case <-time.After(time.Second + time.Duration(r.IntN(7_000))*time.Millisecond):
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second + time.Duration(rnd.IntN(7_000))*time.Millisecond):
 		}
-		d.Kill()
-		if err := d.Start(); err != nil {
-			t.Error(err)
-			return
+		r.daemon.Kill()
+		if err := r.daemon.Start(); err != nil {
+			return err
 		}
+	}
+}
+
+// rocketFull skips what takes minutes.
+func rocketFull(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CICADA_ROCKETMQ") != "full" {
+		t.Skip("CICADA_ROCKETMQ=full runs it")
 	}
 }

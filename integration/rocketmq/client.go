@@ -123,8 +123,8 @@ func (c *Client) read(out io.Reader) {
 			return
 		}
 		var answer struct {
-			ID  *int
-			Got *Received
+			ID  *int      `json:"id"`
+			Got *Received `json:"got"`
 		}
 		if err := json.Unmarshal(line, &answer); err != nil {
 			continue // what a library prints
@@ -178,7 +178,9 @@ func (c *Client) call(ctx context.Context, do string, fields map[string]any, res
 	if err != nil {
 		return fmt.Errorf("%s: %w", do, err)
 	}
-	var failed struct{ Error string }
+	var failed struct {
+		Error string `json:"error"`
+	}
 	if err := json.Unmarshal(line, &failed); err != nil {
 		return fmt.Errorf("%s: %w", do, err)
 	}
@@ -208,7 +210,9 @@ func (c *Client) Subscribe(ctx context.Context, group string, tally bool, topics
 
 // Send sends messages one after the other.
 func (c *Client) Send(ctx context.Context, messages ...*Message) ([]Sent, error) {
-	var answer struct{ Sent []Sent }
+	var answer struct {
+		Sent []Sent `json:"sent"`
+	}
 	err := c.call(ctx, "send", map[string]any{"messages": messages}, &answer)
 	if err == nil && len(answer.Sent) != len(messages) {
 		err = fmt.Errorf("send: %d of %d were sent", len(answer.Sent), len(messages))
@@ -219,8 +223,8 @@ func (c *Client) Send(ctx context.Context, messages ...*Message) ([]Sent, error)
 // Load sends many messages at once, named name0, name1 and so on, and returns how long it took.
 func (c *Client) Load(ctx context.Context, load Load) (time.Duration, error) {
 	var answer struct {
-		Seconds float64
-		Failed  int
+		Seconds float64 `json:"seconds"`
+		Failed  int     `json:"failed"`
 	}
 	err := c.call(ctx, "load", map[string]any{
 		"topic": load.Topic, "name": load.Name, "count": load.Count, "size": load.Size,
@@ -267,7 +271,9 @@ func (c *Client) Expire(ctx context.Context, broker string) error {
 
 // Log is the minimum and maximum offset of a broker's commit log.
 func (c *Client) Log(ctx context.Context, broker string) (first, end int64, err error) {
-	var answer struct{ Info map[string]string }
+	var answer struct {
+		Info map[string]string `json:"info"`
+	}
 	if err = c.call(ctx, "info", map[string]any{"broker": broker}, &answer); err != nil {
 		return 0, 0, err
 	}

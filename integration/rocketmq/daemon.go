@@ -119,7 +119,10 @@ func (d *Daemon) listens(from int64) string {
 		return ""
 	}
 	for line := range bytes.Lines(text[min(from, int64(len(text))):]) {
-		var entry struct{ Msg, Listen string }
+		var entry struct {
+			Msg    string `json:"msg"`
+			Listen string `json:"listen"`
+		}
 		if json.Unmarshal(line, &entry) == nil && entry.Msg == "ready" {
 			return entry.Listen
 		}

@@ -79,9 +79,9 @@ func (c *puller) pull(from int64) (messages int, end, next int64, err error) {
 		return 0, 0, 0, err
 	}
 	var answer struct {
-		Code      int
-		Remark    string
-		ExtFields map[string]string
+		Code      int               `json:"code"`
+		Remark    string            `json:"remark"`
+		ExtFields map[string]string `json:"extFields"`
 	}
 	if err := json.Unmarshal(c.body[:head], &answer); err != nil {
 		return 0, 0, 0, err

@@ -163,12 +163,15 @@ func (d *demo) tell(ctx context.Context, sides []*side) error {
 of the commit log that they lie in had expired.
 
 `)
-	head, under := fmt.Sprintf("%-27s", ""), fmt.Sprintf("%-20s %6s", "", "sent")
+	fmt.Fprintf(d.out, "%-27s", "")
 	for _, s := range sides {
-		head += fmt.Sprintf("   %-31s", "RocketMQ "+s.name)
-		under += fmt.Sprintf("   %7s %5s %6s %10s", "arrived", "lost", "twice", "by Cicada")
+		fmt.Fprintf(d.out, "   %-31s", "RocketMQ "+s.name)
 	}
-	fmt.Fprintf(d.out, "%s\n%s\n", strings.TrimRight(head, " "), under)
+	fmt.Fprintf(d.out, "\n%-20s %6s", "", "sent")
+	for range sides {
+		fmt.Fprintf(d.out, "   %7s %5s %6s %10s", "arrived", "lost", "twice", "by Cicada")
+	}
+	fmt.Fprintln(d.out)
 	for _, row := range []struct {
 		name string
 		part rocketmq.Part
@@ -176,16 +179,16 @@ of the commit log that they lie in had expired.
 		{"due before it expired", rocketmq.Early}, {"in what expired", rocketmq.Doomed},
 		{"in what stayed", rocketmq.Late}, {"recalled timers", rocketmq.Recalled},
 	} {
-		line := fmt.Sprintf("%-21s %5d", row.name, sides[0].verdict.Sum(row.part).Sent)
+		fmt.Fprintf(d.out, "%-21s %5d", row.name, sides[0].verdict.Sum(row.part).Sent)
 		for _, s := range sides {
 			c := s.verdict.Sum(row.part)
 			lost := fmt.Sprint(c.Sent - c.Delivered)
 			if row.part == rocketmq.Recalled {
 				lost = "-"
 			}
-			line += fmt.Sprintf("   %7d %5s %6d %10d", c.Delivered, lost, c.Twice, c.ByCicada)
+			fmt.Fprintf(d.out, "   %7d %5s %6d %10d", c.Delivered, lost, c.Twice, c.ByCicada)
 		}
-		fmt.Fprintln(d.out, line)
+		fmt.Fprintln(d.out)
 	}
 	if trace := traces(sides[0].dir); len(trace) > 0 {
 		fmt.Fprintf(d.out, "\nAll that RocketMQ logged of what it lost (%d lines, none names a message):\n",
