@@ -184,6 +184,14 @@ func (b *Broker) CommitLog() (low, high int64) {
 	return b.low, b.high
 }
 
+// Put stores a message as it is, as a broker does by itself.
+func (b *Broker) Put(m *remoting.Message) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m.BornHost = b.address()
+	b.store(m)
+}
+
 // Expire loses the commit log below an offset: every queue loses what lay there.
 func (b *Broker) Expire(below int64) {
 	b.mu.Lock()
@@ -245,6 +253,15 @@ func (b *Broker) Skip(level int, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.delivered[level] += n
+}
+
+// DropTimers has the wheel forget the timers it holds: they stay in the commit log, and nobody
+// delivers them.
+func (b *Broker) DropTimers() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.turnWheel(b.cluster.now())
+	b.pending = nil
 }
 
 // Truncate loses the last n messages of a queue.

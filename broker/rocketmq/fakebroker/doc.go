@@ -18,6 +18,7 @@
 //	                      delivered, and nothing is said, as by a real broker
 //	Broker.Skip           entries of a delay level are passed over, and nothing is said
 //	Broker.Truncate       the end of a queue is lost, as when a slave takes over
+//	Broker.DropTimers     the wheel forgets its timers
 //	Broker.Reboot         the index of keys forgets what was stored
 //	Broker.OnRequest      any request: another answer, none, a late one, a cut one
 //

@@ -175,6 +175,7 @@ func (b *Broker) recall(c *remoting.Command) *remoting.Command {
 			{Name: remoting.PropertyTimerDelete, Value: h.Topic + "+" + h.UniqueKey},
 			{Name: remoting.PropertyTimerOut, Value: itoa(int64(h.DeliverAt - 1))},
 			{Name: remoting.PropertyRealTopic, Value: h.Topic},
+			{Name: remoting.PropertyUniqueKey, Value: h.UniqueKey},
 		},
 	})
 	return reply(c, map[string]string{"msgId": h.UniqueKey})

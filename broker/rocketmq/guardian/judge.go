@@ -326,19 +326,3 @@ func (g *Guardian) Recall(ctx context.Context, d *broker.Delivery) error {
 		Topic: e.RealTopic, Broker: name, DeliverAt: e.Out + 1, UniqueKey: e.Unique,
 	})
 }
-
-// wished reports whether there is a recall of the timer c, which its broker has gone on to write
-// anew after it.
-func (g *Guardian) wished(ctx context.Context, s *sight, c *docket) (bool, error) {
-	found, err := g.client.Query(ctx, s.addr, remoting.Query{
-		Topic: remoting.TopicTimer, Key: c.e.Unique, Unique: true, End: delay.MaxDue,
-	})
-	for i := range found {
-		p := found[i].Properties
-		if p.Value(remoting.PropertyTimerDelete) != "" &&
-			strings.HasSuffix(p.Value(remoting.PropertyTimerDelete), c.e.Unique) {
-			return true, nil
-		}
-	}
-	return false, err
-}

@@ -234,6 +234,10 @@ func (w *world) config() rocketmq.Config {
 	}
 }
 
+func (*world) configOf(servers ...string) rocketmq.Config {
+	return rocketmq.Config{Broker: "rmq", NameServers: servers}
+}
+
 // open starts a guardian.
 func (w *world) open() {
 	w.t.Helper()

@@ -168,7 +168,7 @@ func (g *Guardian) spread(
 			g.read(ctx, in, place{b.Name, remoting.TopicTimer, 0}, s, wg, stop)
 		}
 	}
-	g.alarm()
+	g.alarm(ctx)
 	return failed
 }
 
@@ -219,7 +219,7 @@ func (g *Guardian) read(
 	m.Reader = queue.New(queue.Options{
 		Client: g.client, Group: Group, Topic: at.topic, At: m.at, Partition: p, Raw: true,
 		Pin:   true,
-		First: m.first, Parse: m.parse, Reject: m.reject, Counts: &g.counts,
+		First: m.first, Prepare: m.prepare, Parse: m.parse, Reject: m.reject, Counts: &g.counts,
 		Log: g.cfg.Logger.With(zap.String("partition", string(p))), Quiet: g.quiet,
 	})
 	g.mirror[at] = m

@@ -3,8 +3,10 @@
 package guardian
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -178,16 +180,67 @@ func (m *mirrored) complete(e *entry, r *remoting.Message) (delay.ID, error) {
 // parseRecall reads the wish that a timer is not delivered: the broker has taken it, so the message
 // is no longer guarded.
 func (m *mirrored) parseRecall(item *broker.Item, r *remoting.Message) (bool, error) {
-	key := r.Properties.Value(remoting.PropertyTimerDelete)
-	topic := r.Properties.Value(remoting.PropertyRealTopic)
-	if rest, ok := strings.CutPrefix(key, topic+"+"); ok {
-		key = rest // brokers before 5.3.3 give the key alone
-	}
-	id := timerID(m.g.cfg.Broker, m.at.Broker, topic, key)
+	id := recalledID(m, r.Properties)
 	m.g.recalled.add(id)
 	*item = broker.Item{Offset: r.Offset, Cancel: id}
 	m.g.n.recalled.Add(1)
 	return true, nil
+}
+
+// prepare finds out which of the timers that the broker wrote anew were recalled before: a recall
+// that an earlier process read is not in memory, but younger than the copy that was written anew,
+// and so still in the log.
+func (m *mirrored) prepare(ctx context.Context, all []remoting.Message) error {
+	var rolled []*remoting.Message
+	for i := range all {
+		p := all[i].Properties
+		if whole(p, remoting.PropertyTimerRolls) > 0 && p.Value(remoting.PropertyUniqueKey) != "" {
+			rolled = append(rolled, &all[i])
+		}
+	}
+	if len(rolled) == 0 {
+		return nil
+	}
+	addr, err := m.Master(ctx)
+	if err != nil {
+		return err
+	}
+	failed := make([]error, len(rolled))
+	pool(len(rolled), maxQueries, func(i int) {
+		failed[i] = m.findRecall(ctx, addr, rolled[i].Properties)
+	})
+	return errors.Join(failed...)
+}
+
+// findRecall looks for the recall of a timer.
+func (m *mirrored) findRecall(ctx context.Context, addr string, p remoting.Properties) error {
+	unique := p.Value(remoting.PropertyUniqueKey)
+	id := timerID(m.g.cfg.Broker, m.at.Broker, p.Value(remoting.PropertyRealTopic), unique)
+	if m.g.recalled.has(id) {
+		return nil
+	}
+	found, err := m.g.client.Query(ctx, addr, remoting.Query{
+		Topic: remoting.TopicTimer, Key: unique, Unique: true, End: delay.MaxDue,
+	})
+	for i := range found {
+		if recalledID(m, found[i].Properties) == id {
+			m.g.recalled.add(id)
+		}
+	}
+	return err
+}
+
+// recalledID is the timer that a recall is for, or "".
+func recalledID(m *mirrored, p remoting.Properties) delay.ID {
+	key, ok := p.Get(remoting.PropertyTimerDelete)
+	if !ok {
+		return ""
+	}
+	topic := p.Value(remoting.PropertyRealTopic)
+	if rest, ok := strings.CutPrefix(key, topic+"+"); ok {
+		key = rest // some brokers give the key alone
+	}
+	return timerID(m.g.cfg.Broker, m.at.Broker, topic, key)
 }
 
 // delayLevels reads a broker's messageDelayLevel.

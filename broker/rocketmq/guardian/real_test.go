@@ -20,7 +20,7 @@ import (
 // A real broker that delivers must be seen to deliver: levels, timers, and one that is recalled. The
 // mirror begins in the middle of what the broker has, as it does for whoever turns it on.
 func TestRealBrokerDelivers(t *testing.T) {
-	const each = 50
+	const each = 20
 	ns, _ := realtest.RocketMQ(t)
 	c, err := remoting.New(remoting.Config{NameServers: []string{ns.Addr}})
 	require.NoError(t, err)

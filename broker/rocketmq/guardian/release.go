@@ -45,19 +45,9 @@ func (g *Guardian) release(ctx context.Context, s *sight, all []*docket) {
 	})
 }
 
-// elsewhere reports whether c is not to be sent: it was recalled before it was written anew, an
-// earlier process sent it to another broker of the topic, or that cannot be found out now.
+// elsewhere reports whether c is not to be sent: an earlier process sent it to another broker of
+// the topic, or that cannot be found out now.
 func (g *Guardian) elsewhere(ctx context.Context, s *sight, c *docket) bool {
-	if c.e.Rolls > 0 {
-		switch wished, err := g.wished(ctx, s, c); {
-		case err != nil:
-			return true
-		case wished:
-			c.j.Fate = broker.Suppressed
-			g.n.recalled.Add(1)
-			return true
-		}
-	}
 	route, err := g.client.Route(ctx, c.e.RealTopic)
 	if err != nil {
 		g.noRoute(c, err)

@@ -3,6 +3,9 @@
 package guardian
 
 import (
+	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,7 +89,7 @@ type Stats struct {
 	Unguarded uint64 // entries that cannot be guarded
 	AtRisk    uint64 // pending entries in the oldest file of a commit log, or in one that is gone
 	// Lag is how long ago the oldest entry was stored that is not read yet, at most: the last one
-	// that was read is older. Behind is how many are not read, as of the last pulls.
+	// that was read is older. Behind is how many are not read, as was known at most 10 s ago.
 	Lag    time.Duration
 	Behind uint64
 	Queues int // that are read
@@ -141,18 +144,28 @@ func (m *mirrored) endangered() bool {
 // endangeredLag is how many entries a mirror is always allowed to be behind.
 const endangeredLag = 1000
 
-// alarm tells of the queues whose entries are about to expire unread.
-func (g *Guardian) alarm() {
+// alarm asks how far each queue reaches, and tells of those whose entries are about to expire
+// unread.
+func (g *Guardian) alarm(ctx context.Context) {
 	g.risk.expire(g.now())
 	g.mu.Lock()
-	var all []*mirrored
-	for _, m := range g.mirror {
-		if m.endangered() {
-			all = append(all, m)
-		}
-	}
+	all := slices.Collect(maps.Values(g.mirror))
 	g.mu.Unlock()
+	pool(len(all), maxQueries, func(i int) {
+		m := all[i]
+		addr, err := m.Master(ctx)
+		if err != nil {
+			return // the reader says so
+		}
+		end, err := g.client.MaxOffset(ctx, addr, m.topic, m.at.Number)
+		if err == nil {
+			m.Ends(end)
+		}
+	})
 	for _, m := range all {
+		if !m.endangered() {
+			continue
+		}
 		g.cfg.Logger.Error("rocketmq guardian is about to be overtaken by expiry",
 			zap.String("partition", string(m.partition)), zap.Uint64("behind", m.Lag()),
 			zap.Int64("read_to", m.seen.Load()), zap.Int64("commit_log_begins", m.shared.low.Load()))

@@ -37,6 +37,9 @@ type Options struct {
 	Pin bool
 	// First is where to begin when the shard has no cursor; addr is the master's.
 	First func(ctx context.Context, addr string) (int64, error)
+	// Prepare, if not nil, looks at an answer before its records are parsed. An error says that it
+	// has to be read again.
+	Prepare func(ctx context.Context, all []remoting.Message) error
 	// Parse reads what m asks for into item, whose memory may have been used before. keep is false
 	// for a record to be passed over; an error is one to be rejected.
 	Parse func(item *broker.Item, m *remoting.Message, now delay.Due) (keep bool, err error)
@@ -80,7 +83,10 @@ func (q *Reader) Next() int64 { return q.next.Load() }
 // Dealt is the offset below which every record is stored, or rejected.
 func (q *Reader) Dealt() int64 { return q.dealt.Load() }
 
-// Lag is how many records the queue had beyond Next at the last pull.
+// Ends tells that the queue ends at an offset: while the shard takes nothing no pull says so.
+func (q *Reader) Ends(at int64) { q.end.Store(at) }
+
+// Lag is how many records the queue had beyond Next when that was last known.
 func (q *Reader) Lag() uint64 { return uint64(max(0, q.end.Load()-q.next.Load())) }
 
 // Master is the address of the broker that has the queue.
@@ -210,6 +216,9 @@ func (q *Reader) take(
 	b.Partition, b.Tier, b.Items = q.o.Partition, q.o.Tier, b.Items[:0]
 	var messages []remoting.Message // of the items
 	for {
+		if err := q.prepare(ctx, p.Messages); err != nil {
+			return err
+		}
 		for i := range p.Messages {
 			m := &p.Messages[i]
 			ok, err := q.add(ctx, in, m)
@@ -244,6 +253,13 @@ func (q *Reader) take(
 	q.next.Store(b.Next)
 	q.dealt.Store(b.Next)
 	return nil
+}
+
+func (q *Reader) prepare(ctx context.Context, all []remoting.Message) error {
+	if q.o.Prepare == nil {
+		return nil
+	}
+	return q.o.Prepare(ctx, all)
 }
 
 // add parses m into the batch, or rejects it (B6).
