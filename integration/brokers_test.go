@@ -58,14 +58,20 @@ func TestRealBrokers(t *testing.T) {
 		"kafka":    func(t testing.TB) { brokers.Need(t, p.Kafka) },
 		"nats":     func(t testing.TB) { brokers.Need(t, p.NATS) },
 		"rocketmq": func(t testing.TB) { brokers.Need(t, p.RocketMQ) },
+		"daemon": func(t testing.TB) { // from end to end, from each kind to each
+			brokers.Need(t, p.Kafka)
+			brokers.Need(t, p.NATS)
+			brokers.Need(t, p.RocketMQ)
+		},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			start(t)
-			cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-p=1", "-timeout=5m",
-				"-run=^TestReal", "-v", "./broker/"+kind+"/...")
-			if kind == "kafka" {
-				cmd.Args = append(cmd.Args, "./internal/daemon") // from end to end
+			tests := "./broker/" + kind + "/..."
+			if kind == "daemon" {
+				tests = "./internal/daemon"
 			}
+			cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-p=1", "-timeout=8m",
+				"-run=^TestReal", "-v", tests)
 			cmd.Dir = ".."
 			cmd.Env = append(cleanEnv(), brokers.Variable+"="+s.URL)
 			cmd.SysProcAttr = childAttr()

@@ -28,7 +28,8 @@ var impossible = []byte("{")
 
 // stream warns of what makes a stream of requests lose some, or hold none.
 func (x *examiner) stream(check string, sc *SourceConfig, c *jetstream.StreamConfig) {
-	if sc.Subject != "" && c.Mirror == nil && len(c.Sources) == 0 && !anyOverlap(c.Subjects, sc.Subject) {
+	if own := c.Mirror == nil && len(c.Sources) == 0; own && sc.Subject != "" &&
+		!anyOverlap(c.Subjects, sc.Subject) {
 		x.say(broker.Bad, check, "no record of it can be on subject %s: it holds %s", sc.Subject,
 			strings.Join(c.Subjects, " "))
 	}
