@@ -85,7 +85,7 @@ func (c SinkConfig) completeSink() (SinkConfig, error) {
 	case c.Mode != Idempotent && c.Mode != ExactlyOnce:
 		return c, delay.Invalid(key+".mode", "want %s or %s, not %q", Idempotent, ExactlyOnce, c.Mode)
 	case c.MaxMessageBytes < minMessageBytes || c.MaxMessageBytes > maxMessageBytes:
-		return c, delay.Invalid(key+".max_message_bytes", "want %d to %d", minMessageBytes,
+		return c, delay.Invalid(key+".max_message", "want %d to %d", minMessageBytes,
 			maxMessageBytes)
 	case c.DeliverTimeout < 0:
 		return c, delay.Invalid(key+".timeout", "must not be negative")

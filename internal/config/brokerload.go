@@ -39,6 +39,7 @@ type fileBroker struct {
 	Sink    struct {
 		Mode, Window string
 		LedgerTopic  string `yaml:"ledger_topic"`
+		MaxMessage   string `yaml:"max_message"`
 	}
 }
 
@@ -80,8 +81,11 @@ func (l *loader) kafka(path string, n *yaml.Node, f *fileBroker) *Kafka {
 		SASL:  SASL{Mechanism: f.SASL.Mechanism, User: f.SASL.User},
 		Sink: KafkaSink{
 			ExactlyOnce: f.Sink.Mode == "exactly_once", LedgerTopic: DefaultLedgerTopic,
-			Window: spanOr(f.Sink.Window, DefaultWindow),
+			Window: spanOr(f.Sink.Window, DefaultWindow), MaxMessage: DefaultMaxMessage,
 		},
+	}
+	if n, err := parseSize(f.Sink.MaxMessage); err == nil {
+		k.Sink.MaxMessage = n
 	}
 	if f.Sink.LedgerTopic != "" {
 		k.Sink.LedgerTopic = f.Sink.LedgerTopic

@@ -22,6 +22,7 @@ type field struct {
 	list      bool                 // a list of texts
 	must      bool                 // may not be left out
 	low, high time.Duration        // a duration between them, if high is not 0
+	size      [2]int64             // bytes between them, if not 0
 	flag      bool                 // true or false
 	items     map[string]field     // a list of mappings
 	below     map[string]field     // one mapping
@@ -54,7 +55,8 @@ func brokerFields() map[string]map[string]field {
 			"sink": {below: map[string]field{
 				"mode":         {words: []string{"idempotent", "exactly_once"}},
 				"ledger_topic": {check: kafkaTopic},
-				"window":       {low: time.Millisecond, high: 10 * time.Second},
+				"window":       {low: time.Millisecond, high: time.Second},
+				"max_message":  {size: [2]int64{kibibyte, 64 * mebibyte}},
 			}},
 		},
 		"rocketmq": {
@@ -194,6 +196,14 @@ func (l *loader) value(path string, k, v *yaml.Node, f field) {
 		case d < f.low || d > f.high:
 			l.wrongf(l.at(k), path, "%s is out of range: %s to %s", v.Value,
 				delay.FormatDuration(f.low), delay.FormatDuration(f.high))
+		}
+	case f.size[1] > 0:
+		switch n, err := parseSize(v.Value); {
+		case err != nil:
+			l.wrong(l.at(k), path, err.Error())
+		case n < f.size[0] || n > f.size[1]:
+			l.wrongf(l.at(k), path, "%s is out of range: %s to %s", v.Value, formatSize(f.size[0]),
+				formatSize(f.size[1]))
 		}
 	case f.flag:
 		if v.Value != "true" && v.Value != "false" {

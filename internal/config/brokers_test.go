@@ -30,7 +30,7 @@ brokers:
     sources:
       - {topic: a, group: g, commit: tier, id_from: key, reject_topic: a.bad, group_protocol: consumer}
       - {topic: b, group: g}
-    sink: {mode: exactly_once, ledger_topic: led, window: 50ms}
+    sink: {mode: exactly_once, ledger_topic: led, window: 50ms, max_message: 8MiB}
   plain: {kind: kafka, seeds: ["k:1"]}
   rmq:
     kind: rocketmq
@@ -55,10 +55,14 @@ brokers:
 			{Topic: "a", Group: "g", Tier: true, IDFromKey: true, RejectTopic: "a.bad", ServerSide: true},
 			{Topic: "b", Group: "g"},
 		},
-		Sink: KafkaSink{ExactlyOnce: true, LedgerTopic: "led", Window: 50 * time.Millisecond},
+		Sink: KafkaSink{
+			ExactlyOnce: true, LedgerTopic: "led", Window: 50 * time.Millisecond, MaxMessage: 8 << 20,
+		},
 	}, kafka.Kafka)
 	require.Equal(t, &Kafka{
-		Seeds: []string{"k:1"}, Sink: KafkaSink{LedgerTopic: DefaultLedgerTopic, Window: DefaultWindow},
+		Seeds: []string{"k:1"}, Sink: KafkaSink{
+			LedgerTopic: DefaultLedgerTopic, Window: DefaultWindow, MaxMessage: DefaultMaxMessage,
+		},
 	}, plain.Kafka)
 	require.Equal(t, &RocketMQ{
 		NameServers: []string{"n:9876"}, AccessKey: "ak", SecretKey: "from-file",
@@ -94,11 +98,12 @@ func TestBrokerMistakes(t *testing.T) {
     sources:
       - {topic: "a b", group: g, commit: disk, id_from: value, reject_topic: ".."}
       - {group: ""}
-    sink: {window: 1h, ledger_topic: "x/y"}
+    sink: {window: 1h, ledger_topic: "x/y", max_message: 1GiB}
   k2:
     kind: kafka
     seeds: ["k:1"]
     sasl: {user: u, password: "${GONE}"}
+    sink: {max_message: much}
   k3:
     kind: kafka
     seeds: ["k:1"]

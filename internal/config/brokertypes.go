@@ -53,6 +53,7 @@ type KafkaSink struct {
 	ExactlyOnce bool // mode: exactly_once
 	LedgerTopic string
 	Window      time.Duration // of one transaction
+	MaxMessage  int64         // bytes, headers included; larger ones become dead letters
 }
 
 // RocketMQ is a cluster of brokers behind name servers.
@@ -106,5 +107,6 @@ type NATSSource struct {
 const (
 	DefaultLedgerTopic   = "cicada.ledger"
 	DefaultWindow        = 20 * time.Millisecond
+	DefaultMaxMessage    = 1_000_012 // what Kafka's brokers take unless configured otherwise
 	DefaultGuardianGrace = 5 * time.Second
 )

@@ -5,6 +5,8 @@ package source
 import (
 	"context"
 	"errors"
+	"math"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -50,6 +52,68 @@ func ExamineTransactions(ctx context.Context, cfg Config, ledger string) []broke
 	e.topic(ctx, "ledger "+ledger, ledger, kmsg.ACLOperationWrite)
 	e.transaction(ctx, &cfg, id, ledger)
 	return e.found
+}
+
+// sizeUnlessConfigured is what brokers take when nobody says otherwise.
+const sizeUnlessConfigured = 1_048_588
+
+// ExamineSize compares the largest message that a sink sends with what the brokers take.
+func ExamineSize(ctx context.Context, cfg Config, most int64) broker.Finding {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	e := &examination{}
+	const check = "largest message"
+	taken, err := largestTaken(ctx, cfg)
+	switch {
+	case err != nil:
+		e.add(check, broker.Note, "%d bytes; what the brokers take cannot be seen: %v", most, err)
+	case most > taken:
+		e.add(check, broker.Warn, "%d bytes, and the brokers take %d (message.max.bytes) unless a topic "+
+			"says otherwise: what is larger becomes a dead letter", most, taken)
+	case most < taken && taken > sizeUnlessConfigured:
+		e.add(check, broker.Note, "%d bytes (sink.max_message), though the brokers take %d: what is "+
+			"larger becomes a dead letter", most, taken)
+	default:
+		e.add(check, broker.Good, "%d bytes, and the brokers take %d", most, taken)
+	}
+	return e.found[0]
+}
+
+// largestTaken is what every broker takes.
+func largestTaken(ctx context.Context, cfg Config) (int64, error) {
+	cfg, err := cfg.Complete()
+	if err != nil {
+		return 0, err
+	}
+	cl, err := cfg.Client(kgo.RetryTimeout(examineTimeout / 2))
+	if err != nil {
+		return 0, err
+	}
+	defer cl.Close()
+	adm := kadm.NewClient(cl)
+	meta, err := adm.BrokerMetadata(ctx)
+	if err != nil {
+		return 0, err
+	}
+	all, err := adm.DescribeBrokerConfigs(ctx, meta.Brokers.NodeIDs()...)
+	if err != nil {
+		return 0, err
+	}
+	least := int64(math.MaxInt64)
+	for i := range all {
+		if all[i].Err != nil {
+			return 0, all[i].Err
+		}
+		for _, c := range all[i].Configs {
+			if n, err := strconv.ParseInt(c.MaybeValue(), 10, 64); c.Key == "message.max.bytes" && err == nil {
+				least = min(least, n)
+			}
+		}
+	}
+	if least == math.MaxInt64 {
+		return 0, errors.New("they do not tell")
+	}
+	return least, nil
 }
 
 func (e *examination) transaction(ctx context.Context, cfg *Config, id, ledger string) {

@@ -118,6 +118,28 @@ func TestExamineTransactions(t *testing.T) {
 	})
 }
 
+// What could go wrong: a sink that is configured for more than its brokers take finds that out with
+// the first large message, and one for less makes dead letters of what would fit.
+func TestExamineSize(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		cfg := w.options().Config
+		for most, want := range map[int64]broker.Verdict{
+			1_000_012: broker.Good, sizeUnlessConfigured: broker.Good, 2 << 20: broker.Warn,
+		} {
+			found := ExamineSize(t.Context(), cfg, most)
+			require.Equal(t, want, found.Verdict, "%d: %v", most, found)
+		}
+		_, err := w.adm.AlterBrokerConfigs(t.Context(), []kadm.AlterConfig{
+			{Op: kadm.SetConfig, Name: "message.max.bytes", Value: new("8388608")},
+		})
+		require.NoError(t, err)
+		require.Equal(t, broker.Note, ExamineSize(t.Context(), cfg, 2<<20).Verdict)
+		require.Equal(t, broker.Good, ExamineSize(t.Context(), cfg, 8<<20).Verdict)
+		cfg.Seeds = []string{"127.0.0.1:1"}
+		require.Equal(t, broker.Note, ExamineSize(t.Context(), cfg, 2<<20).Verdict)
+	})
+}
+
 // committedRecords are those of the reject topic that readers of committed records see.
 func committedRecords(w *world) []*kgo.Record {
 	cl := w.plain(kgo.ConsumeTopics(rejectTopic), kgo.FetchIsolationLevel(kgo.ReadCommitted()))

@@ -68,7 +68,12 @@ func Examine(ctx context.Context, cfg *config.Config, o Options) []broker.Findin
 		switch b.Kind {
 		case "kafka":
 			found = source.Examine(ctx, KafkaConfig(b, o), KafkaSources(b, o))
-			if sink := &b.Kafka.Sink; sink.ExactlyOnce && found[0].Verdict == broker.Good {
+			if found[0].Verdict != broker.Good {
+				break
+			}
+			sink := &b.Kafka.Sink
+			found = append(found, source.ExamineSize(ctx, KafkaConfig(b, o), sink.MaxMessage))
+			if sink.ExactlyOnce {
 				found = append(found,
 					source.ExamineTransactions(ctx, KafkaConfig(b, o), sink.LedgerTopic)...)
 			}

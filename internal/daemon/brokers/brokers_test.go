@@ -36,6 +36,7 @@ func TestKafka(t *testing.T) {
     tls: {}
     sasl: {mechanism: plain, user: u, password: p}
     sources: [{topic: a, group: g, commit: tier, id_from: key, reject_topic: b, group_protocol: consumer}]
+    sink: {max_message: 3MiB}
 `)
 	gone := errors.New("gone")
 	o := Options{Version: "v1", CheckTarget: func(delay.Target) error { return gone }}
@@ -50,6 +51,7 @@ func TestKafka(t *testing.T) {
 		Topic: "a", Group: "g", Tier: true, IDFromKey: true, RejectTopic: "b", ServerSide: true,
 	}, s)
 	require.NotNil(t, s.TLS)
+	require.EqualValues(t, 3<<20, kafkaSink(&cfg.Brokers[0], Options{}, nil).MaxMessageBytes)
 	_, err := source.New(s)
 	require.NoError(t, err)
 }

@@ -137,15 +137,19 @@ func (s *Set) open(b *config.Broker, cluster func() string, o Options) error {
 	}
 }
 
-func (s *Set) openKafka(b *config.Broker, cluster func() string, o Options) error {
+func kafkaSink(b *config.Broker, o Options, cluster func() string) kafka.SinkConfig {
 	mode := kafka.Idempotent
 	if b.Kafka.Sink.ExactlyOnce {
 		mode = kafka.ExactlyOnce
 	}
-	sink, err := kafka.NewSink(kafka.SinkConfig{
+	return kafka.SinkConfig{
 		Config: KafkaConfig(b, o), Mode: mode, LedgerTopic: b.Kafka.Sink.LedgerTopic,
-		Window: b.Kafka.Sink.Window, Cluster: cluster,
-	})
+		Window: b.Kafka.Sink.Window, MaxMessageBytes: int(b.Kafka.Sink.MaxMessage), Cluster: cluster,
+	}
+}
+
+func (s *Set) openKafka(b *config.Broker, cluster func() string, o Options) error {
+	sink, err := kafka.NewSink(kafkaSink(b, o, cluster))
 	if err != nil {
 		return err
 	}
