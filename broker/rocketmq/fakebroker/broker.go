@@ -207,6 +207,13 @@ func (b *Broker) Expire(below int64) {
 	}
 }
 
+// ExpireBodies is Expire while the queues do not know of it yet: they are cleaned later.
+func (b *Broker) ExpireBodies(below int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.low = min(max(b.low, below), b.high)
+}
+
 // ExpireBefore is Expire of what was stored before an instant.
 func (b *Broker) ExpireBefore(at delay.Due) {
 	b.mu.Lock()
@@ -330,7 +337,9 @@ func (b *Broker) deliverLevel(level int, now delay.Due) {
 		if m.Stored.Add(Level(level)) > now {
 			break
 		}
-		b.release(m)
+		if m.Physical >= b.low { // else its body is gone, and nobody says so
+			b.release(m)
+		}
 	}
 	if at > 0 {
 		b.delivered[level] = at

@@ -68,6 +68,77 @@ func TestForgottenIndex(t *testing.T) {
 	})
 }
 
+// Time in which the broker was away does not count as time in which it could not be decided (G3).
+func TestUndecidedWhileAway(t *testing.T) {
+	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
+		w.send(0, 2, "timer", timerAt(w.now().Add(10*time.Second)))
+		w.pass(5 * time.Second)
+		w.cluster.Broker(0).DropTimers()
+		for range 200 {
+			if w.g.marks.count() == 0 {
+				w.pass(100 * time.Millisecond)
+			}
+		}
+		w.cluster.Broker(0).Stop()
+		w.pass(time.Minute)
+		require.NoError(t, w.cluster.Broker(0).Start(t.Context()))
+		back := w.now()
+		w.pass(time.Minute)
+		got := w.copies("timer")
+		require.Len(t, got, 1)
+		require.GreaterOrEqual(t, got[0].Stored, back.Add(undecidedGraces*all().Grace))
+	})
+}
+
+// A broker that goes between the look and the question for the key says nothing of the key (G3).
+func TestKeyWithoutAnswer(t *testing.T) {
+	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
+		w.send(0, 1, "level", level(3))
+		w.pass(5 * time.Second)
+		w.cluster.Broker(0).OnRequest(func(c *remoting.Command) fakebroker.Fault {
+			return fakebroker.Fault{Lose: c.Code == remoting.RequestQuery}
+		})
+		w.pass(time.Minute)
+		require.Len(t, w.copies("level"), 1)
+		w.cluster.Broker(0).OnRequest(nil)
+		w.pass(10 * time.Second)
+		require.Len(t, w.copies("level"), 1)
+		require.Equal(t, map[broker.Fate]int{broker.Suppressed: 1}, w.shard.fates())
+	})
+}
+
+// Where the mirror began holds for a process that comes later, though nothing was read yet: what
+// came meanwhile must not be taken for what was there before.
+func TestBeginningIsKept(t *testing.T) {
+	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
+		gate := w.shard.close()
+		w.send(0, 1, "level", level(3))
+		w.pass(time.Second)
+		w.cluster.Broker(0).Skip(3, 1)
+		w.crash()
+		close(gate)
+		w.pass(30 * time.Second)
+		require.Len(t, w.copies("level"), 1)
+	})
+}
+
+// The commit log goes first, its queues are cleaned later: what has no body is lost.
+func TestBodiesGoFirst(t *testing.T) {
+	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
+		w.send(0, 1, "level", level(4))
+		w.send(0, 2, "timer", timerAt(w.now().Add(30*time.Second)))
+		w.pass(5 * time.Second)
+		_, high := w.cluster.Broker(0).CommitLog()
+		w.cluster.Broker(0).ExpireBodies(high)
+		w.pass(time.Second)
+		require.Equal(t, []bool{true, true}, w.g.Lost(t.Context(), w.shard.guards()))
+		w.pass(time.Minute)
+		require.Len(t, w.copies("level"), 1)
+		require.Len(t, w.copies("timer"), 1)
+		require.Zero(t, w.g.Stats().Uncertain)
+	})
+}
+
 // A wheel that lost a timer whose body is there never says so (G3).
 func TestWheelThatForgot(t *testing.T) {
 	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
