@@ -112,6 +112,9 @@ func (r *rocketRun) close() {
 func rocketRuns(t *testing.T, runs ...*rocketRun) {
 	t.Helper()
 	seed := rocketSeed(t)
+	for _, r := range runs { // before the cleanup, which ends who writes there
+		r.seed, r.dir = seed, t.TempDir()
+	}
 	t.Cleanup(func() {
 		for _, r := range runs {
 			if t.Failed() && r.daemon != nil {
@@ -122,7 +125,6 @@ func rocketRuns(t *testing.T, runs ...*rocketRun) {
 	})
 	var wg sync.WaitGroup
 	for _, r := range runs {
-		r.seed, r.dir = seed, t.TempDir()
 		wg.Go(func() { r.err = r.do(t.Context()) })
 	}
 	wg.Wait()
