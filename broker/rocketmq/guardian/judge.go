@@ -106,7 +106,7 @@ func (g *Guardian) decide(ctx context.Context, s *sight, open []*docket) {
 	g.cover(s, open)
 	asked := open[:0]
 	for _, c := range open {
-		if g.waits(s, c) {
+		if g.waits(s, c) || g.firstLook(s, c) {
 			continue
 		}
 		asked = append(asked, c)
@@ -168,6 +168,21 @@ func (g *Guardian) waits(s *sight, c *docket) bool {
 	}
 	g.marks.forget(c.key) // it is the broker's again
 	return true
+}
+
+// firstLook reports whether a copy is seen gone for the first time. Its key is asked for after the
+// second look: that is what R18 asks for, and half the questions.
+func (g *Guardian) firstLook(s *sight, c *docket) bool {
+	if reaches, _ := s.reaches(c.since()); !c.gone || !c.covered || !reaches ||
+		planted.Is(planted.OneLook) {
+		return false
+	}
+	m := g.marks.note(c.key, s.at, func(m *mark) {
+		if m.lost == 0 {
+			m.lost = s.at
+		}
+	})
+	return m.lost == s.at
 }
 
 // since is the instant from which on a message under the key of c is its delivery.
