@@ -4,6 +4,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/cicadamq/cicada/delay"
@@ -40,6 +41,7 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 	if err != nil {
 		return err
 	}
+	s.crowd.Load(drafts, s.Now())
 	a := &commit.AcceptOp{
 		Drafts: drafts, Receipts: receipts, Records: records, Done: make(chan error, 1),
 	}
@@ -47,6 +49,7 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 		return err
 	}
 	s.countAccepted(receipts)
+	s.advise(drafts, receipts)
 	s.repeatedStates(ctx, receipts)
 	if tier {
 		return s.waitFor(ctx, a.TierSeq, 0) // S3
@@ -55,12 +58,28 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 }
 
 // prepare clears receipts and makes schedules of the drafts that recur, or says in their receipts
-// why not; these are not stored.
+// why not; these are not stored, but may repeat what was (S4).
 func (s *Shard) prepare(drafts []delay.Draft, receipts []Receipt) {
 	clear(receipts)
 	for i := range drafts {
 		if d := &drafts[i]; d.Recurrence != nil {
 			receipts[i].Err = s.planner.Begin(&d.Message, s.Now())
+		}
+	}
+}
+
+// advise tells of later seconds with room where there was none.
+func (s *Shard) advise(drafts []delay.Draft, receipts []Receipt) {
+	search := s.crowd.Search(s.Now())
+	for i := range receipts {
+		r := &receipts[i]
+		if !r.Crowded {
+			continue
+		}
+		r.Suggested = search.After(drafts[i].Lane(), drafts[i].Due)
+		var full *delay.CrowdedError
+		if errors.As(r.Err, &full) {
+			full.Suggested = r.Suggested
 		}
 	}
 }

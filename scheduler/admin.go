@@ -42,7 +42,11 @@ func (s *Shard) SetPaused(_ context.Context, target delay.Target, paused bool) e
 func (s *Shard) SetLimit(_ context.Context, target delay.Target, limit delay.Limit) error {
 	lane := s.lanes.Number(target)
 	done := make(chan error, 1)
-	return s.do(commit.LimitTarget(target, lane, limit, done), 0, done)
+	err := s.do(commit.LimitTarget(target, lane, limit, done), 0, done)
+	if err == nil {
+		s.crowd.Limit(target, limit)
+	}
+	return err
 }
 
 // Targets describes every lane by name. One that has had nothing to do for minutes is none.

@@ -13,6 +13,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/crowd"
 	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/lanes"
 	"github.com/cicadamq/cicada/scheduler/parcel"
@@ -129,9 +130,14 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	part := recovery.FirstPart(&own, &f, s.clock.Now())
 	s.upload = upload.New(s.parts.Tier == nil, s.clock.Now, part)
 	s.tier.missed = own.Behind && own.Restore == nil
+	s.crowd = crowd.New(crowd.Config{
+		Last:     func() delay.Seq { return s.commit.HandedOut() },
+		Boundary: func() delay.Key { return s.parts.Store.Meta().Boundary },
+		Rows:     s.parts.Store.ScanRows, Limits: commit.LimitsOf(f.Targets),
+	})
 	s.commit = commit.New(commit.Config{
 		Store: s.parts.Store, IDs: s.ids, Shard: s.shard, Lanes: s.lanes, Upload: s.upload,
-		Log: s.log, Tiered: s.parts.Tier != nil, Now: s.Now, Wall: s.parts.Now, Post: s.post,
+		Crowd: s.crowd, Log: s.log, Tiered: s.parts.Tier != nil, Now: s.Now, Wall: s.parts.Now, Post: s.post,
 		Ask: s.askCore, Broken: func(err error) { s.stop(err) },
 		OnCommit: s.parts.Events.Commit, OnSync: s.parts.Events.Sync,
 		Options: commit.Options{

@@ -118,6 +118,48 @@ func TestScheduleEnds(t *testing.T) {
 	})
 }
 
+// A request that is repeated after the end of its schedule has passed must be told what became of
+// the schedule (S4): refused, a client whose first reply was lost would take it for never accepted.
+// Other content, an unknown id and an id that is no longer remembered are refused by the field.
+func TestRepeatedAfterUntil(t *testing.T) {
+	opts := quick()
+	opts.DedupeWindow = 30 * time.Second
+	inWorld(t, opts, func(w *world) {
+		end := w.Now().Add(2500 * time.Millisecond)
+		draft := func(id delay.ID, expr string) delay.Draft {
+			d := w.schedule(id, expr)
+			d.Recurrence.Until, d.Durability = end, delay.Tier
+			return d
+		}
+		first := w.send(draft("s", "@every 1s"))
+		w.send(draft("paused", "@every 1s"))
+		require.Equal(t, SchedulePaused, w.change("paused", PauseSchedule, 0).Verdict)
+		w.pass(5 * time.Second)
+		again := w.trySend(draft("s", "@every 1s"))
+		require.NoError(t, again.Err)
+		require.True(t, again.Duplicate)
+		require.Equal(t, delay.Delivered, again.State)
+		require.Equal(t, first.Generation, again.Generation)
+		require.Equal(t, delay.Tier, again.Durability)
+		paused := w.trySend(draft("paused", "@every 1s"))
+		require.NoError(t, paused.Err)
+		require.Equal(t, delay.Scheduled, paused.State)
+		var wrong *delay.FieldError
+		for name, d := range map[string]delay.Draft{
+			"other content": draft("s", "@every 2s"), "unknown": draft("t", "@every 1s"),
+			"no id": draft("", "@every 1s"),
+		} {
+			require.ErrorAs(t, w.trySend(d).Err, &wrong, name)
+			require.Equal(t, "until", wrong.Field, name)
+		}
+		w.crash()
+		w.open()
+		require.True(t, w.trySend(draft("s", "@every 1s")).Duplicate)
+		w.pass(opts.DedupeWindow)
+		require.ErrorAs(t, w.trySend(draft("s", "@every 1s")).Err, &wrong)
+	})
+}
+
 // A definition that can never fire, or that firings cannot carry, is refused by its field when it
 // comes, and stores nothing.
 func TestScheduleRefused(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/clock"
 	"github.com/cicadamq/cicada/scheduler/commit"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/crowd"
 	"github.com/cicadamq/cicada/scheduler/cut"
 	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/guard"
@@ -64,6 +65,7 @@ type Shard struct {
 	query   *query.Reader
 	bulk    *bulk.Canceller
 	rates   rates.Meter
+	crowd   *crowd.Book
 	tier    tierState
 	cuts    *cut.Maker
 

@@ -151,6 +151,8 @@ func upperFloors() []floor {
 		{"scheduler/bulk", 7, "cancels what passes a filter: asks query, goes through commit"},
 		{"scheduler/maintain", 6, "when the tier is compacted and collected, knows no shard"},
 		{"scheduler/rates", 3, "how fast lanes deliver"},
+		{"scheduler/crowd", 3, "how full the seconds of limited targets are"},
+		{"scheduler/inbox", 3, "the committer's queue"},
 		{"scheduler/ledger", 6, "the shard's side of a sink that delivers exactly once"},
 		{"scheduler/intake", 6, "what sources see of a shard, which it does not know"},
 		{"scheduler/hydrate", 6, "what comes near and what is far, knows no shard"},

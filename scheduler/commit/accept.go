@@ -42,10 +42,23 @@ func (c *Committer) insert(m *delay.Message) core.Ref {
 		c.batch.PutTimer(at, TimerExpire, delay.AppendKey(nil, key))
 	}
 	c.next.refs = append(c.next.refs, r)
+	c.crowd.Add(m.Lane(), key, c.now())
 	if key.Less(c.lowest) {
 		c.lowest = key
 	}
 	return r
+}
+
+// draftBytes is what a draft takes beside its strings and its body.
+const draftBytes = 256
+
+// Weight is what a draft counts against Options.MaxPending: about its bytes in memory.
+func Weight(d *delay.Draft) int64 {
+	n := draftBytes + len(d.Body) + len(d.ID) + len(d.Target) + len(d.RoutingKey)
+	for i := range d.Headers {
+		n += len(d.Headers[i].Name) + len(d.Headers[i].Value)
+	}
+	return int64(n)
 }
 
 // AcceptOp stores drafts.
@@ -70,11 +83,13 @@ func (a *AcceptOp) stage(c *Committer) {
 				break
 			}
 		}
-		r := &a.Receipts[i]
-		if r.Err != nil {
-			continue // refused before
+		r, d, seq := &a.Receipts[i], &a.Drafts[i], delay.Seq(0)
+		switch {
+		case r.Err == nil:
+			seq = c.accept(d, r, a)
+		case d.ID != "" && d.Recurrence != nil && d.Recurrence.Start > 0:
+			seq = c.acceptOver(d, r)
 		}
-		seq := c.accept(&a.Drafts[i], r, a)
 		repeated := r.Duplicate && planted.Is(planted.DuplicateUnwaited)
 		if r.Err == nil && r.Durability == delay.Tier && !repeated {
 			a.TierSeq = max(a.TierSeq, seq)
@@ -99,6 +114,9 @@ func (c *Committer) accept(d *delay.Draft, r *Receipt, a *AcceptOp) delay.Seq {
 		return c.acceptNamed(d, r, a.Records)
 	}
 	d.Generation = 1
+	if !c.admit(d, r, nil) {
+		return 0
+	}
 	rf := c.insert(&d.Message)
 	c.counted(&d.Message)
 	a.made = c.ids.AppendID(a.made, c.shard, rf.Key)
@@ -109,6 +127,22 @@ func (c *Committer) accept(d *delay.Draft, r *Receipt, a *AcceptOp) delay.Seq {
 	}
 	r.ID, r.Due, r.Durability, r.Generation = "", d.Due, d.Durability, 1
 	return rf.Key.Seq
+}
+
+// admit notes when the second of d is full, and reports whether d is stored all the same. old is
+// what d would replace, or nil.
+func (c *Committer) admit(d *delay.Draft, r *Receipt, old *localstore.IDRecord) bool {
+	replaced := delay.Due(0)
+	if old != nil && !old.State.Finished() {
+		replaced = old.Key.Due
+	}
+	if c.crowd.Room(&d.Message, c.now(), replaced) {
+		return true
+	}
+	if r.Crowded = true; d.RefuseCrowded {
+		r.Err = &delay.CrowdedError{Target: d.Target, Due: d.Due}
+	}
+	return !d.RefuseCrowded
 }
 
 // counted takes a new message into the books. A schedule is none (S10).
@@ -131,40 +165,64 @@ func (c *Committer) uncounted(schedule bool) {
 	c.books.Cancelled++
 }
 
-// acceptNamed accepts a message with a client's id (S4).
-func (c *Committer) acceptNamed(
-	d *delay.Draft, r *Receipt, records map[delay.Key][]byte,
-) delay.Seq {
-	id := string(d.ID)
+// acceptOver answers a schedule that was refused because its end has passed: one that was accepted
+// in time may be repeated later (S4).
+func (c *Committer) acceptOver(d *delay.Draft, r *Receipt) delay.Seq {
+	old, found, err := c.lookUp(d)
+	switch {
+	case err != nil:
+		r.Err = err
+	case found && c.repeated(d, r, &old):
+		r.Err = nil
+		return old.Key.Seq
+	}
+	return 0
+}
+
+// lookUp finds the message that the client's id of d names, if it is remembered.
+func (c *Committer) lookUp(d *delay.Draft) (old localstore.IDRecord, found bool, err error) {
 	if !c.meta.IDsComplete && !planted.Is(planted.IDsAnsweredEarly) {
-		r.Err = fmt.Errorf("%w: ids are being restored from the bucket", delay.ErrUnavailable)
-		return 0
+		return old, false, fmt.Errorf("%w: ids are being restored from the bucket",
+			delay.ErrUnavailable)
 	}
 	if delay.LooksServerMade(d.ID) {
 		kind, _, key := c.ids.Parse(d.ID)
 		issued := c.issued(key.Seq) || planted.Is(planted.ReservedUnissued)
 		if kind != delay.ReservedID || !issued {
-			r.Err = delay.Invalid("id", "looks like an id of the server but was not reserved")
-			return 0
+			return old, false, delay.Invalid("id",
+				"looks like an id of the server but was not reserved")
 		}
 	}
-	c.distinct(id)
-	old, found, err := c.store.LookupID(id)
-	if err != nil {
-		r.Err = fmt.Errorf("look up id: %w", err)
-		return 0
+	c.distinct(string(d.ID))
+	if old, found, err = c.store.LookupID(string(d.ID)); err != nil {
+		return old, false, fmt.Errorf("look up id: %w", err)
 	}
 	if found && c.outlived(&old) && !planted.Is(planted.WindowByTimer) {
 		found = false // its timer has not come yet, or a dead letter is found by it
+	}
+	return old, found, nil
+}
+
+// acceptNamed accepts a message with a client's id (S4).
+func (c *Committer) acceptNamed(
+	d *delay.Draft, r *Receipt, records map[delay.Key][]byte,
+) delay.Seq {
+	id := string(d.ID)
+	old, found, err := c.lookUp(d)
+	if err != nil {
+		r.Err = err
+		return 0
 	}
 	d.Generation = 1
 	if found && !planted.Is(planted.IDsUnchecked) {
 		if c.repeated(d, r, &old) {
 			return old.Key.Seq
 		}
-		if !c.replace(d, r, &old, records) {
+		if d.Replace && !c.admit(d, r, &old) || !c.replace(d, r, &old, records) {
 			return 0
 		}
+	} else if !c.admit(d, r, nil) {
+		return 0
 	}
 	rf := c.insert(&d.Message)
 	ident := delay.IdentityOf(rf.Key, &d.Message)

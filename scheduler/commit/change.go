@@ -81,7 +81,8 @@ func (c *Committer) remove(loc find.Located, mark *delay.Mark) {
 	case find.PlaceCold:
 		c.batch.ForgetCold(loc.Key.Due, len(loc.Record))
 	}
-	_, cold, _ := delay.RecordTarget(loc.Record)
+	lane, cold, _ := delay.RecordTarget(loc.Record)
+	c.crowd.Drop(lane, loc.Key)
 	if loc.Place == find.PlaceRow && !cold {
 		c.uncold--
 	}

@@ -15,7 +15,9 @@ import (
 	"github.com/cicadamq/cicada/internal/planted"
 	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/core"
+	"github.com/cicadamq/cicada/scheduler/crowd"
 	"github.com/cicadamq/cicada/scheduler/find"
+	"github.com/cicadamq/cicada/scheduler/inbox"
 	"github.com/cicadamq/cicada/scheduler/lanes"
 	"github.com/cicadamq/cicada/scheduler/upload"
 )
@@ -55,6 +57,7 @@ type Config struct {
 	Shard    delay.Shard
 	Lanes    *lanes.Table
 	Upload   *upload.Buffer
+	Crowd    *crowd.Book // may be nil
 	Log      *zap.Logger
 	Options  Options
 	Tiered   bool                          // there is a bucket
@@ -106,7 +109,8 @@ type Committer struct {
 	onWrite func(time.Duration, int)
 	onSync  func(time.Duration)
 	upload  *upload.Buffer
-	inbox   *inbox
+	crowd   *crowd.Book
+	inbox   *inbox.Box[Op]
 	bulk    *find.Bulk
 	synced  chan flushed // to the syncer
 
@@ -151,7 +155,8 @@ func New(cfg Config) *Committer {
 		store: cfg.Store, ids: cfg.IDs, opts: cfg.Options, log: cfg.Log, lanes: cfg.Lanes,
 		tiered: cfg.Tiered, shard: cfg.Shard, now: cfg.Now, post: cfg.Post, ask: cfg.Ask,
 		broken: cfg.Broken, wall: cfg.Wall, onWrite: cfg.OnCommit, onSync: cfg.OnSync,
-		upload: cfg.Upload, inbox: newInbox(cfg.Options.MaxPending, cfg.Options.MaxPendingMessages),
+		upload: cfg.Upload, crowd: cfg.Crowd,
+		inbox:   inbox.New[Op](cfg.Options.MaxPending, cfg.Options.MaxPendingMessages),
 		synced:  make(chan flushed, syncs),
 		batch:   cfg.Store.NewBatch(),
 		touched: make(map[string]struct{}),
@@ -193,27 +198,33 @@ func (c *Committer) HandedOut() delay.Seq { return delay.Seq(c.handed.Load()) }
 // Put hands o to the committer, which calls it back as the op says. weight counts against
 // MaxPending, and the messages of o against MaxPendingMessages; weight 0 is always taken.
 // ErrOverloaded or ErrClosed: the op is not taken. It is safe for concurrent use.
-func (c *Committer) Put(o Op, weight int64) error { return c.inbox.put(o, weight) }
+func (c *Committer) Put(o Op, weight int64) error {
+	count := 0
+	if in, ok := o.(interface{ messages() int }); ok {
+		count = in.messages()
+	}
+	return c.inbox.Put(o, weight, count)
+}
 
 // Enqueue is put for what must not be refused. After the committer has closed, the op is answered
 // with ErrClosed, and the store holds what is true.
 func (c *Committer) Enqueue(o Op) {
-	if err := c.inbox.put(o, 0); err != nil {
+	if err := c.Put(o, 0); err != nil {
 		o.finish(localstore.Synced{}, err)
 	}
 }
 
 // Close lets run end when everything that was put is committed. It is safe for concurrent use.
-func (c *Committer) Close() { c.inbox.close() }
+func (c *Committer) Close() { c.inbox.Close() }
 
 // Backlog tells whether ops wait for CommitStep and batches for SyncStep.
 func (c *Committer) Backlog() (ops, batches bool) {
-	return c.inbox.waiting(), len(c.synced) > 0
+	return c.inbox.Waiting(), len(c.synced) > 0
 }
 
 // CommitStep applies what was put, in place of run. Its error ends the shard.
 func (c *Committer) CommitStep() error {
-	ops, _ := c.inbox.take(nil)
+	ops, _ := c.inbox.Take(nil)
 	c.work(ops)
 	return c.failed
 }
@@ -244,14 +255,14 @@ func (c *Committer) Run() error {
 	var ops []Op
 	for {
 		var closed bool
-		ops, closed = c.inbox.take(ops)
+		ops, closed = c.inbox.Take(ops)
 		if len(ops) == 0 {
 			if closed {
 				c.flush()
 				close(c.synced)
 				return c.failed
 			}
-			<-c.inbox.wake
+			<-c.inbox.Wake()
 			continue
 		}
 		c.work(ops)

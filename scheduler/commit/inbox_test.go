@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/scheduler/inbox"
 )
 
 // batchOf is an intake op of n messages.
@@ -27,20 +28,22 @@ func TestInboxBounds(t *testing.T) {
 		{"to the message", 500, 9, true}, {"a message more", 500, 10, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			q := newInbox(1000, 10)
-			require.NoError(t, q.put(batchOf(1), 100))
-			err := q.put(batchOf(c.n), c.weight)
+			q := &Committer{inbox: inbox.New[Op](1000, 10)}
+			require.NoError(t, q.Put(batchOf(1), 100))
+			want := 3
+			err := q.Put(batchOf(c.n), c.weight)
 			if c.ok {
 				require.NoError(t, err)
 			} else {
 				require.ErrorIs(t, err, delay.ErrOverloaded)
-				require.Len(t, q.mu.ops, 1)
+				want-- // without a trace
 			}
-			require.NoError(t, q.put(Fence(nil), 0))
-			_, _ = q.take(nil)
-			require.NoError(t, q.put(batchOf(11), 1001), "it finds the queue empty")
-			require.ErrorIs(t, q.put(batchOf(1), 1), delay.ErrOverloaded)
-			require.ErrorIs(t, q.put(&ReserveOp{N: 1}, 1), delay.ErrOverloaded)
+			require.NoError(t, q.Put(Fence(nil), 0))
+			ops, _ := q.inbox.Take(nil)
+			require.Len(t, ops, want)
+			require.NoError(t, q.Put(batchOf(11), 1001), "it finds the queue empty")
+			require.ErrorIs(t, q.Put(batchOf(1), 1), delay.ErrOverloaded)
+			require.ErrorIs(t, q.Put(&ReserveOp{N: 1}, 1), delay.ErrOverloaded)
 		})
 	}
 }

@@ -83,7 +83,8 @@ func (p *Planner) Rule(c *delay.Recurrence) (*calendar.Rule, error) {
 }
 
 // Begin makes a schedule of a draft whose Recurrence holds a definition: its start is now, its due
-// the first firing. The error is an invalid field.
+// the first firing. The error is an invalid field; Start is set if nothing but the calendar, the
+// end or the moment is against it.
 func (p *Planner) Begin(m *delay.Message, now delay.Due) error {
 	c := m.Recurrence
 	if err := check(m); err != nil {
