@@ -5,6 +5,7 @@ package ctl
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -15,23 +16,35 @@ const cancelHelp = `Cancel messages that are still waiting.
 
   cicada cancel o-1 o-2
   cicada cancel o-3 --stop
+  cicada cancel r-1 --recall
 
 Prints id and result: CANCELLED (it is never delivered), TOO_LATE (exit status 5) or
 NOT_FOUND (exit status 3). --stop keeps a message that is already being delivered from
-further attempts: STOPPED.`
+further attempts: STOPPED. A guarded message that its own broker still holds is refused
+(exit status 5); --recall asks that broker to drop it: REQUESTED.`
 
 func (a *app) cancel() *cobra.Command {
-	var stop bool
+	var stop, recall bool
 	cmd := &cobra.Command{
 		Use: "cancel ID...", Short: "Cancel messages", Long: cancelHelp,
 		Args: args(1, -1, "at least one id"),
 	}
 	cmd.Flags().BoolVar(&stop, "stop", false, "make no further attempt when it is too late")
+	cmd.Flags().BoolVar(&recall, "recall", false, "ask the broker that holds it to drop it")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		how := ""
+		switch {
+		case stop && recall:
+			return usagef("--stop and --recall exclude each other")
+		case stop:
+			how = "stop"
+		case recall:
+			how = "recall"
+		}
 		return a.change(cmd.Context(), given, func(c *client.Client, id string) (client.Verdict,
 			error,
 		) {
-			return c.Cancel(cmd.Context(), id, stop)
+			return c.Cancel(cmd.Context(), id, how)
 		})
 	}
 	return cmd
@@ -102,6 +115,10 @@ func (a *app) change(ctx context.Context, ids []string,
 		case errors.As(err, &answer) && answer.Result != "":
 			status = worse(status, answerStatus(answer))
 			v = client.Verdict{ID: id, Result: answer.Result}
+		case errors.As(err, &answer) && answer.Status == http.StatusConflict:
+			status = worse(status, exitConflict) // held by its broker (rule R19): of this id alone
+			a.say("%s: %v", id, err)
+			continue
 		default:
 			return errors.Join(err, a.print(t, false))
 		}

@@ -157,7 +157,7 @@ const (
 	statusReply = `{"version":"v1","accepting":true,"tiers":{"hot":{"messages":1,"bytes":2}},` +
 		`"oldest_not_uploaded_seconds":1,"last_flush":"2027-01-15T07:59:59.000Z",` +
 		`"disk":{"free_bytes":9000000000},"clock":{"now_ms":1800000000100,"held":false},` +
-		`"books":{"accepted":3,"pending":1,"delivered":2}}`
+		`"books":{"accepted":6,"pending":1,"delivered":2,"suppressed":3}}`
 )
 
 // Scripts depend on what goes to stdout, on the exit status and on nothing else; each line of the
@@ -226,6 +226,42 @@ func TestMessages(t *testing.T) {
 	w.do("", "histogram")
 	w.do("", "get o-1")
 	w.golden("messages.txt")
+}
+
+// What another broker holds must be told apart from what is too late, must not stop the other ids of
+// the command, and be shown with where it waits; a second without room must be told apart from an
+// overload (C1, C2).
+func TestGuardedAndCrowded(t *testing.T) {
+	const guarded = `{"id":"r-1","state":"scheduled","due":"D","due_ms":5,"attempts":0,"tier":"warm",` +
+		`"target":"rocketmq:rmq/t","size":4,"generation":1,"guard":{"lane":"guard:rmq/broker-a","entry":"queue 3 at 7"}}`
+	w := newWorld(t, canned{
+		"DELETE /v1/messages/r-1":                     `409 {"code":"failed_precondition","message":"failed precondition: its broker holds it"}`,
+		"DELETE /v1/messages/r-1?recall=true":         `{"id":"r-1","result":"REQUESTED"}`,
+		"DELETE /v1/messages/o-1":                     `{"id":"o-1","result":"CANCELLED","durability":"local"}`,
+		"GET /v1/messages/r-1":                        guarded,
+		"GET /v1/messages?kind=guarded&limit=100":     `{"messages":[` + guarded + `]}`,
+		"GET /v1/messages?limit=100&state=suppressed": `{"messages":[{"id":"r-2","state":"suppressed","size":0,"attempts":0}]}`,
+		`POST /v1/messages {"body":"x","delay":"1s","target":"log:"}`: `{"id":"X","duplicate":false,` +
+			`"state":"scheduled","due":"D","crowded":true,"suggested_at":"LATER","suggested_at_ms":9}`,
+		`POST /v1/messages {"body":"y","delay":"1s","target":"log:"}`: `{"id":"Y","duplicate":false,"state":"scheduled","due":"D","crowded":true}`,
+		`POST /v1/messages {"body":"x","delay":"1s","refuse_crowded":true,"target":"log:"}`: `429 {"code":"resource_exhausted",` +
+			`"message":"crowded: log: has no room at D; there is some at LATER","result":"CROWDED","suggested_at":"LATER"}`,
+		`POST /v1/messages {"body":"z","delay":"1s","refuse_crowded":true,"target":"log:"}`: `429 {"code":"resource_exhausted","message":"overloaded"}`,
+	})
+	w.do("", "cancel r-1 o-1")
+	w.do("", "cancel r-1 --recall")
+	w.do("", "cancel r-1 --recall --stop")
+	w.do("", "get r-1")
+	w.do("", "get r-1 --json")
+	w.do("", "ls --guarded")
+	w.do("", "ls --guarded --schedules")
+	w.do("", "ls --state suppressed")
+	w.do("", "send --target log: --delay 1s x")
+	w.do("", "send --target log: --delay 1s x --json")
+	w.do("", "send --target log: --delay 1s y")
+	w.do("", "send --target log: --delay 1s --refuse-crowded x")
+	w.do("", "send --target log: --delay 1s --refuse-crowded z")
+	w.golden("guarded.txt")
 }
 
 // Without --yes nothing may be purged, whatever the filter (C3): only dry runs reach the daemon.

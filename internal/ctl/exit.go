@@ -20,7 +20,7 @@ const (
 	exitUsage       = 2
 	exitNotFound    = 3
 	exitAuth        = 4
-	exitConflict    = 5 // TOO_LATE, already exists
+	exitConflict    = 5 // TOO_LATE, already exists, CROWDED, held by its broker
 	exitInterrupted = 130
 )
 
@@ -63,6 +63,9 @@ func exitStatus(err error) int {
 }
 
 func answerStatus(e *client.Error) int {
+	if e.Result == "CROWDED" {
+		return exitConflict // with other messages; the daemon is not overloaded
+	}
 	switch e.Status {
 	case http.StatusNotFound:
 		return exitNotFound

@@ -16,7 +16,7 @@ type filterFlags struct {
 
 var filterHelp = []struct{ name, help string }{
 	{"target", "only messages to this target, such as pull:orders"},
-	{"state", "scheduled, claimed, delivered, cancelled, expired or dead"},
+	{"state", "scheduled, claimed, delivered, cancelled, expired, dead or suppressed"},
 	{"tier", "hot, warm or cold"},
 	{"due_from", "due at or after: RFC 3339 with offset, or epoch milliseconds"},
 	{"due_to", "due before"},

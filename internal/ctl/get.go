@@ -58,6 +58,10 @@ func (a *app) get() *cobra.Command {
 			{"generation", strconv.FormatUint(uint64(m.Generation), 10)},
 			{"reason", m.Reason}, {"last error", m.LastError},
 		}
+		if m.Guard != nil {
+			pairs = append(pairs, [2]string{"guard lane", m.Guard.Lane},
+				[2]string{"guard entry", m.Guard.Entry})
+		}
 		if m.Schedule != nil {
 			pairs = append(pairs, schedules.Lines(m.Schedule)...)
 		}

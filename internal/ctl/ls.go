@@ -3,6 +3,7 @@
 package ctl
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -18,12 +19,13 @@ const lsHelp = `List messages by due.
   cicada ls --target pull:orders --state scheduled --limit 20
   cicada ls --due-from 2030-01-01T00:00:00Z --all -o jsonl
   cicada ls --schedules
+  cicada ls --guarded
 
 One page of at most --limit messages; --all follows the pages to the end.`
 
 func (a *app) ls() *cobra.Command {
 	var limit int
-	var all, recurring bool
+	var all, recurring, guarded bool
 	var token string
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List messages by due", Long: lsHelp, Args: args(0, 0, ""),
@@ -33,6 +35,8 @@ func (a *app) ls() *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", 100, "messages a page, 1 to 1000")
 	cmd.Flags().BoolVar(&all, "all", false, "every page")
 	cmd.Flags().BoolVar(&recurring, "schedules", false, "only schedules, with their next firing")
+	cmd.Flags().BoolVar(&guarded, "guarded", false,
+		"only messages that another broker is to deliver, with where they wait")
 	cmd.Flags().StringVar(&token, "page-token", "", "continue where an earlier page ended")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.dial()
@@ -43,9 +47,15 @@ func (a *app) ls() *cobra.Command {
 		query := filter.query()
 		query.Set("limit", strconv.Itoa(limit))
 		show := messageTable
-		if recurring {
+		switch {
+		case recurring && guarded:
+			return usagef("--schedules and --guarded exclude each other")
+		case recurring:
 			query.Set("kind", "schedule")
 			show = scheduleTable
+		case guarded:
+			query.Set("kind", "guarded")
+			show = guardTable
 		}
 		for {
 			if token != "" {
@@ -98,6 +108,15 @@ func messageTable(all []client.Message) *table {
 	for _, m := range all {
 		t.add(m.ID, m, m.ID, m.State, m.Due, m.Tier, m.Target, strconv.FormatInt(m.Size, 10),
 			strconv.FormatUint(uint64(m.Attempts), 10))
+	}
+	return t
+}
+
+func guardTable(all []client.Message) *table {
+	t := &table{columns: []string{"ID", "STATE", "DUE", "TARGET", "LANE", "ENTRY"}}
+	for _, m := range all {
+		g := cmp.Or(m.Guard, &client.Guard{})
+		t.add(m.ID, m, m.ID, m.State, m.Due, m.Target, g.Lane, g.Entry)
 	}
 	return t
 }

@@ -5,6 +5,7 @@ package ctl
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,39 +30,12 @@ The body is the argument; - reads it from stdin, @FILE from a file. Prints the i
 With --ndjson each line is a message as in POST /v1/messages and each gives one line;
 lines that are refused are told on stderr and make the exit status 1.`
 
-// textFields are the fields of POST /v1/messages that a flag of the same name fills as text.
-var textFields = []struct{ flag, field, help string }{
-	{"target", "target", "pull:<queue>, http(s)://…, log:"},
-	{"delay", "delay", "from now: 10s, 1h30m, 2d, 1w"},
-	{"at", "deliver_at", "RFC 3339 with offset, or epoch milliseconds"},
-	{"id", "id", "your id; repeating it is safe"},
-	{"key", "key", "routing key"},
-	{"ttl", "ttl", "expire when not delivered by due + ttl"},
-	{"not-after", "not_after", "expire at this instant"},
-	{"spread", "spread", "deliver at a stable random point in [due, due + spread]"},
-	{"durability", "durability", "local or tier"},
-	{"max-wait", "max_wait", "with --replace: the due may not move beyond first due + this"},
-	{"backoff", "backoff", "first pause between attempts"},
-	{"mode", "mode", "at_least_once, at_most_once or exactly_once"},
-	{"schedule", "schedule", "again and again: five or six cron fields, @daily, @every 5m"},
-	{"tz", "time_zone", "with --schedule: IANA zone, such as Europe/Berlin (default UTC)"},
-	{"misfire", "misfire", "with --schedule: missed firings fire_once (default), fire_all or skip"},
-	{"until", "until", "with --schedule: no firing after this instant"},
-	{"jitter", "jitter", "with --schedule: every firing is late by the same part of it"},
-}
-
-// numberFields are likewise those that are numbers.
-var numberFields = []struct{ flag, field, help string }{
-	{"max-attempts", "max_attempts", "give up after this many attempts"},
-	{"misfire-limit", "misfire_limit", "with --misfire fire_all: at most so many, 1 to 1000"},
-	{"count", "count", "with --schedule: end after so many firings"},
-}
-
 type sendFlags struct {
 	text    map[string]*string
 	numbers map[string]*uint64
 	headers []string
 	replace bool
+	refuse  bool
 	ndjson  string
 }
 
@@ -71,13 +45,15 @@ func (a *app) send() *cobra.Command {
 		Use: "send [BODY|-|@FILE]", Short: "Send a message", Long: sendHelp,
 		Args: args(0, 1, "one body"),
 	}
-	for _, t := range textFields {
-		f.text[t.field] = cmd.Flags().String(t.flag, "", t.help)
+	for _, t := range draft.TextFields {
+		f.text[t.Field] = cmd.Flags().String(t.Flag, "", t.Help)
 	}
 	cmd.Flags().StringArrayVar(&f.headers, "header", nil, "NAME=VALUE, repeatable")
 	cmd.Flags().BoolVar(&f.replace, "replace", false, "replace a message of the same id")
-	for _, n := range numberFields {
-		f.numbers[n.field] = cmd.Flags().Uint64(n.flag, 0, n.help)
+	cmd.Flags().BoolVar(&f.refuse, "refuse-crowded", false,
+		"store nothing when the target's limit has no room in that second")
+	for _, n := range draft.NumberFields {
+		f.numbers[n.Field] = cmd.Flags().Uint64(n.Flag, 0, n.Help)
 	}
 	cmd.Flags().StringVar(&f.ndjson, "ndjson", "", "send the messages of this file, - for stdin")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
@@ -125,9 +101,12 @@ func (a *app) sendOne(cmd *cobra.Command, c *client.Client, f *sendFlags, given 
 	if f.replace {
 		m["replace"] = true
 	}
-	for _, n := range numberFields {
-		if cmd.Flags().Changed(n.flag) {
-			m[n.field] = *f.numbers[n.field]
+	if f.refuse {
+		m["refuse_crowded"] = true
+	}
+	for _, n := range draft.NumberFields {
+		if cmd.Flags().Changed(n.Flag) {
+			m[n.Field] = *f.numbers[n.Field]
 		}
 	}
 	if len(f.headers) > 0 {
@@ -143,6 +122,9 @@ func (a *app) sendOne(cmd *cobra.Command, c *client.Client, f *sendFlags, given 
 	}
 	if r.Duplicate {
 		a.say("already sent; state %s, due %s", r.State, r.Due)
+	}
+	if r.Crowded {
+		a.say("crowded: its second is full; one with room: %s", cmp.Or(r.Suggested, "none found"))
 	}
 	var t table
 	t.add(r.ID, r, r.ID)

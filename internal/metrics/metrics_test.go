@@ -63,7 +63,7 @@ func filled(t *testing.T) *Set {
 		Status: func() scheduler.Status {
 			return scheduler.Status{Hot: scheduler.LevelStatus{Messages: 1, Bytes: 2}, Watermark: delay.Key{Due: 5000},
 				Boundary: delay.Key{Due: 65000}, OldestNotUploaded: time.Second, DiskFreeBytes: 7, Accepting: true,
-				Clock: scheduler.ClockStatus{Now: 6000, Held: true, Reason: "step of 1h"}, Books: delay.Books{Accepted: 9}}
+				Clock: scheduler.ClockStatus{Now: 6000, Held: true, Reason: "step of 1h"}, Books: delay.Books{Accepted: 9, Suppressed: 2}}
 		},
 		Targets: func() ([]scheduler.TargetStatus, error) {
 			return []scheduler.TargetStatus{{Target: "https://h/a", InFlight: 1, Backlog: 2},
@@ -144,6 +144,7 @@ func TestValues(t *testing.T) {
 		`cicada_clock_hold 1`,
 		`cicada_clock_hold_reason{reason="step"} 1`,
 		`cicada_books{outcome="accepted"} 9`,
+		`cicada_books{outcome="suppressed"} 2`,
 		`cicada_pebble_disk_bytes 11`,
 		`cicada_source_lag{source="kafka:main/t"} 4`,
 		`cicada_rocketmq_mirror_lag_seconds{broker="rmq"} 1.5`,

@@ -170,7 +170,7 @@ func collectStatus(gauge gaugeFunc, st scheduler.Status) {
 		n       int64
 	}{{"accepted", b.Accepted}, {"pending", b.Pending}, {"delivered", b.Delivered},
 		{"cancelled", b.Cancelled}, {"expired", b.Expired}, {"dead", b.Dead},
-		{"lost_with_disk", b.LostWithDisk}} {
+		{"suppressed", b.Suppressed}, {"lost_with_disk", b.LostWithDisk}} {
 		gauge("books", float64(v.n), v.outcome)
 	}
 }

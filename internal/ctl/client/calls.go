@@ -88,11 +88,12 @@ func (c *Client) Histogram(ctx context.Context, query url.Values) ([]Bucket, err
 	return r.Buckets, err
 }
 
-// Cancel withdraws a message. A message that is too late or unknown is an *Error with Result.
-func (c *Client) Cancel(ctx context.Context, id string, stop bool) (Verdict, error) {
+// Cancel withdraws a message. A message that is too late or unknown is an *Error with Result. how
+// is "", "stop" or "recall".
+func (c *Client) Cancel(ctx context.Context, id, how string) (Verdict, error) {
 	path := messagePath(id)
-	if stop {
-		path += "?stop=true"
+	if how != "" {
+		path += "?" + how + "=true"
 	}
 	return c.change(ctx, http.MethodDelete, path, nil)
 }

@@ -36,7 +36,7 @@ func TestErrors(t *testing.T) {
 	require.NoError(t, err)
 	defer c.Close()
 
-	_, err = c.Cancel(t.Context(), "a/b c", false)
+	_, err = c.Cancel(t.Context(), "a/b c", "")
 	var answer *Error
 	require.ErrorAs(t, err, &answer)
 	require.Equal(t, "TOO_LATE", answer.Result)

@@ -13,6 +13,9 @@ type Receipt struct {
 	Duplicate  bool   `json:"duplicate"`
 	Generation uint32 `json:"generation,omitempty"`
 	State      string `json:"state,omitempty"`
+	Crowded    bool   `json:"crowded,omitempty"` // its second is fuller than the target's limit
+	Suggested  string `json:"suggested_at,omitempty"`
+	SuggestMS  int64  `json:"suggested_at_ms,omitempty"`
 	Err        *Error `json:"error,omitempty"`
 }
 
@@ -35,6 +38,13 @@ type Message struct {
 	LastError  string            `json:"last_error,omitempty"`
 	DiedAt     string            `json:"died_at,omitempty"`
 	Schedule   *Schedule         `json:"schedule,omitempty"`
+	Guard      *Guard            `json:"guard,omitempty"`
+}
+
+// Guard says that another broker is to deliver the message, and where its copy waits.
+type Guard struct {
+	Lane  string `json:"lane"`
+	Entry string `json:"entry"`
 }
 
 // Schedule is what a schedule was told and what it has done.
@@ -155,6 +165,13 @@ type Books struct {
 	Dead         int64 `json:"dead"`
 	LostWithDisk int64 `json:"lost_with_disk"`
 	Cancelling   int64 `json:"cancelling"` // of Pending, at most: cancelled and not counted yet
+	Suppressed   int64 `json:"suppressed"` // guarded, and delivered by their own broker
+}
+
+// Missing is how many accepted messages are in no other column: 0 when the books balance (S10).
+func (b *Books) Missing() int64 {
+	return b.Accepted - b.Pending - b.Delivered - b.Cancelled - b.Expired - b.Dead - b.Suppressed -
+		b.LostWithDisk
 }
 
 // Level counts one storage level.

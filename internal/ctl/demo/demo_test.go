@@ -101,7 +101,7 @@ func TestKeepsWhatFailed(t *testing.T) {
 func TestVerdict(t *testing.T) {
 	start := time.UnixMilli(1_000_000)
 	at := func(ms int64) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
-	books := client.Books{Accepted: 3, Delivered: 2, Cancelled: 1}
+	books := client.Books{Accepted: 8, Delivered: 2, Cancelled: 1, Suppressed: 5}
 	play := func(change func(*truth)) judgement {
 		tr := newTruth()
 		for _, id := range []string{"a", "b", "c"} {

@@ -189,8 +189,7 @@ func failures(j judgement, b client.Books) error {
 		{j.strangers, "messages came that nobody sent"},
 		{b.LostWithDisk, "messages are in the books as lost with the disk"},
 		{b.Pending, "messages are still pending in the books"},
-		{b.Accepted - b.Pending - b.Delivered - b.Cancelled - b.Expired - b.Dead - b.LostWithDisk,
-			"messages are missing in the books"},
+		{b.Missing(), "messages are missing in the books"},
 	} {
 		if f.n != 0 {
 			errs = append(errs, fmt.Errorf("%d %s", f.n, f.what))

@@ -78,7 +78,7 @@ func (s *story) change(ctx context.Context) error {
 	return s.each(ctx, changers, len(ids), func(i int) error {
 		id := ids[i]
 		if i < s.cancels {
-			v, err := s.c.Cancel(ctx, id, false)
+			v, err := s.c.Cancel(ctx, id, "")
 			if err != nil {
 				return fmt.Errorf("cancel %s: %w", id, err)
 			}

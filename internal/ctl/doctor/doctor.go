@@ -139,14 +139,13 @@ func bucketFinding(h *health) Finding {
 }
 
 func booksFinding(b client.Books) Finding {
-	sum := b.Pending + b.Delivered + b.Cancelled + b.Expired + b.Dead + b.LostWithDisk
 	f := Finding{"books", OK, fmt.Sprintf("accepted %d = pending %d + delivered %d + cancelled "+
-		"%d + expired %d + dead %d + lost with disk %d", b.Accepted, b.Pending, b.Delivered,
-		b.Cancelled, b.Expired, b.Dead, b.LostWithDisk)}
+		"%d + expired %d + dead %d + suppressed %d + lost with disk %d", b.Accepted, b.Pending,
+		b.Delivered, b.Cancelled, b.Expired, b.Dead, b.Suppressed, b.LostWithDisk)}
 	switch {
-	case sum != b.Accepted:
+	case b.Missing() != 0:
 		f.Result, f.Detail = Fail, fmt.Sprintf("accepted %d, but the rest sums to %d", b.Accepted,
-			sum)
+			b.Accepted-b.Missing())
 	case b.LostWithDisk > 0:
 		f.Result = Warn
 	}

@@ -17,6 +17,37 @@ import (
 	"github.com/cicadamq/cicada/delay"
 )
 
+// Field is a field of POST /v1/messages and its flag.
+type Field struct{ Flag, Field, Help string }
+
+// TextFields are the fields of POST /v1/messages that a flag of the same name fills as text.
+var TextFields = [...]Field{
+	{"target", "target", "pull:<queue>, http(s)://…, log:"},
+	{"delay", "delay", "from now: 10s, 1h30m, 2d, 1w"},
+	{"at", "deliver_at", "RFC 3339 with offset, or epoch milliseconds"},
+	{"id", "id", "your id; repeating it is safe"},
+	{"key", "key", "routing key"},
+	{"ttl", "ttl", "expire when not delivered by due + ttl"},
+	{"not-after", "not_after", "expire at this instant"},
+	{"spread", "spread", "deliver at a stable random point in [due, due + spread]"},
+	{"durability", "durability", "local or tier"},
+	{"max-wait", "max_wait", "with --replace: the due may not move beyond first due + this"},
+	{"backoff", "backoff", "first pause between attempts"},
+	{"mode", "mode", "at_least_once, at_most_once or exactly_once"},
+	{"schedule", "schedule", "again and again: five or six cron fields, @daily, @every 5m"},
+	{"tz", "time_zone", "with --schedule: IANA zone, such as Europe/Berlin (default UTC)"},
+	{"misfire", "misfire", "with --schedule: missed firings fire_once (default), fire_all or skip"},
+	{"until", "until", "with --schedule: no firing after this instant"},
+	{"jitter", "jitter", "with --schedule: every firing is late by the same part of it"},
+}
+
+// NumberFields are likewise those that are numbers.
+var NumberFields = [...]Field{
+	{"max-attempts", "max_attempts", "give up after this many attempts"},
+	{"misfire-limit", "misfire_limit", "with --misfire fire_all: at most so many, 1 to 1000"},
+	{"count", "count", "with --schedule: end after so many firings"},
+}
+
 // Headers reads NAME=VALUE, each name once.
 func Headers(given []string) (map[string]string, error) {
 	m := make(map[string]string, len(given))
