@@ -48,8 +48,8 @@ func (s *slot) reset() {
 	s.records, s.items, s.taken, s.rejects = s.records[:0], s.items[:0], s.taken[:0], s.rejects[:0]
 }
 
-// remember is check, which is not asked again for the target that passed last: most of a batch go to
-// the same one. It is for one batch.
+// remember is check, which is not asked again for the target that passed last: most of a batch go
+// to the same one. It is for one batch.
 func remember(check func(delay.Target) error) func(delay.Target) error {
 	if check == nil {
 		return nil
