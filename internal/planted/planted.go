@@ -317,7 +317,7 @@ var words = [...]string{
 	"unheard ids not remembered",
 	"group instead of cursor",
 	"poison passed uncopied",
-	"refused told before its copy",
+	"refused passed before its copy",
 	"acknowledged before the bucket",
 	"takes after revoke",
 	"aborted requests read",
