@@ -250,7 +250,7 @@ func (l *lab) plain(ctx context.Context) (rate, error) {
 		c.close()
 		return rate{}, err
 	}
-	if err := c.wait(ctx, giveUp); err != nil {
+	if err := c.wait(ctx); err != nil {
 		return rate{}, err
 	}
 	return rate{perSecond: float64(l.messages) / c.last.Sub(began).Seconds()}, nil

@@ -192,12 +192,12 @@ func (c *consumer) note(now time.Time, r *kgo.Record) {
 	c.late = append(c.late, late)
 }
 
-// wait returns when everything was seen. What is missing, early or there twice is an error.
-func (c *consumer) wait(ctx context.Context, patience time.Duration) error {
+// wait returns when everything was seen, or after giveUp. What is missing, early or there twice is an error.
+func (c *consumer) wait(ctx context.Context) error {
 	defer c.close()
 	select {
 	case <-c.over:
-	case <-time.After(patience):
+	case <-time.After(giveUp):
 		c.cancel()
 	case <-ctx.Done():
 	}

@@ -58,7 +58,7 @@ func (s site) schedule(
 		if time.Now().Before(at) {
 			return at, c, nil
 		}
-		if err := c.wait(ctx, giveUp); err != nil { // too late: nothing was measured
+		if err := c.wait(ctx); err != nil { // too late: nothing was measured
 			return time.Time{}, nil, err
 		}
 	}
@@ -88,7 +88,7 @@ func (s site) release(ctx context.Context, broker string) (rate, error) {
 	}
 	time.Sleep(time.Until(at))
 	cpu := s.daemon.cpu()
-	if err := c.wait(ctx, giveUp); err != nil {
+	if err := c.wait(ctx); err != nil {
 		return rate{}, err
 	}
 	n := float64(s.messages)
@@ -140,7 +140,7 @@ func (s site) bursts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := c.wait(ctx, giveUp); err != nil {
+		if err := c.wait(ctx); err != nil {
 			return err
 		}
 		s.lateness(fmt.Sprintf("%d due %s, exactly_once", s.burst, b.words), b.goal, c)
@@ -177,7 +177,7 @@ func (s site) even(ctx context.Context) error {
 		c.close()
 		return err
 	}
-	if err := c.wait(ctx, giveUp); err != nil {
+	if err := c.wait(ctx); err != nil {
 		return err
 	}
 	s.lateness("steady 1,000/s, exactly_once", 150, c)
