@@ -178,9 +178,9 @@ func (c *checker) parked(k, v []byte) error {
 	t.Add(one(len(rec)))
 	c.seenLanes[lane] = t
 	m, err := delay.DecodeRecord(rec)
-	if err == nil && m.Target.Hash() != lane {
+	if err == nil && m.Lane().Hash() != lane { // schedules and guarded messages have other lanes
 		err = fmt.Errorf("%w: target %q is of lane %016x", delay.ErrCorrupt, m.Target,
-			m.Target.Hash())
+			m.Lane().Hash())
 	}
 	return err
 }

@@ -308,6 +308,33 @@ func TestCheckFinds(t *testing.T) {
 }
 
 // Stores of another shard, of a later program, or open elsewhere are not touched.
+// What is parked in a lane that is not its target's is no damage: schedules and guarded messages have
+// lanes of their own.
+func TestCheckKnowsLanes(t *testing.T) {
+	s := open(t, vfs.NewMem())
+	schedule := delay.AppendRecord(nil, &delay.Message{
+		ID: "s", Target: "log:", Due: 5, Recurrence: &delay.Recurrence{Expr: "@hourly"},
+	})
+	guarded := delay.AppendRecord(nil, &delay.Message{
+		ID: "g", Target: "log:", Due: 6, Guard: &delay.Guard{Lane: "guard:rmq/a", Entry: "1"},
+	})
+	commit(t, s, func(b *Batch) {
+		b.PutParked(delay.Schedules.Hash(), key(5, 1), true, schedule)
+		b.PutParked(delay.Target("guard:rmq/a").Hash(), key(6, 2), true, guarded)
+		b.SetBooks(delay.Books{Accepted: 1, Pending: 1, Schedules: 1})
+	})
+	check(t, s)
+	commit(t, s, func(b *Batch) {
+		b.PutParked(delay.Target("log:").Hash(), key(5, 3), true, schedule)
+		b.SetBooks(delay.Books{Accepted: 1, Pending: 1, Schedules: 2})
+	})
+	r, err := s.Check(t.Context(), nil)
+	require.NoError(t, err)
+	require.Len(t, r.Problems, 1)
+	require.Contains(t, r.Problems[0], "is of lane")
+	require.NoError(t, s.Close())
+}
+
 func TestRefusals(t *testing.T) {
 	mem := vfs.NewMem()
 	s := open(t, mem)

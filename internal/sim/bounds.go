@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 )
 
@@ -41,9 +40,7 @@ func (w *World) sample() {
 	boundary := w.store.Meta().Boundary
 	for i := range min(sampled, len(w.model.All)) {
 		m := w.model.All[(w.steps/sampleEvery*sampled+i)%len(w.model.All)]
-		if !m.Owed() || m.Racing || m.Aside || m.ID == "" || m.Out > 0 || m.Cancelled != no ||
-			m.Stopped != no || m.Acked != no || m.Told || m.Deleted != no || m.Expires() ||
-			m.MayDie(w.cfg.Options.MaxAttempts) || m.Draft.Mode == delay.AtMostOnce {
+		if !m.Live(w.cfg.Options.MaxAttempts) {
 			continue
 		}
 		key, pending := w.pendingKey(m)

@@ -3,13 +3,13 @@
 package sim
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/model"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
@@ -86,7 +86,7 @@ func (w *World) checkStore() {
 	err = w.store.ScanRows(delay.Key{}, meta.Watermark, func(k delay.Key, rec []byte) bool {
 		var m *message
 		if msg, err := delay.DecodeRecord(rec); err == nil {
-			m = w.model.Find(msg.Body)
+			m = w.model.Find(msg.ID, msg.Body)
 		}
 		w.fail(m, "its row %s lies below the watermark %s", k, meta.Watermark)
 		return false
@@ -205,7 +205,7 @@ func (w *World) checkBucket() {
 	w.truth.Pending(func(key delay.Key, record []byte) {
 		keys[key] = true
 		if msg, err := delay.DecodeRecord(record); err == nil {
-			if m := w.model.Find(msg.Body); m != nil {
+			if m := w.model.Find(msg.ID, msg.Body); m != nil {
 				pending[m] = true
 				w.checkReturned(m, key)
 			}
@@ -243,11 +243,8 @@ func (w *World) checkKept(keys map[delay.Key]bool) {
 
 // checkReturned checks a message that is pending in the bucket.
 func (w *World) checkReturned(m *message, key delay.Key) {
-	switch {
-	case m.FinalTier && !m.Retried:
-		w.fail(m, "its end was in the bucket, and key %s is pending there again", key)
-	case m.Cancelled == yes && m.CancelTier && m.Moving == 0:
-		w.fail(m, "its cancel was durable in the bucket, and key %s is pending there", key)
+	if wrong := m.Returned(); wrong != "" {
+		w.fail(m, "%s, and key %s is pending there again", wrong, key)
 	}
 }
 
@@ -258,6 +255,7 @@ func (w *World) finish() {
 		w.checkEnd(m)
 	}
 	w.checkOrders()
+	w.recurs.Check()
 	w.checkBooks()
 	if w.tier != nil {
 		report, err := w.tier.Verify(w.ctx, nil)
@@ -278,52 +276,23 @@ func (w *World) checkEnd(m *message) {
 	if m.Racing {
 		return
 	}
-	state := info.State
-	known := err == nil && (info.Body == nil || w.model.Find(info.Body) == m)
-	if err != nil && !errors.Is(err, delay.ErrNotFound) {
-		w.fail(m, "get: %v", err)
-	}
-	w.trace(m, "end: %s known %v done %v", state, known, m.Done)
-	if known && state == delay.Cancelled && m.Attempts > 0 && m.Cancelled > no && !m.Revived &&
-		!m.Retried && m.Replaced == no {
-		w.fail(m, "cancelled in spite of %d attempts", m.Attempts)
-	}
-	if m.Cancelled == yes || !m.Owed() || m.Draft.Mode == delay.AtMostOnce {
-		return
-	}
-	forgotten := w.cfg.Options.DedupeWindow < forever
-	switch {
-	case err != nil && (forgotten && (m.Cancelled == maybe || m.Acked == maybe || m.Expires() ||
-		m.MayDie(w.cfg.Options.MaxAttempts)) || m.Deleted > no):
-	case err != nil:
-		w.fail(m, "lost: accepted, and not found")
-	case state == delay.Cancelled && m.Cancelled == maybe:
-	case state == delay.Expired && m.Expires():
-	case state == delay.Dead && m.MayDie(w.cfg.Options.MaxAttempts):
-	case state == delay.Delivered && (m.Acked == maybe || m.Cancelled == maybe || m.Stopped > no ||
-		m.Deleted > no):
-	case state == delay.Delivered && forgotten && (m.Expires() || m.MayDie(w.cfg.Options.MaxAttempts)):
-	default:
-		w.fail(m, "lost: it is %s (%s), taken %d times", state, info.Reason, m.Taken)
+	known := err == nil && (info.Body == nil || w.model.Find(m.ID, info.Body) == m)
+	w.trace(m, "end: %s known %v done %v", info.State, known, m.Done)
+	wrong := m.Ended(&model.End{
+		Info: info, Err: err, Known: known, Forgets: w.cfg.Options.DedupeWindow < forever,
+		MaxAttempts: w.cfg.Options.MaxAttempts,
+	})
+	if wrong != "" {
+		w.fail(m, "%s", wrong)
 	}
 }
 
 // checkBooks compares the books with the model, as far as no crash has left a request open.
 func (w *World) checkBooks() {
-	b := w.store.Books()
 	if w.model.Losses > 0 || w.cfg.Options.DedupeWindow < forever {
 		return
 	}
-	least, most := 0, 0
-	for _, m := range w.model.All {
-		if m.Accepted == yes {
-			least++
-		}
-		if m.Accepted > no {
-			most++
-		}
-	}
-	if int(b.Accepted) < least-w.model.Joined() || int(b.Accepted) > most {
-		w.fail(nil, "books say %d accepted, clients were told of %d to %d", b.Accepted, least, most)
+	if wrong := w.model.Booked(w.store.Books()); wrong != "" {
+		w.fail(nil, "%s", wrong)
 	}
 }

@@ -22,7 +22,7 @@ func calm(t *testing.T) (*World, *message) {
 	cfg.Weights = [swarm.Ops]int{}
 	cfg.Bucket, cfg.Pushes, cfg.Queues = true, 1, 1
 	cfg.BucketFault, cfg.TargetFault, cfg.NamedShare, cfg.TierShare = 0, 0, 0, 0
-	cfg.ExpiryShare, cfg.OnceShare = 0, 0
+	cfg.ExpiryShare, cfg.OnceShare, cfg.Schedules = 0, 0, 0
 	cfg.Options.DedupeWindow = 1000 * time.Hour
 	w := newWorld(t.Context(), cfg)
 	t.Cleanup(w.end)
@@ -264,7 +264,7 @@ func TestStateCheckers(t *testing.T) {
 		m.FinalTier = true
 		require.Contains(t, caught(t, w.checkBucket), "pending there again")
 		m.FinalTier, m.Cancelled, m.CancelTier = false, yes, true
-		require.Contains(t, caught(t, w.checkBucket), "is pending there")
+		require.Contains(t, caught(t, w.checkBucket), "its cancel was durable")
 		m.Cancelled = no
 		lost := w.draft("y")
 		lost.Tier, lost.Accepted = true, yes

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/internal/sim/limits"
 	"github.com/cicadamq/cicada/internal/sim/linear"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/internal/sim/trace"
@@ -39,6 +40,10 @@ func (w *World) request(o swarm.Op) {
 		w.count()
 	case swarm.Race:
 		w.race()
+	case swarm.Recur:
+		w.recurs.Act(w.ctx)
+	case swarm.Limit:
+		w.limit(w.target(), limits.Draw(w.rng))
 	default:
 		if m := w.pickMessage(); m != nil {
 			w.requestAbout(o, m)
@@ -297,17 +302,10 @@ func (w *World) checkLook(m *message, info *scheduler.Info, err error) {
 		w.cfg.Options.DedupeWindow < forever {
 		return
 	}
-	switch {
-	case errors.Is(err, delay.ErrNotFound):
-		w.fail(m, "accepted, and not found")
-	case err != nil:
-		return
-	case info.State == delay.Cancelled && m.Cancelled == no:
-		w.fail(m, "it is cancelled, and nobody asked for that")
-	case info.State == delay.Delivered && !m.Done && m.Acked == no && m.Cancelled == no &&
-		m.Draft.Mode != delay.AtMostOnce && !m.Revived:
-		w.fail(m, "it is called delivered, and no receiver has it")
-	case info.Body != nil && w.model.Find(info.Body) != m:
+	if wrong := m.Looked(info, err); wrong != "" {
+		w.fail(m, "%s", wrong)
+	}
+	if err == nil && info.Body != nil && w.model.Find(m.ID, info.Body) != m {
 		w.fail(m, "its body is another's: %q", info.Body)
 	}
 }

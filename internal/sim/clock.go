@@ -25,6 +25,7 @@ func (w *World) clocks(o swarm.Op) {
 		w.trace(nil, "the wall clock steps by %v", by)
 	}
 	w.checkClock()
+	w.stood()
 }
 
 func (w *World) checkClock() {
@@ -32,7 +33,7 @@ func (w *World) checkClock() {
 	if n.shard == nil || w.cfg.Weights[swarm.Step] == 0 {
 		return
 	}
-	if problem := w.hands.Look(n.life, w.wrong(), w.boot, n.shard.Now()); problem != "" {
+	if problem := w.hands.Look(n.life, w.wrong(), n.born, w.boot, n.shard.Now()); problem != "" {
 		w.fail(nil, "%s", problem)
 	}
 }
@@ -45,6 +46,7 @@ func (w *World) rightClock() {
 		w.main.shard.ConfirmClock()
 		w.hands.Confirmed(w.wrong(), w.boot)
 	}
+	w.stood()
 }
 
 // looks lets every owner that stops without an answer look at the manifest: in a process of its own

@@ -25,10 +25,11 @@
 //
 // Files: world.go the loop, strand.go the coroutines, node.go a process and its end, owners.go
 // several of them, client.go, change.go, pull.go and race.go the clients, sink.go the receivers,
-// check.go and bounds.go the checkers, clock.go the time, run.go the two phases, giveback.go what
-// follows. Packages: swarm draws what a seed means, disk decides what is synced, model is the truth
-// with the checkers of one message, linear judges the order of calls, hands moves the clock, audit
-// watches the bucket, trace remembers.
+// check.go and bounds.go the checkers, clock.go the time, recur.go schedules and limits, run.go the
+// two phases, giveback.go what follows. Packages: swarm draws what a seed means, disk decides what
+// is synced, model is the truth with the checkers of one message, linear judges the order of calls,
+// racing has clients race, hands moves the clock, recurring judges firings, limits what targets
+// get, audit watches the bucket, trace remembers.
 //
 // # Invariants
 //

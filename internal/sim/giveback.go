@@ -5,6 +5,7 @@ package sim
 import (
 	"time"
 
+	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler"
 	"github.com/cicadamq/cicada/tiered"
 )
@@ -36,15 +37,22 @@ func (w *World) giveBack() {
 		s.Uploaded, s.Segments, s.Kept, s.Marks)
 }
 
-// bare reports whether the bucket holds nothing but the manifest, and that lists nothing.
+// bare reports whether the bucket holds nothing but the manifest, and that lists nothing. A paused
+// schedule leaves a segment that waits for the end of time, with its marks, unless it is compacted
+// away before.
 func (w *World) bare() bool {
 	s := w.truth.State()
 	if s == nil {
 		return true
 	}
 	left, err := w.truth.Leftovers(w.ctx)
-	return err == nil && len(s.Segments)+len(s.Kept)+len(s.Marks)+len(s.Deletes)+
-		len(s.Predicates)+len(left) == 0
+	segments, marks := len(s.Segments), len(s.Marks)
+	for i := range s.Segments {
+		if w.cfg.Schedules > 0 && s.Segments[i].Last.Due == delay.MaxDue {
+			segments, marks = segments-1, 0
+		}
+	}
+	return err == nil && segments+len(s.Kept)+marks+len(s.Deletes)+len(s.Predicates)+len(left) == 0
 }
 
 // complete does a task from its beginning to its end, and what follows from it.

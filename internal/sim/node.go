@@ -51,6 +51,8 @@ type node struct {
 	quietLife int           // the incarnation that has to wait
 	lost      *disk.Disk    // the one before this, which may be found again
 	seenMark  delay.Key     // highest watermark that was synced on this disk
+	seen      delay.Due     // where its clock was when it ran last
+	born      time.Duration // when its process did
 }
 
 func (w *World) newNode() *node {
@@ -132,7 +134,7 @@ func (w *World) open() {
 	w.spawn("open", swarm.Open, func() {
 		w.began = w.turn
 		w.boots++
-		w.life = w.boots
+		w.life, w.born = w.boots, w.boot
 		w.traceNode("open %d", w.life)
 		if err := w.tryOpen(); err != nil {
 			w.traceNode("open failed: %s", trace.Reason(err))
@@ -170,6 +172,7 @@ func (w *World) tryOpen() error {
 	if err != nil {
 		return err
 	}
+	asked := w.now()
 	w.store, w.fresh = store, store.Meta().Epoch == 0
 	if w.node == w.main {
 		w.checkOpened()
@@ -201,7 +204,11 @@ func (w *World) tryOpen() error {
 	w.shard, w.restoring, w.owned = shard, false, true
 	if w.node == w.main {
 		w.hist.Opened(w.now())
+		w.recurs.Opened(w.seen, w.now().Add(w.born-w.boot)-1, w.now())
+		w.limits.Opened(asked)
+		w.checkLimits(0)
 	}
+	w.seen = w.now()
 	return nil
 }
 
@@ -216,12 +223,12 @@ func (w *World) crash(o swarm.Op) {
 	}
 	image := disk.New(w.disk.Image())
 	w.trace(nil, "%s", o.String())
+	w.seen = max(w.seen, w.now())
 	w.incident(o == swarm.LoseDisk)
 	w.noteLoss(o == swarm.LoseDisk)
 	w.end1(w.node)
 	w.disk = image
-	w.model.Crashed()
-	w.hist.Crashed(max(w.now(), w.hands.High), o == swarm.LoseDisk)
+	w.crashed(o == swarm.LoseDisk)
 	if o == swarm.LoseDisk {
 		if w.owned {
 			w.lost, w.owned = image, false
@@ -277,8 +284,21 @@ func (w *World) drained(err error) {
 	w.kill(func(s *strand) bool { return s.node == w.node })
 	w.settleDisk()
 	mem := w.disk.Mem
+	w.seen = max(w.seen, w.now())
 	w.closeAll()
 	w.disk = disk.New(mem)
+	w.crashed(false)
+}
+
+// crashed notes that the process of the main node has ended. lost: with its disk, or because
+// another took the shard.
+func (w *World) crashed(lost bool) {
 	w.model.Crashed()
-	w.hist.Crashed(max(w.now(), w.hands.High), false)
+	now := max(w.now(), w.hands.High)
+	w.hist.Crashed(now, lost)
+	w.recurs.Crashed(now, lost)
+	w.limits.Crashed()
+	if lost {
+		w.limits.Lost()
+	}
 }

@@ -119,6 +119,7 @@ func (w *World) disturb(o swarm.Op, stale *node) {
 	}
 	w.trace(nil, "[%d] %s", n.name, o.String())
 	if o == swarm.Thaw {
+		w.stood()
 		w.looks()
 	}
 }
@@ -223,8 +224,7 @@ func (w *World) took(n *node, prev *manifest.State) {
 	w.kill(func(s *strand) bool { // its clients are cut off; some go to the new one
 		return s.node == was && s.kind >= swarm.Send && s.kind < swarm.Tick
 	})
-	w.model.Crashed()
-	w.hist.Crashed(max(w.now(), w.hands.High), true)
+	w.crashed(true)
 	if was.lost != nil { // its disk is gone, and what came after is empty
 		w.shelve(was.lost)
 	}

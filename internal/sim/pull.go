@@ -10,6 +10,7 @@ import (
 	"github.com/cicadamq/cicada/broker"
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/internal/sim/linear"
+	"github.com/cicadamq/cicada/internal/sim/model"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
@@ -139,34 +140,20 @@ func (w *World) settled1(
 	h *held, kind scheduler.Settlement, r scheduler.SettleResult, before answer, fresh bool,
 	least delay.Due,
 ) {
-	m := h.m
-	if m.Racing {
+	if h.m.Racing {
 		return
 	}
-	live := fresh && max(w.now(), w.hands.High) < h.expires && h.disks == w.disks &&
-		m.Draft.Mode != delay.AtMostOnce
-	switch {
-	case kind == scheduler.Ack && r == scheduler.Acked:
-		if m.Last > h.attempt && m.LastBoot >= 0 && h.disks == w.disks && before == no &&
-			w.cfg.Options.DedupeWindow >= forever {
-			w.fail(m, "the receipt of attempt %d is ACKED after attempt %d", h.attempt, m.Last)
-		}
-		m.Done = true
-		if h.disks == w.disks { // else the message may be back in a generation of before the lease
-			if m.Acked != yes {
-				m.AckLife = w.life
-			}
-			m.Acked, m.AckTurn = yes, w.turn
-		}
-	case r == scheduler.Extended:
-		m.Leased, h.expires, h.used = max(m.Leased, least), least, false
-	case r == scheduler.Superseded || r == scheduler.SettleNotFound:
-		if live && m.Acks == 0 && m.Replaced == no {
-			w.fail(m, "%s of a live lease (attempt %d, until %d): %s", settleNames[kind],
-				h.attempt, h.expires, r)
-		}
-		if kind == scheduler.Ack && before == no && m.Acks == 0 && m.Acked == maybe {
-			m.Acked = no
-		}
+	now := max(w.now(), w.hands.High)
+	wrong := h.m.Settled(&model.Settlement{
+		Kind: kind, Result: r, Attempt: h.attempt, Before: before, Least: least, Expires: &h.expires,
+		Live:     fresh && now < h.expires && h.disks == w.disks,
+		SameDisk: h.disks == w.disks, Forgets: w.cfg.Options.DedupeWindow < forever,
+		Life: w.life, Turn: w.turn,
+	})
+	if wrong != "" {
+		w.fail(h.m, "%s", wrong)
+	}
+	if r == scheduler.Extended {
+		h.used = false
 	}
 }

@@ -104,6 +104,9 @@ func (w *World) live() {
 			continue
 		}
 		w.noteFinal()
+		if w.endSchedules() {
+			continue
+		}
 		if w.empty() {
 			return
 		}
@@ -227,6 +230,9 @@ func (w *World) can(kind scheduler.TaskKind) bool {
 
 // resumeLanes lets every target go on.
 func (w *World) resumeLanes() {
+	for _, target := range w.limits.Targets() {
+		w.limit(target, delay.Limit{})
+	}
 	for _, target := range w.model.Pauses {
 		w.spawn("unpause", swarm.Unpause, func() {
 			err := w.shard.SetPaused(w.ctx, target, false)

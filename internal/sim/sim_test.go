@@ -20,7 +20,7 @@ var (
 	watchFlag = flag.Int("sim.watch", 0, "tell where this message is")
 	traceFlag = flag.Bool("sim.v", false, "print the trace")
 
-	profileFlag = flag.String("sim.profile", "", "what the histories like: owners, gc, purges")
+	profileFlag = flag.String("sim.profile", "", "what the histories like: owners, gc, purges, ...")
 	stepsFlag   = flag.Int("sim.steps", 0, "actions of the phase with faults")
 	withoutFlag = flag.String("sim.without", "", "what to leave out")
 )

@@ -4,7 +4,6 @@ package sim
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/cicadamq/cicada/broker"
@@ -104,7 +103,10 @@ func (s *sink) Close() error { return nil }
 // (W4).
 func (w *World) attempted(d *broker.Delivery, push bool, began uint64) *message {
 	w.stats.Attempts++
-	m := w.model.Find(d.Body)
+	m := w.model.Find(d.ID, d.Body)
+	if no := w.recurs.Of(d); no >= 0 {
+		m = w.firing(no, d, m)
+	}
 	if m == nil {
 		w.fail(nil, "a receiver got a body that nobody sent: %q", d.Body)
 	}
@@ -153,9 +155,7 @@ func (w *World) checkContent(m *message, d *broker.Delivery) {
 	if m.ID != "" && m.ID != d.ID {
 		w.fail(m, "it is delivered as %q", d.ID)
 	}
-	same := string(m.Draft.Body) == string(d.Body) && m.Draft.Target == d.Target &&
-		m.Draft.RoutingKey == d.RoutingKey && slices.Equal(m.Draft.Headers, d.Headers)
-	if !same {
+	if !m.Same(d) {
 		w.fail(m, "sent %+v, delivered %+v", m.Draft.Message, *d)
 	}
 }

@@ -13,8 +13,11 @@ import (
 	"github.com/cicadamq/cicada/internal/sim/audit"
 	"github.com/cicadamq/cicada/internal/sim/disk"
 	"github.com/cicadamq/cicada/internal/sim/hands"
+	"github.com/cicadamq/cicada/internal/sim/limits"
 	"github.com/cicadamq/cicada/internal/sim/linear"
 	"github.com/cicadamq/cicada/internal/sim/model"
+	"github.com/cicadamq/cicada/internal/sim/racing"
+	"github.com/cicadamq/cicada/internal/sim/recurring"
 	"github.com/cicadamq/cicada/internal/sim/swarm"
 	"github.com/cicadamq/cicada/internal/sim/trace"
 	"github.com/cicadamq/cicada/scheduler"
@@ -65,9 +68,11 @@ type World struct {
 	choices []choice
 
 	model    model.Model
+	recurs   recurring.Book
+	limits   limits.Book
 	hist     linear.History
 	regs     map[delay.ID]*linear.Register // of clients' ids
-	hot      []*raced
+	races    racing.Races
 	sink     *sink
 	held     []*held
 	polled   time.Duration // when the consumers looked last, in the liveness phase
@@ -97,6 +102,8 @@ func newWorld(ctx context.Context, cfg swarm.Config) *World {
 	w.newBucket()
 	w.main, w.joined = w.newNode(), 1
 	w.node = w.main
+	w.newSchedules()
+	w.newRaces()
 	return w
 }
 
@@ -251,6 +258,7 @@ func (w *World) act(c choice) {
 	w.watch()
 	w.sample()
 	w.node = w.main
+	w.noteSettled()
 }
 
 // do does one task of the shard. Those that may wait become strands.
@@ -267,7 +275,11 @@ func (w *World) do(o swarm.Op, t scheduler.Task) {
 		return
 	}
 	w.traceNode("%s", o.String())
+	before := w.shard.Waiting()
 	w.taskDone(o, w.shard.Do(w.ctx, t))
+	if o == swarm.Core && w.shard != nil {
+		w.checkLimits(before)
+	}
 }
 
 // taskDone looks at how a task has ended: an owner that was replaced stops when it learns of it.
@@ -337,6 +349,7 @@ func (w *World) advance(d time.Duration) {
 	w.boot += max(d, time.Microsecond)
 	w.trace(nil, "time %v", w.boot)
 	w.checkClock()
+	w.stood()
 	w.looks()
 }
 

@@ -55,10 +55,14 @@ func later(a, b time.Time) time.Time {
 // Look compares the guarded clock of a process with both clocks. The answer says what is wrong: it
 // never goes back while the process lives, and follows a forward step only when somebody confirmed
 // it or it was held for the longest time.
-func (c *Clock) Look(life int, wall time.Time, boot time.Duration, now delay.Due) string {
+// A process that began at an instant of the boot clock may know of the time since then.
+func (c *Clock) Look(
+	life int, wall time.Time, began, boot time.Duration, now delay.Due,
+) string {
 	c.High = max(c.High, now)
 	if c.life != life {
-		most := later(wall, now.Time()) // it may have gone back while the process opened
+		// It may have gone back while the process opened.
+		most := later(wall, now.Time().Add(boot-began))
 		*c = Clock{
 			Off: c.Off, High: c.High, Hold: c.Hold, life: life, last: now, most: most, at: boot,
 		}

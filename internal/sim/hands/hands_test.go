@@ -18,20 +18,20 @@ func TestLook(t *testing.T) {
 	at := func(d time.Duration) delay.Due { return delay.InstantOf(start.Add(d)) }
 	begin := func() *Clock {
 		c := &Clock{Hold: time.Minute}
-		require.Empty(t, c.Look(1, start, 0, at(0)))
+		require.Empty(t, c.Look(1, start, 0, 0, at(0)))
 		return c
 	}
 	hour := start.Add(time.Hour)
-	require.Contains(t, begin().Look(1, hour, time.Second, at(time.Hour)), "may be at")
-	require.Empty(t, begin().Look(1, hour, time.Second, at(time.Second)))
-	require.Contains(t, begin().Look(1, start, time.Second, at(-time.Second)), "went back")
-	require.Empty(t, begin().Look(2, start, time.Second, at(-time.Second)), "another process")
+	require.Contains(t, begin().Look(1, hour, 0, time.Second, at(time.Hour)), "may be at")
+	require.Empty(t, begin().Look(1, hour, 0, time.Second, at(time.Second)))
+	require.Contains(t, begin().Look(1, start, 0, time.Second, at(-time.Second)), "went back")
+	require.Empty(t, begin().Look(2, start, 0, time.Second, at(-time.Second)), "another process")
 	c := begin()
-	require.Empty(t, c.Look(1, hour, time.Second, at(time.Second)))
+	require.Empty(t, c.Look(1, hour, 0, time.Second, at(time.Second)))
 	c.Confirmed(hour, time.Second)
-	require.Empty(t, c.Look(1, hour, time.Second, at(time.Hour)))
+	require.Empty(t, c.Look(1, hour, 0, time.Second, at(time.Hour)))
 	c = begin()
-	require.Empty(t, c.Look(1, hour, time.Second, at(time.Second)))
-	require.Empty(t, c.Look(1, hour.Add(time.Hour), time.Hour, at(2*time.Hour)), "held for long")
+	require.Empty(t, c.Look(1, hour, 0, time.Second, at(time.Second)))
+	require.Empty(t, c.Look(1, hour.Add(time.Hour), 0, time.Hour, at(2*time.Hour)), "held for long")
 	require.Equal(t, at(2*time.Hour), c.High)
 }

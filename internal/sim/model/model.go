@@ -88,17 +88,22 @@ type Model struct {
 	Retried  int
 	Reserved []delay.ID
 	Pauses   []delay.Target // every target that was ever paused
+
+	Firings map[delay.ID]*Message // of schedules, that a receiver was given
+	Recurs  bool                  // there are schedules: nobody was told of their firings
 }
 
 // Init makes m empty.
-func (m *Model) Init() { m.Named = make(map[delay.ID]*Message) }
+func (m *Model) Init() {
+	m.Named, m.Firings = make(map[delay.ID]*Message), make(map[delay.ID]*Message)
+}
 
-// Find is the message that a body names.
-func (m *Model) Find(body []byte) *Message {
+// Find is the message that a body names, or the firing of a schedule that has this id.
+func (m *Model) Find(id delay.ID, body []byte) *Message {
 	if n, ok := swarm.Number(body); ok && n < len(m.All) {
 		return m.All[n]
 	}
-	return nil
+	return m.Firings[id]
 }
 
 // Crashed forgets what lived in the process.

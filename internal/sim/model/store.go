@@ -43,7 +43,7 @@ func (m *Model) Pending(store *localstore.Store, msg *Message) (delay.Key, bool,
 
 func (m *Model) isOf(msg *Message, row []byte) bool {
 	got, err := delay.DecodeRecord(row)
-	return err == nil && m.Find(got.Body) == msg
+	return err == nil && m.Find(got.ID, got.Body) == msg
 }
 
 // NoteKey remembers the key under which the message was stored first.

@@ -54,6 +54,8 @@ const (
 	Settle
 	Count
 	Race
+	Recur // something about recurring schedules
+	Limit // the limit of a target
 	Tick
 	Wake
 	Jump
@@ -86,7 +88,8 @@ var opNames = [Ops]string{
 	"resume", "core", "commit", "sync", "read", "deliver", "timers", "flush", "hydrate", "drop",
 	"ids", "compact", "collect", "sweep", "bulk", "send", "batch", "resend", "replace", "cancel",
 	"stop", "reschedule", "fire", "get", "purge", "pause", "unpause", "retry-dead", "delete-dead",
-	"reserve", "poll", "settle", "count", "race", "tick", "wake", "jump", "age", "crash", "power-loss",
+	"reserve", "poll", "settle", "count", "race",
+	"recur", "limit", "tick", "wake", "jump", "age", "crash", "power-loss",
 	"lose-disk", "drain", "bucket-down", "bucket-up", "target-down", "target-up", "open", "join",
 	"freeze", "thaw", "cut", "mend", "kill-old", "old-disk", "stray", "vanish", "return",
 	"step", "confirm",
@@ -112,6 +115,8 @@ type Config struct {
 	BucketFault float64 // of calls of the bucket
 	FarShare    float64 // of messages due beyond the horizon
 
+	Schedules int // recurring ones at a time; 0 is none
+
 	Racers   int  // calls about raced ids that may be under way at once
 	Poisoned bool // the first push target refuses everything until the end
 	Hot      int  // ids that are raced for at once
@@ -133,16 +138,19 @@ type Profile string
 
 // The profiles.
 const (
-	Everything Profile = ""       // a little of all
-	Owners     Profile = "owners" // several owners of one shard (R10 to R12)
-	GC         Profile = "gc"     // compaction and garbage collection
-	Purges     Profile = "purges" // bulk cancels of cold messages (R6)
-	Clocks     Profile = "clocks" // a wall clock that steps (R21)
-	Races      Profile = "races"  // clients that race for ids around their due (S5)
+	Everything Profile = ""          // a little of all
+	Owners     Profile = "owners"    // several owners of one shard (R10 to R12)
+	GC         Profile = "gc"        // compaction and garbage collection
+	Purges     Profile = "purges"    // bulk cancels of cold messages (R6)
+	Clocks     Profile = "clocks"    // a wall clock that steps (R21)
+	Races      Profile = "races"     // clients that race for ids around their due (S5)
+	Schedules  Profile = "schedules" // recurring schedules and limits of targets (R20, S9)
 )
 
 // Profiles are all of them.
-func Profiles() []Profile { return []Profile{Everything, Owners, GC, Purges, Races, Clocks} }
+func Profiles() []Profile {
+	return []Profile{Everything, Owners, GC, Purges, Races, Clocks, Schedules}
+}
 
 // profile adds what the profile likes; one in four of the ordinary histories has it too.
 func (c *Config) profile(r *rand.Rand) {

@@ -77,3 +77,15 @@ func (c *Config) Dress(r *rand.Rand, d *delay.Draft, no int) {
 	}
 	d.Cold = d.Durability == delay.Tier || d.Due.Sub(d.AcceptedAt) > c.Options.MinWait
 }
+
+// Finest is the shortest time between two firings of a schedule: the clock may step over very many.
+func (c *Config) Finest() time.Duration {
+	switch {
+	case c.Weights[Step] == 0:
+		return time.Second
+	case c.LongStep > 1000*time.Hour:
+		return time.Hour
+	default:
+		return 5 * time.Second
+	}
+}

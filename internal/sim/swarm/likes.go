@@ -28,6 +28,37 @@ func (c *Config) likes() {
 	if c.Pushes > 1 && r.IntN(3) == 0 {
 		c.Poisoned = true
 	}
+	if c.Profile == Schedules || r.IntN(5) == 0 && c.Profile == Everything {
+		c.drawSchedules(r)
+	}
+}
+
+// drawSchedules has clients make recurring schedules and set limits, and nobody purge: nobody may
+// take a firing away before it was seen.
+func (c *Config) drawSchedules(r *rand.Rand) {
+	w := &c.Weights
+	c.Schedules = 1 + r.IntN(5)
+	w[Recur], w[Limit], w[Purge] = 2+r.IntN(20), r.IntN(4), 0
+	w[Jump] = max(w[Jump], r.IntN(3))
+	if c.Profile != Schedules {
+		return
+	}
+	c.Pushes, c.Poisoned = max(c.Pushes, 1), c.Poisoned && c.Pushes > 1
+	o := &c.Options
+	o.DedupeWindow = max(o.DedupeWindow, 1000*time.Hour)
+	o.DeadRetention = max(o.DeadRetention, o.DedupeWindow)
+	w[Recur], w[Wake] = w[Recur]+5, w[Wake]+15
+	for _, o := range [...]Op{Crash, PowerLoss, LoseDisk} {
+		w[o] = min(w[o], r.IntN(2))
+	}
+	if w[Join] = min(w[Join], 1); r.IntN(3) > 0 {
+		w[Join] = 0
+	}
+	if r.IntN(3) == 0 { // the clock steps
+		w[Step], w[Confirm] = 1+r.IntN(2), 1+r.IntN(4)
+		c.Options.ClockMaxHold = time.Duration(1+r.IntN(5)) * time.Minute
+		c.drawSteps()
+	}
 }
 
 // drawSteps keeps what must be remembered beyond all steps of the clock, or gives it up: then there

@@ -9,6 +9,7 @@ type Stats struct {
 	Steps, Messages, Attempts, Boots, Disks, Duplicates int
 	Takeovers, Fenced, Refused, Compacted, Deleted      int
 	Registers, Raced, Undecided, Isolated               int
+	Firings                                             int // of recurring schedules
 	Virtual                                             time.Duration
 	Calm                                                time.Duration // from the last due to the end
 	Hash                                                uint64
@@ -23,5 +24,6 @@ func (s *Stats) Add(o Stats) {
 	s.Compacted, s.Deleted = s.Compacted+o.Compacted, s.Deleted+o.Deleted
 	s.Registers, s.Raced = s.Registers+o.Registers, s.Raced+o.Raced
 	s.Undecided, s.Isolated = s.Undecided+o.Undecided, s.Isolated+o.Isolated
+	s.Firings += o.Firings
 	s.Virtual, s.Calm = s.Virtual+o.Virtual, max(s.Calm, o.Calm)
 }
