@@ -15,7 +15,8 @@ import (
 // that covers them all (rule R6). Covered is what was stored under a key at or above Lower, with a
 // seq up to Seq, and passes the filter, unless a mark said before that it is finished or has moved.
 // It is cancelled from the moment the predicate is stored; who reads a cold message asks the
-// predicates first. Local rows are never covered: they are cancelled one by one, like schedules; guarded messages are left alone.
+// predicates first. Local rows are never covered: they are cancelled one by one, like schedules;
+// guarded messages are left alone.
 //
 // The count follows in the background, in the order of the keys. Counted and Cancelled change with
 // the books, in one batch.

@@ -77,8 +77,7 @@ func (s *Shard) advise(drafts []delay.Draft, receipts []Receipt) {
 			continue
 		}
 		r.Suggested = search.After(drafts[i].Lane(), drafts[i].Due)
-		var full *delay.CrowdedError
-		if errors.As(r.Err, &full) {
+		if full, ok := errors.AsType[*delay.CrowdedError](r.Err); ok {
 			full.Suggested = r.Suggested
 		}
 	}

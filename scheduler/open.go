@@ -137,8 +137,8 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	})
 	s.commit = commit.New(commit.Config{
 		Store: s.parts.Store, IDs: s.ids, Shard: s.shard, Lanes: s.lanes, Upload: s.upload,
-		Crowd: s.crowd, Log: s.log, Tiered: s.parts.Tier != nil, Now: s.Now, Wall: s.parts.Now, Post: s.post,
-		Ask: s.askCore, Broken: func(err error) { s.stop(err) },
+		Crowd: s.crowd, Log: s.log, Tiered: s.parts.Tier != nil, Now: s.Now, Wall: s.parts.Now,
+		Post: s.post, Ask: s.askCore, Broken: func(err error) { s.stop(err) },
 		OnCommit: s.parts.Events.Commit, OnSync: s.parts.Events.Sync,
 		Options: commit.Options{
 			MinWait: s.opts.MinWait, DedupeWindow: s.opts.DedupeWindow,

@@ -83,12 +83,10 @@ func (f fault) wire() wire.Fault {
 // answer does not tell it.
 func (s *Server) faultOf(err error) fault {
 	f := fault{kind: kindOf(err), message: err.Error()}
-	var fe *delay.FieldError
-	if errors.As(err, &fe) {
+	if fe, ok := errors.AsType[*delay.FieldError](err); ok {
 		f.field = fe.Field
 	}
-	var crowded *delay.CrowdedError
-	if errors.As(err, &crowded) {
+	if crowded, ok := errors.AsType[*delay.CrowdedError](err); ok {
 		f.result, f.suggested = resultCrowded, crowded.Suggested
 	}
 	// Of a replace: the word is the same as for other changes (S4).
