@@ -49,8 +49,8 @@ func (x *examiner) stream(check string, sc *SourceConfig, c *jetstream.StreamCon
 		x.say(broker.Warn, check, "storage=memory: requests are lost with their server")
 	}
 	if c.AllowMsgSchedules {
-		x.say(broker.Warn, check, "allow_msg_schedules: the server acts on Nats-Schedule headers itself, "+
-			"and Cicada does too")
+		x.say(broker.Warn, check, "allow_msg_schedules: the server acts on Nats-Schedule headers "+
+			"itself, and Cicada does too")
 	}
 	if c.Retention == jetstream.LimitsPolicy {
 		return

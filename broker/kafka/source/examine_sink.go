@@ -105,7 +105,8 @@ func largestTaken(ctx context.Context, cfg Config) (int64, error) {
 			return 0, all[i].Err
 		}
 		for _, c := range all[i].Configs {
-			if n, err := strconv.ParseInt(c.MaybeValue(), 10, 64); c.Key == "message.max.bytes" && err == nil {
+			n, err := strconv.ParseInt(c.MaybeValue(), 10, 64)
+			if c.Key == "message.max.bytes" && err == nil {
 				least = min(least, n)
 			}
 		}
