@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,6 +89,10 @@ func (d *Daemon) Start() error {
 		d.file("cicada.yaml"), "--data-dir", d.file("data"), "--listen", "127.0.0.1:0",
 		"--log-format", "json"}, d.opts.Args...)...)
 	cmd.Stderr, cmd.SysProcAttr = log, childAttr()
+	// Nothing that configures the program on this machine may reach it.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "CICADA_") || strings.HasPrefix(v, "GOMEMLIMIT=")
+	})
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start cicada: %w", err)
 	}
