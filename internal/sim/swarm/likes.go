@@ -45,7 +45,7 @@ func (c *Config) drawSchedules(r *rand.Rand) {
 	}
 	c.Pushes, c.Poisoned = max(c.Pushes, 1), c.Poisoned && c.Pushes > 1
 	o := &c.Options
-	o.DedupeWindow = max(o.DedupeWindow, 1000*time.Hour)
+	o.DedupeWindow = max(o.DedupeWindow, 20_000*time.Hour) // beyond the history
 	o.DeadRetention = max(o.DeadRetention, o.DedupeWindow)
 	w[Recur], w[Wake] = w[Recur]+5, w[Wake]+15
 	for _, o := range [...]Op{Crash, PowerLoss, LoseDisk} {
