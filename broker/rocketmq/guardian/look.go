@@ -31,16 +31,14 @@ func (g *Guardian) look(ctx context.Context, name string, queues map[place]span)
 	if err != nil {
 		return nil, err
 	}
-	s := &sight{broker: name, addr: addr, at: g.now(), queues: queues}
-	if s.info, err = g.client.RuntimeInfo(ctx, addr); err != nil {
+	t, err := g.tell(ctx, name, addr)
+	if err != nil {
 		return nil, err
 	}
-	if s.low, _, err = s.info.CommitLog(); err != nil {
-		return nil, err
+	s := &sight{
+		broker: name, addr: addr, at: t.at, low: t.low, info: t.info, wheel: t.wheel, queues: queues,
 	}
-	timers := false
 	for at := range queues {
-		timers = timers || at.topic == remoting.TopicTimer
 		low, err := g.client.MinOffset(ctx, addr, at.topic, at.number)
 		if err != nil {
 			return nil, err
@@ -51,12 +49,65 @@ func (g *Guardian) look(ctx context.Context, name string, queues map[place]span)
 		}
 		queues[at] = span{max(0, low), max(0, high)}
 	}
-	if timers { // a broker that cannot say is one whose wheel is not known
-		if point, err := g.client.TimerCheckpoint(ctx, addr); err == nil {
-			s.wheel = point.ReadAt
-		}
-	}
 	return s, ctx.Err()
+}
+
+// shareFor is how old what a broker told of itself may be for a look. To be asked costs it a walk
+// through its whole wheel.
+const shareFor = 200 * time.Millisecond
+
+// told is what a broker tells of itself, for all looks of a moment.
+type told struct {
+	at    delay.Due // before it was asked
+	ready chan struct{}
+	info  remoting.Runtime
+	low   int64
+	wheel delay.Due
+	err   error
+}
+
+// tell gives what a broker tells of itself: asked now, by a call that is under way, or a moment ago.
+func (g *Guardian) tell(ctx context.Context, name, addr string) (*told, error) {
+	sh, now := g.shared(name), g.now()
+	g.mu.Lock()
+	t := sh.told
+	mine := t == nil || now.Sub(t.at) > shareFor || now < t.at
+	if mine {
+		t = &told{at: now, ready: make(chan struct{})}
+		sh.told = t
+	}
+	g.mu.Unlock()
+	if mine {
+		t.err = g.question(ctx, addr, t)
+		close(t.ready)
+	}
+	select {
+	case <-t.ready:
+		if t.err != nil {
+			g.mu.Lock()
+			if sh.told == t {
+				sh.told = nil // an error is not shared with those that come later
+			}
+			g.mu.Unlock()
+		}
+		return t, t.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (g *Guardian) question(ctx context.Context, addr string, t *told) (err error) {
+	if t.info, err = g.client.RuntimeInfo(ctx, addr); err != nil {
+		return err
+	}
+	if t.low, _, err = t.info.CommitLog(); err != nil {
+		return err
+	}
+	// A broker that cannot say is one whose wheel is not known.
+	if point, err := g.client.TimerCheckpoint(ctx, addr); err == nil {
+		t.wheel = point.ReadAt
+	}
+	return nil
 }
 
 // place is the queue that e lies in.

@@ -31,6 +31,7 @@ type shared struct {
 	absences atomic.Int64  // looks that failed
 	wheel    atomic.Bool   // it has a timer wheel
 	queries  chan struct{} // one for each key that is looked for
+	told     *told         // the Guardian's lock guards it
 }
 
 // shared is what is known of a broker.
