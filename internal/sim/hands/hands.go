@@ -61,8 +61,10 @@ func (c *Clock) Look(
 ) string {
 	c.High = max(c.High, now)
 	if c.life != life {
-		// It may have gone back while the process opened.
-		most := later(wall, now.Time().Add(boot-began))
+		most := wall
+		if now.Time().After(wall) { // it has gone back while the process opened
+			most = now.Time().Add(boot - began)
+		}
 		*c = Clock{
 			Off: c.Off, High: c.High, Hold: c.Hold, life: life, last: now, most: most, at: boot,
 		}
