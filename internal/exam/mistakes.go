@@ -38,7 +38,7 @@ func firstMistakes() []Mistake {
 			"sim",
 			"scheduler/commit TestCancelAsksTheHorizon",
 		),
-		mistake(planted.CancelUnmarked, "R1 R13 S5", "sim"),
+		mistake(planted.CancelUnmarked, "R1 R13 S5", "sim:purges"),
 		mistake(planted.WatermarkTooHigh, "R2 S2", "sim"),
 		mistake(planted.OutcomeMisplaced, "S7 S10", "sim"),
 		mistake(planted.MarksForgotten, "R1 S5", "sim"),

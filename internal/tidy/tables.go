@@ -221,7 +221,10 @@ func houseOwners() []owner {
 		{path: "github.com/prometheus/client_golang", dirs: []string{"internal/metrics"}, reason: one},
 		{path: "github.com/robfig/cron", dirs: []string{"scheduler/calendar"}, reason: one},
 		{path: "github.com/twmb/franz-go", dirs: []string{"broker/kafka"}, tests: true, reason: one},
-		{path: "github.com/nats-io/nats.go", dirs: []string{"broker/nats"}, reason: one},
+		{
+			path: "github.com/nats-io/nats.go", dirs: []string{"broker/nats"}, reason: one,
+			tests: true, // plain clients look at what the daemon did
+		},
 		{path: "golang.org/x/sync", reason: "the Go project's own; errgroup and singleflight are words"},
 	}
 }

@@ -66,7 +66,7 @@ type told struct {
 	err   error
 }
 
-// tell gives what a broker tells of itself: asked now, by a call that is under way, or a moment ago.
+// tell gives what a broker tells of itself: asked now, by a call under way, or a moment ago.
 func (g *Guardian) tell(ctx context.Context, name, addr string) (*told, error) {
 	sh, now := g.shared(name), g.now()
 	g.mu.Lock()
