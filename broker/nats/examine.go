@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -47,7 +46,7 @@ func Examine(ctx context.Context, cfg Config, sources []SourceConfig) []broker.F
 	x.cfg = &cfg
 	cfg.AckTimeout = min(cfg.AckTimeout, examineAnswer)
 	x.nc, err = cfg.connect(nats.RetryOnFailedConnect(false), nats.NoReconnect(),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { x.refused(err) }))
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // why asks for them
 	if err != nil {
 		x.say(broker.Bad, "reachable", "%v", errors.Unwrap(err))
 		return x.found
@@ -82,8 +81,7 @@ type examiner struct {
 	offset, slack time.Duration // of the server's clock, and how far off that may be
 	told          bool          // its time was
 
-	mu  sync.Mutex
-	bad error // the last permission that the server said is missing
+	said error // the last error of the connection that was told
 }
 
 func (x *examiner) say(v broker.Verdict, check, format string, args ...any) {
@@ -97,24 +95,16 @@ func (x *examiner) soon(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, x.cfg.AckTimeout)
 }
 
-// refused is told by the connection what the server did not allow; the request itself is only
-// never answered.
-func (x *examiner) refused(err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.bad = err
-}
-
-// why is err, or the permission that is missing.
+// why is err, or the permission that is missing: the request itself is only never answered. The
+// connection has the server's word before the answer of the flush; its handlers are told later.
 func (x *examiner) why(err error) error {
-	_ = x.nc.FlushTimeout(examineAnswer) // what the server says of it comes before its answer
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.bad != nil {
-		err = x.bad
+	_ = x.nc.FlushTimeout(examineAnswer)
+	last := x.nc.LastError()
+	if last == nil || last == x.said { //nolint:errorlint // the same value, not the same kind
+		return err
 	}
-	x.bad = nil
-	return err
+	x.said = last
+	return last
 }
 
 // server looks at the server itself.

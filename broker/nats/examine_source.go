@@ -102,7 +102,7 @@ func (x *examiner) consumer(
 			sc.Subject)
 	}
 	pull := pullSubject + sc.Stream + "." + sc.Consumer
-	ack := ackSubject + "." + sc.Stream + "." + sc.Consumer + "." + nobody
+	ack := ackSubject + sc.Stream + "." + sc.Consumer + "." + nobody
 	if may && x.may(ctx, check, pull) && x.mayPublish(check, ack) {
 		x.say(broker.Good, check, "%d records wait, %d are not acknowledged", info.NumPending,
 			info.NumAckPending)

@@ -216,4 +216,4 @@ func (r *run) miscounts(checked string) bool {
 	return true
 }
 
-var miscount = regexp.MustCompile(`^problem: (slot \S+: cold is |books: \d+ pending, )`)
+var miscount = regexp.MustCompile(`^problem: (slot \S+: cold is |books: \d+ pending with schedules, )`)
