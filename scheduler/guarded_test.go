@@ -5,7 +5,10 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 // guardian knows what the broker does with its copies.
 type guardian struct {
 	now   func() delay.Due
+	mu    sync.Mutex               // what follows belongs to the test while it holds it
 	rng   *rand.Rand               // of answers that are lost; nil: none is
 	fates map[delay.ID]broker.Fate // of those that the broker is through with
 	sent  map[delay.ID]int         // what readers of the broker see of the releases
@@ -40,9 +44,15 @@ func newGuardian(w *world) *guardian {
 func (w *world) wallDue() delay.Due { return delay.InstantOf(w.wall()) }
 
 func (g *guardian) Judge(_ context.Context, batch []broker.Delivery, out []broker.Judgment) {
-	if g.while != nil {
-		g.while()
+	g.mu.Lock()
+	while := g.while
+	g.while = nil
+	g.mu.Unlock()
+	if while != nil {
+		while()
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for i := range batch {
 		d := &batch[i]
 		id := delay.ID([]byte(d.ID))
@@ -62,6 +72,8 @@ func (g *guardian) Judge(_ context.Context, batch []broker.Delivery, out []broke
 }
 
 func (g *guardian) Lost(_ context.Context, guards []*delay.Guard) []bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	out := make([]bool, len(guards))
 	for i, gd := range guards {
 		out[i] = g.lost[gd.Entry]
@@ -70,6 +82,8 @@ func (g *guardian) Lost(_ context.Context, guards []*delay.Guard) []bool {
 }
 
 func (g *guardian) Recall(_ context.Context, d *broker.Delivery) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.calls++; d.Headers == nil {
 		return fmt.Errorf("%w: a delay level", delay.ErrUnimplemented)
 	}
@@ -77,6 +91,34 @@ func (g *guardian) Recall(_ context.Context, d *broker.Delivery) error {
 }
 
 func (*guardian) Close() error { return nil }
+
+// with does something while nobody else looks at g.
+func (g *guardian) with(do func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	do()
+}
+
+// end says what becomes of messages.
+func (g *guardian) end(fate broker.Fate, ids ...delay.ID) {
+	g.with(func() {
+		for _, id := range ids {
+			g.fates[id] = fate
+		}
+	})
+}
+
+// through reports whether the broker is through with a message.
+func (g *guardian) through(id delay.ID) (is bool) {
+	g.with(func() { _, is = g.fates[id] })
+	return is
+}
+
+// seen is what was judged and released, and what was judged too early.
+func (g *guardian) seen() (asked, sent map[delay.ID]int, early []delay.ID) {
+	g.with(func() { asked, sent, early = maps.Clone(g.asked), maps.Clone(g.sent), slices.Clone(g.early) })
+	return asked, sent, early
+}
 
 // entry appends what a mirror brings: a copy of the message id at this place of the broker.
 func (p *topic) entry(id delay.ID, place string, wait time.Duration) {
@@ -98,14 +140,17 @@ func TestGuardedIsJudged(t *testing.T) {
 		}
 		require.NoError(t, p.read(10))
 		require.Equal(t, delay.Scheduled, w.get("a").State)
-		g.fates["a"], g.fates["b"], g.fates["c"] = broker.Suppressed, broker.Released, broker.Refused
+		g.end(broker.Suppressed, "a")
+		g.end(broker.Released, "b")
+		g.end(broker.Refused, "c")
 		w.pass(10 * time.Second)
 		require.Equal(t, delay.Suppressed, w.get("a").State)
 		require.Equal(t, delay.Delivered, w.get("b").State)
 		require.Equal(t, delay.Dead, w.get("c").State)
 		require.Equal(t, "no such topic", w.get("c").LastError)
-		require.Empty(t, g.early)
-		require.Greater(t, g.asked["d"], 5)
+		asked, _, early := g.seen()
+		require.Empty(t, early)
+		require.Greater(t, asked["d"], 5)
 		require.Equal(t, delay.Books{
 			Accepted: 4, Pending: 1, Delivered: 1, Dead: 1, Suppressed: 1,
 		}, w.books())
@@ -121,7 +166,7 @@ func TestGuardedIsJudged(t *testing.T) {
 		p.restored()
 		require.Equal(t, before, w.books())
 		require.Equal(t, delay.Suppressed, w.get("a").State, "told by its mark")
-		g.fates["d"] = broker.Suppressed
+		g.end(broker.Suppressed, "d")
 		for w.books().Pending > 0 {
 			w.pass(time.Second)
 		}
@@ -140,19 +185,20 @@ func TestRecalledWhileJudged(t *testing.T) {
 		p.entry("a", "offset=0", time.Second)
 		p.entry("b", "offset=1", time.Second)
 		require.NoError(t, p.read(10))
-		g.fates["a"], g.fates["b"] = broker.Suppressed, broker.Suppressed
-		g.while = func() {
-			g.while = nil
+		g.end(broker.Suppressed, "a", "b")
+		while := func() {
 			p.add(broker.Item{Cancel: "a"})
 			p.entry("b", "offset=2", 5*time.Second)
 			require.NoError(t, p.read(10))
 		}
+		g.with(func() { g.while = while })
 		w.pass(3 * time.Second)
 		require.Equal(t, delay.Books{Accepted: 2, Cancelled: 1, Pending: 1}, w.books())
 		w.pass(5 * time.Second)
 		require.Equal(t, delay.Books{Accepted: 2, Cancelled: 1, Suppressed: 1}, w.books())
 		require.Equal(t, delay.Cancelled, w.get("a").State)
-		require.Equal(t, map[delay.ID]int{"a": 1, "b": 2}, g.asked)
+		asked, _, _ := g.seen()
+		require.Equal(t, map[delay.ID]int{"a": 1, "b": 2}, asked)
 	})
 }
 
@@ -191,18 +237,20 @@ func TestGuardedBelongsToItsBroker(t *testing.T) {
 			require.ErrorIs(t, try(ChangeRequest{ID: "b", Recall: true}).Err, delay.ErrUnimplemented)
 			require.Equal(t, 2, g.calls)
 			require.EqualValues(t, 4, w.books().Pending)
-			g.lost["offset=0"], g.lost["offset=1"], g.lost["offset=2"] = true, true, true
+			g.with(func() { g.lost["offset=0"], g.lost["offset=1"], g.lost["offset=2"] = true, true, true })
 			require.Equal(t, Cancelled, try(ChangeRequest{ID: "a", Recall: true}).Verdict)
-			g.fates["b"], g.fates["c"] = broker.Released, broker.Released
+			g.end(broker.Released, "b", "c")
 			require.Equal(t, Fired, try(ChangeRequest{ID: "b", Change: Fire}).Verdict)
 			require.Equal(t, Rescheduled, try(ChangeRequest{
 				ID: "c", Change: Reschedule, Due: w.Now().Add(4 * time.Second),
 			}).Verdict)
 			w.pass(2 * time.Second)
-			require.Equal(t, map[delay.ID]int{"b": 1}, g.sent)
+			_, sent, _ := g.seen()
+			require.Equal(t, map[delay.ID]int{"b": 1}, sent)
 			w.pass(8 * time.Second)
-			require.Equal(t, map[delay.ID]int{"b": 1, "c": 1}, g.sent)
-			require.Empty(t, g.early)
+			_, sent, early := g.seen()
+			require.Equal(t, map[delay.ID]int{"b": 1, "c": 1}, sent)
+			require.Empty(t, early)
 			require.Equal(t, delay.Books{Accepted: 4, Pending: 1, Delivered: 2, Cancelled: 1}, w.books())
 		})
 	}
@@ -223,7 +271,7 @@ func TestGuardedModel(t *testing.T) {
 func guardedModel(t *testing.T, w *world, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 18))
 	g := newGuardian(w)
-	g.rng = rng
+	g.rng = rand.New(rand.NewPCG(seed, 19))
 	w.crash()
 	w.open()
 	p := &topic{world: w, tier: seed%2 == 0}
@@ -243,14 +291,14 @@ func guardedModel(t *testing.T, w *world, seed uint64) {
 		case 2:
 			if len(ids) > 0 { // rolled: the same message elsewhere
 				id := ids[rng.IntN(len(ids))]
-				if _, through := g.fates[id]; !through && !recalled[id] {
+				if !g.through(id) && !recalled[id] {
 					p.entry(id, fmt.Sprint("offset=", len(p.records)), 5*time.Second)
 				}
 			}
 		case 3:
 			if len(ids) > 0 {
 				id := ids[rng.IntN(len(ids))]
-				if _, through := g.fates[id]; !through {
+				if !g.through(id) {
 					p.add(broker.Item{Cancel: id})
 					recalled[id] = true
 				}
@@ -259,7 +307,7 @@ func guardedModel(t *testing.T, w *world, seed uint64) {
 			w.pass(time.Duration(rng.IntN(3000)) * time.Millisecond)
 			for _, id := range ids { // the broker is through with some
 				if rng.IntN(8) == 0 && !recalled[id] {
-					g.fates[id] = want[id]
+					g.end(want[id], id)
 				}
 			}
 		case 5:
@@ -280,18 +328,19 @@ func guardedModel(t *testing.T, w *world, seed uint64) {
 	}
 	for _, id := range ids {
 		if !recalled[id] {
-			g.fates[id] = want[id]
+			g.end(want[id], id)
 		}
 	}
 	for n := 0; w.books().Pending > 0; n++ {
 		require.Less(t, n, 300, "seed %d: %+v", seed, w.books())
 		w.pass(time.Second)
 	}
-	require.Empty(t, g.early, "seed %d", seed)
+	_, sent, early := g.seen()
+	require.Empty(t, early, "seed %d", seed)
 	for _, id := range ids {
 		released := want[id] == broker.Released && !recalled[id]
-		require.Equal(t, released, g.sent[id] == 1, "seed %d: %s was released %d times", seed, id,
-			g.sent[id])
+		require.Equal(t, released, sent[id] == 1, "seed %d: %s was released %d times", seed, id,
+			sent[id])
 		if state := w.get(id).State; recalled[id] {
 			require.Equal(t, delay.Cancelled, state, "seed %d: %s", seed, id)
 		}
