@@ -42,7 +42,7 @@ func (s *Shard) recur(ctx context.Context, a core.ActDeliver) {
 	for i := range parcels {
 		p := &parcels[i]
 		outcomes[i].Key = p.Ref.Key
-		item := commit.RecurItem{Key: p.Ref.Key, ID: p.ID, Message: &p.Msg}
+		item := commit.RecurItem{Key: p.Ref.Key, ID: p.ID}
 		if p.Found {
 			plan, err := s.planner.Plan(&p.Msg, now, since)
 			if err != nil {
@@ -50,7 +50,7 @@ func (s *Shard) recur(ctx context.Context, a core.ActDeliver) {
 				outcomes[i] = again(p.Ref.Key, s.opts.MaxBackoff)
 				continue
 			}
-			item.Plan = plan
+			item.Message, item.Plan = &p.Msg, plan
 		}
 		op.Items = append(op.Items, item)
 		at = append(at, i)

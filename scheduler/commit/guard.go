@@ -58,17 +58,9 @@ func (c *Committer) endGuarded(it *GuardItem) {
 	if m != nil {
 		c.distinct(string(m.ID)) // what it reads next must see what this op has done to the id
 	}
-	loc, err := c.find.LocateKey(it.Key)
-	if err != nil && loc.Place == find.PlaceNone {
-		c.fail(err)
-		return
-	}
-	stands := loc.Place == find.PlaceRow || loc.Place == find.PlaceParked
+	loc, stands := c.standing(it.Key, m)
 	if it.Gone = !stands; m == nil || it.Gone && !planted.Is(planted.GuardedUnchecked) {
 		return
-	}
-	if loc.Record == nil { // unreadable here: it was read from the tier
-		loc.Record = delay.AppendRecord(nil, m)
 	}
 	ref := core.Ref{Key: it.Key, Lane: c.lanes.Number(m.Lane()), Meta: core.RefID}
 	if m.Cold {

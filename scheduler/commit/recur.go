@@ -27,7 +27,7 @@ type RecurOp struct {
 type RecurItem struct {
 	Key     delay.Key
 	ID      delay.ID
-	Message *delay.Message // the schedule as it was read
+	Message *delay.Message // the schedule as it was read; nil if it could not be
 	Plan    recur.Plan
 	Fired   int    // set: firings made; others existed already
 	Missed  uint64 // set
@@ -56,9 +56,13 @@ func (c *Committer) recur(it *RecurItem) {
 		it.Wait = true // the owner before may have made these firings (rule R14)
 		return
 	}
-	loc, err := c.find.LocateKey(it.Key)
-	if err == nil && loc.Place != find.PlaceRow && loc.Place != find.PlaceParked {
+	loc, stands := c.standing(it.Key, it.Message)
+	switch {
+	case !stands:
 		c.batch.DeleteProgress(it.Key) // cancelled, paused or replaced since
+		return
+	case it.Message == nil:
+		it.Wait = true
 		return
 	}
 	ids := make([]delay.ID, len(it.Plan.Firings))
@@ -66,12 +70,10 @@ func (c *Committer) recur(it *RecurItem) {
 		ids[i] = delay.FiringID(it.ID, f.Due)
 		c.distinct(string(ids[i]))
 	}
-	c.distinct(string(it.ID))              // from here on all is one batch
-	if loc.ID = it.ID; loc.Record == nil { // unreadable here: it was read from the tier
-		loc.Place, loc.Record = max(loc.Place, find.PlaceRow), delay.AppendRecord(nil, it.Message)
-	}
-	loc.Rec, loc.Known, err = c.store.LookupID(string(it.ID))
-	if err != nil {
+	c.distinct(string(it.ID)) // from here on all is one batch
+	loc.ID = it.ID
+	var err error
+	if loc.Rec, loc.Known, err = c.store.LookupID(string(it.ID)); err != nil {
 		it.Wait = true
 		return
 	}
@@ -92,6 +94,20 @@ func (c *Committer) recur(it *RecurItem) {
 		return
 	}
 	c.relocate(loc, &m)
+}
+
+// standing finds the row of what was read as m, and reports whether it is still there. A row that
+// cannot be read here is: m was read from the tier then, or is nil.
+func (c *Committer) standing(key delay.Key, m *delay.Message) (loc find.Located, stands bool) {
+	loc, err := c.find.LocateKey(key)
+	if err == nil && loc.Place != find.PlaceRow && loc.Place != find.PlaceParked {
+		return loc, false
+	}
+	loc.Place = max(loc.Place, find.PlaceRow)
+	if loc.Record == nil && m != nil {
+		loc.Record = delay.AppendRecord(nil, m)
+	}
+	return loc, true
 }
 
 // fireSchedule stores a firing of the schedule m, unless that exists.
