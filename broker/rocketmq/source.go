@@ -253,7 +253,7 @@ func (s *Source) acknowledge(ctx context.Context, in broker.Intake) {
 			durable = in.Covered
 		}
 		at, ok := durable(q.name)
-		at = min(at, q.Dealt())
+		at = min(at, q.Next())
 		if !ok || at <= q.acked {
 			return
 		}

@@ -32,7 +32,7 @@ func (o *FinishOp) stage(c *Committer) {
 	now := c.now() // once: a look at the clock costs as much as all else that an outcome needs
 	for i := range o.Items {
 		if it := &o.Items[i]; it.Ref.Meta&core.RefOnce == 0 || c.unfinished(it) {
-			c.finishItemAt(now, it, records[it.Ref.Key])
+			c.finishItem(now, it, records[it.Ref.Key])
 		}
 	}
 	for _, n := range o.Notes {
@@ -178,11 +178,7 @@ func (c *Committer) recordsOf(items []core.FinishItem) map[delay.Key][]byte {
 	return records
 }
 
-func (c *Committer) finishItem(it *core.FinishItem, rec []byte) {
-	c.finishItemAt(c.now(), it, rec)
-}
-
-func (c *Committer) finishItemAt(now delay.Due, it *core.FinishItem, rec []byte) {
+func (c *Committer) finishItem(now delay.Due, it *core.FinishItem, rec []byte) {
 	key := it.Ref.Key
 	size := it.Ref.Size()
 	if rec != nil {

@@ -40,6 +40,7 @@ var endOf = [...]delay.State{
 func (*GuardOp) alone() {}
 
 func (o *GuardOp) stage(c *Committer) {
+	now := c.now()
 	for i := range o.Items {
 		if c.full() {
 			c.flush()
@@ -47,13 +48,13 @@ func (o *GuardOp) stage(c *Committer) {
 				return
 			}
 		}
-		c.endGuarded(&o.Items[i])
+		c.endGuarded(now, &o.Items[i])
 	}
 }
 
 func (o *GuardOp) finish(_ localstore.Synced, err error) { o.Done <- err }
 
-func (c *Committer) endGuarded(it *GuardItem) {
+func (c *Committer) endGuarded(now delay.Due, it *GuardItem) {
 	m := it.Message
 	if m != nil {
 		c.distinct(string(m.ID)) // what it reads next must see what this op has done to the id
@@ -66,7 +67,7 @@ func (c *Committer) endGuarded(it *GuardItem) {
 	if m.Cold {
 		ref.Meta |= core.RefCold
 	}
-	c.finishItem(&core.FinishItem{
+	c.finishItem(now, &core.FinishItem{
 		Ref: ref, Parked: loc.Place == find.PlaceParked, State: endOf[it.Fate], Attempts: 1,
 		Reason: refused(it.Fate), Detail: it.Reason,
 	}, loc.Record)

@@ -36,7 +36,7 @@ func (o *ExpireOp) stage(c *Committer) {
 	it := core.FinishItem{
 		Ref: o.Ref, Parked: loc.Place == find.PlaceParked, State: delay.Expired, Reason: "expired",
 	}
-	c.finishItem(&it, loc.Record)
+	c.finishItem(c.now(), &it, loc.Record)
 	c.then(core.EvWithdrawn{Keys: []delay.Key{o.Ref.Key}})
 }
 

@@ -90,6 +90,10 @@ func (g *Guardian) tell(ctx context.Context, name, addr string) (*told, error) {
 			}
 			g.mu.Unlock()
 		}
+		if t.err != nil && !mine { // its asker may have gone away
+			t = &told{at: g.now()}
+			t.err = g.question(ctx, addr, t)
+		}
 		return t, t.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

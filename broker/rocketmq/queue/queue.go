@@ -61,9 +61,8 @@ type Counts struct {
 type Reader struct {
 	o Options
 
-	next  atomic.Int64 // the offset to go on with
-	end   atomic.Int64 // one above the highest, as of the last pull
-	dealt atomic.Int64 // below it every record is stored or rejected
+	next atomic.Int64 // the offset to go on with
+	end  atomic.Int64 // one above the highest, as of the last pull
 
 	// Of the goroutine that takes:
 	batch    broker.Batch
@@ -77,11 +76,8 @@ var errBehind = errors.New("the queue ends before the cursor: its broker lost wh
 // New makes a Reader; Run reads.
 func New(o Options) *Reader { return &Reader{o: o, rejected: make(map[int64]bool)} }
 
-// Next is the offset to go on with: what lies below is stored.
+// Next is the offset to go on with: what lies below is stored, or rejected.
 func (q *Reader) Next() int64 { return q.next.Load() }
-
-// Dealt is the offset below which every record is stored, or rejected.
-func (q *Reader) Dealt() int64 { return q.dealt.Load() }
 
 // Ends tells that the queue ends at an offset: while the shard takes nothing no pull says so.
 func (q *Reader) Ends(at int64) { q.end.Store(at) }
@@ -142,7 +138,6 @@ func (q *Reader) session(ctx context.Context, in broker.Intake) (taken bool, err
 		}
 	}
 	q.next.Store(at)
-	q.dealt.Store(at)
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -251,7 +246,6 @@ func (q *Reader) take(
 	clear(q.rejected)
 	q.o.Counts.Taken.Add(uint64(len(b.Items)))
 	q.next.Store(b.Next)
-	q.dealt.Store(b.Next)
 	return nil
 }
 
