@@ -4,6 +4,7 @@ package scheduler
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -13,9 +14,11 @@ import (
 	"github.com/cicadamq/cicada/tiered/objstore/memory"
 )
 
-// leaseRecords reads the durable leases.
+// leaseRecords reads the durable leases. A record goes in a commit of its own after the outcomes it
+// waited for, which an ack does not wait for.
 func (w *world) leaseRecords() (leases []localstore.Lease) {
 	w.t.Helper()
+	synctest.Wait()
 	require.NoError(w.t, w.store.ScanLeases(func(l localstore.Lease) bool {
 		leases = append(leases, l)
 		return true

@@ -98,6 +98,19 @@ func call(t *testing.T, d *Daemon, method, path, body string, want int) map[stri
 	return reply
 }
 
+// restored waits until d knows the ids of the bucket; before, it answers none that it lacks.
+func restored(t *testing.T, d *Daemon) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		resp, err := http.Get("http://" + d.Addr() + "/v1/messages/in-the-bucket-or-not")
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusNotFound
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
 // What was accepted must be there after an orderly end and a new start.
 func TestRestart(t *testing.T) {
 	cfg := conf(t, t.TempDir(), nil)
@@ -174,6 +187,7 @@ func TestTakeover(t *testing.T) {
 	require.NoError(t, stop())
 
 	third, stop := start(t, cfg)
+	restored(t, third)
 	require.Equal(t, "scheduled", call(t, third, "GET", "/v1/messages/kept", "", 200)["state"])
 	require.NoError(t, stop())
 	aside, err := filepath.Glob(StoreDir(cfg.DataDir) + ".set-aside-*")
