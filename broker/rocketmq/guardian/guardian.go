@@ -51,6 +51,7 @@ type Guardian struct {
 	counts queue.Counts // of the mirrored queues
 	marks  *marks
 	risk   *risk
+	few    int // keys of a topic below which each is asked for
 
 	recalled *recent // timers that were recalled
 
@@ -94,7 +95,7 @@ func New(cfg rocketmq.Config, o Options) (*Guardian, error) {
 	}
 	return &Guardian{
 		cfg: cfg, o: o, client: client, quiet: queue.NewQuiet(cfg.Now), marks: newMarks(&o),
-		risk: newRisk(), recalled: newRecent(maxRecalled),
+		risk: newRisk(), few: fewKeys, recalled: newRecent(maxRecalled),
 		brokers: map[string]*shared{}, mirror: map[place]*mirrored{},
 	}, nil
 }

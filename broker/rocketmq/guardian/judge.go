@@ -112,7 +112,8 @@ func (g *Guardian) decide(ctx context.Context, s *sight, open []*docket) {
 		asked = append(asked, c)
 	}
 	if !planted.Is(planted.KeyBeforeLocator) {
-		pool(len(asked), maxQueries, func(i int) { g.ask(ctx, s, asked[i]) })
+		rest := g.survey(ctx, s, asked)
+		pool(len(rest), maxQueries, func(i int) { g.ask(ctx, s, rest[i]) })
 	}
 	var release []*docket
 	for _, c := range asked {

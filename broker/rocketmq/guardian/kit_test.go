@@ -195,6 +195,7 @@ type world struct {
 	g       *Guardian
 	stop    func()
 	options Options
+	few     int // keys of a topic below which each is asked for; 0 is the default
 	started []*Guardian
 	held    bool // the brokers do not deliver
 
@@ -243,6 +244,7 @@ func (w *world) open() {
 	w.t.Helper()
 	g, err := New(w.config(), w.options)
 	require.NoError(w.t, err)
+	g.few = cmp.Or(w.few, fewKeys)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx, w.shard) }()

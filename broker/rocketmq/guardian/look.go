@@ -180,12 +180,17 @@ func (h *hit) look(found []remoting.Message, id delay.ID, e *entry, since delay.
 		if m.Properties.Value(remoting.PropertyUniqueKey) != e.Unique {
 			continue
 		}
-		switch {
-		case m.Properties.Value(PropertyRescued) == string(id):
-			h.ours = true
-		case m.Stored >= since:
-			h.found = true
-		}
+		h.count(arrival{m.Stored, m.Properties.Value(PropertyRescued)}, id, since)
+	}
+}
+
+// count takes one message with the key into account.
+func (h *hit) count(m arrival, id delay.ID, since delay.Due) {
+	switch {
+	case m.rescued == string(id):
+		h.ours = true
+	case m.stored >= since:
+		h.found = true
 	}
 }
 

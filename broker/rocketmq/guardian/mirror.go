@@ -26,12 +26,13 @@ const lookEvery = 10 * time.Second
 // shared is what the queues of one broker share.
 type shared struct {
 	levels   atomic.Pointer[[]time.Duration]
-	fileSize atomic.Int64  // of its commit log
-	low      atomic.Int64  // of its commit log, as of the last look
-	absences atomic.Int64  // looks that failed
-	wheel    atomic.Bool   // it has a timer wheel
-	queries  chan struct{} // one for each key that is looked for
-	told     *told         // the Guardian's lock guards it
+	fileSize atomic.Int64         // of its commit log
+	low      atomic.Int64         // of its commit log, as of the last look
+	absences atomic.Int64         // looks that failed
+	wheel    atomic.Bool          // it has a timer wheel
+	queries  chan struct{}        // one for each key that is looked for
+	told     *told                // the Guardian's lock guards it
+	arrivals map[string]*arrivals // by topic; likewise
 }
 
 // shared is what is known of a broker.
