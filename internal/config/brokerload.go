@@ -34,6 +34,7 @@ type fileBroker struct {
 		Grace           string
 		DelayLevels     bool `yaml:"delay_levels"`
 		ConsumerRetries bool `yaml:"consumer_retries"`
+		Retired         []string
 	}
 	Sources []fileSource
 	Sink    struct {
@@ -111,7 +112,7 @@ func (l *loader) rocketMQ(path string, n *yaml.Node, f *fileBroker) *RocketMQ {
 		Guardian: Guardian{
 			Enabled: on("enabled", g.Enabled), Grace: spanOr(g.Grace, DefaultGuardianGrace),
 			DelayLevels: on("delay_levels", g.DelayLevels), Timers: on("timers", g.Timers),
-			ConsumerRetries: g.ConsumerRetries,
+			ConsumerRetries: g.ConsumerRetries, Retired: g.Retired,
 		},
 	}
 	if r.Guardian.Enabled && !r.Guardian.DelayLevels && !r.Guardian.Timers {

@@ -65,7 +65,7 @@ func brokerFields() map[string]map[string]field {
 			"guardian": {below: map[string]field{
 				"enabled": {flag: true}, "grace": {low: time.Second, high: time.Hour},
 				"delay_levels": {flag: true}, "timers": {flag: true},
-				"consumer_retries": {flag: true},
+				"consumer_retries": {flag: true}, "retired": {list: true},
 			}},
 			"sources": {items: map[string]field{
 				"topic": {must: true}, "group": {must: true}, "commit": {words: commitWords},

@@ -37,7 +37,7 @@ brokers:
     name_servers: ["n:9876"]
     access_key: ak
     secret_key: "file:/run/secret"
-    guardian: {enabled: true, grace: 7s, delay_levels: true, consumer_retries: true}
+    guardian: {enabled: true, grace: 7s, delay_levels: true, consumer_retries: true, retired: [b-old]}
     sources: [{topic: t, group: g, commit: tier}]
   n1:
     kind: nats
@@ -68,6 +68,7 @@ brokers:
 		NameServers: []string{"n:9876"}, AccessKey: "ak", SecretKey: "from-file",
 		Guardian: Guardian{
 			Enabled: true, Grace: 7 * time.Second, DelayLevels: true, Timers: true, ConsumerRetries: true,
+			Retired: []string{"b-old"},
 		},
 		Sources: []RocketMQSource{{Topic: "t", Group: "g", Tier: true}},
 	}, rmq.RocketMQ)

@@ -73,6 +73,7 @@ type Guardian struct {
 	DelayLevels     bool
 	Timers          bool
 	ConsumerRetries bool
+	Retired         []string // brokers that will not come back
 }
 
 // RocketMQSource is a topic of requests.

@@ -51,6 +51,38 @@ func TestBrokerAway(t *testing.T) {
 	})
 }
 
+// What a broker held that will not come back would wait for ever, and nobody could cancel it. Who
+// says so has it released, each copy counted as uncertain; a broker that is there all the same is
+// not taken for retired, and neither is one of which nothing was said.
+func TestRetired(t *testing.T) {
+	o := all()
+	o.Retired = []string{"a"}
+	two := fakebroker.Options{Brokers: []string{"a", "b"}}
+	inWorld(t, two, o, func(t *testing.T, w *world) {
+		w.send(0, 1, "of-a", level(4))
+		w.send(0, 1, "again", timerAt(w.now().Add(50*time.Second)))
+		w.send(1, 1, "of-b", level(4))
+		w.pass(5 * time.Second)
+		guards := w.shard.guards()
+		require.Len(t, guards, 3)
+		require.Equal(t, []bool{false, false, false}, w.g.Lost(t.Context(), guards), "it is there")
+		w.cluster.Broker(0).Stop()
+		lost := w.g.Lost(t.Context(), guards)
+		for i, g := range guards {
+			require.Equal(t, g.Lane == "guard:rmq/a", lost[i], g.Lane)
+		}
+		w.pass(30*time.Second + 2*o.Grace - 6*time.Second)
+		require.Empty(t, w.copies("of-a"), "before due and three graces")
+		w.pass(time.Minute)
+		for _, key := range []string{"of-a", "again"} {
+			require.Len(t, w.copies(key), 1)
+			require.NotEmpty(t, w.copies(key)[0].Properties.Value(PropertyRescued))
+		}
+		require.EqualValues(t, 2, w.g.Stats().Uncertain)
+		require.Equal(t, map[broker.Fate]int{broker.Released: 2, broker.Suppressed: 1}, w.shard.fates())
+	})
+}
+
 // A broker that was killed has forgotten a part of its index: what it delivered before must be found
 // all the same (G2).
 func TestForgottenIndex(t *testing.T) {

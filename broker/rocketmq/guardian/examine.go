@@ -5,6 +5,7 @@ package guardian
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cicadamq/cicada/broker"
@@ -30,6 +31,9 @@ func Examine(ctx context.Context, cfg rocketmq.Config, o Options) []broker.Findi
 	for i := range route.Brokers {
 		b := &route.Brokers[i]
 		addr := b.Addresses[0]
+		if addr != "" && slices.Contains(o.Retired, b.Name) {
+			x.say(broker.Warn, "guardian of "+b.Name, "it is said to be retired, and is there")
+		}
 		if addr == "" {
 			x.say(broker.Bad, "guardian of "+b.Name, "the broker has no master")
 			continue

@@ -4,8 +4,10 @@ package guardian
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,6 +41,9 @@ type Options struct {
 	DelayLevels, Timers bool
 	// ConsumerRetries mirrors the delay levels of consumers that gave a message back, too.
 	ConsumerRetries bool
+	// Retired are names of brokers that will not come back. What they held is ours: it may be
+	// changed, and is released when due, as uncertain. One that a name server knows is not retired.
+	Retired []string
 }
 
 // Guardian mirrors and judges the delayed messages of one cluster.
@@ -133,6 +138,19 @@ func (g *Guardian) master(ctx context.Context, name string) (string, error) {
 	}
 	g.client.Doubt(remoting.TopicSchedule)
 	return "", fmt.Errorf("%w: broker %s has no master", delay.ErrUnavailable, name)
+}
+
+// isRetired reports whether a broker will not come back: so it was said, and there is none of that
+// name.
+func (g *Guardian) isRetired(ctx context.Context, name string) bool {
+	if !slices.Contains(g.o.Retired, name) {
+		return false
+	}
+	route, err := g.client.Refresh(ctx, remoting.TopicSchedule)
+	if errors.Is(err, delay.ErrNotFound) { // no broker is there that has delay levels
+		return true
+	}
+	return err == nil && route.Master(name) == ""
 }
 
 // log is the logger for what goes wrong again and again: once in a while it logs.

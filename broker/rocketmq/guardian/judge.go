@@ -80,6 +80,10 @@ func (g *Guardian) Judge(
 		g.log().Warn("rocketmq guardian is asked for another's messages", zap.Error(err))
 		return
 	}
+	if g.isRetired(ctx, name) {
+		g.inherit(ctx, name, open)
+		return
+	}
 	for _, c := range open {
 		queues[c.e.place(name)] = span{}
 	}
@@ -122,11 +126,32 @@ func (g *Guardian) decide(ctx context.Context, s *sight, open []*docket) {
 		}
 	}
 	g.release(ctx, s, release)
+	g.forget(open)
+}
+
+// forget drops what is remembered of those that are decided.
+func (g *Guardian) forget(open []*docket) {
 	for _, c := range open {
 		if c.j.Fate != broker.Held {
 			g.marks.forget(c.key)
 		}
 	}
+}
+
+// inherit releases what a retired broker held, three graces after its due, as all that is uncertain.
+func (g *Guardian) inherit(ctx context.Context, name string, open []*docket) {
+	now := g.now()
+	var release []*docket
+	for _, c := range open {
+		if wait := c.since().Add(undecidedGraces * g.o.Grace).Sub(now); wait > 0 {
+			c.j.After = wait
+			continue
+		}
+		c.uncertain = true
+		release = append(release, c)
+	}
+	g.release(ctx, &sight{broker: name}, release)
+	g.forget(open)
 }
 
 // cover finds out for which messages the mirror has seen all that may concern them (R18): of each
@@ -295,6 +320,12 @@ func (g *Guardian) Lost(ctx context.Context, guards []*delay.Guard) []bool {
 		byBroker[name][entries[i].place(name)] = span{}
 	}
 	for name, queues := range byBroker {
+		if g.isRetired(ctx, name) {
+			for i := range guards {
+				out[i] = out[i] || names[i] == name
+			}
+			continue
+		}
 		s, err := g.look(ctx, name, queues)
 		if err != nil {
 			continue // what cannot be said is not lost

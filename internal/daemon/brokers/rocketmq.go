@@ -22,7 +22,7 @@ func GuardianOptions(b *config.Broker) guardian.Options {
 	g := &b.RocketMQ.Guardian
 	return guardian.Options{
 		Grace: g.Grace, DelayLevels: g.DelayLevels, Timers: g.Timers,
-		ConsumerRetries: g.ConsumerRetries,
+		ConsumerRetries: g.ConsumerRetries, Retired: g.Retired,
 	}
 }
 
