@@ -21,16 +21,20 @@ import (
 // RocketMQOptions choose what is started beside the name server and the broker.
 type RocketMQOptions struct {
 	Proxy    bool     // the broker inside a proxy, which speaks gRPC
+	OwnProxy bool     // a proxy in a process of its own, before the broker
 	Tiered   bool     // RocketMQ's own tiered store, on files
 	Settings []string // lines of broker.conf
 	// NameAddr is that of another's name server, which the broker joins instead of having one. It
 	// needs a setting brokerName then.
 	NameAddr string
+	// Admin, if not "", is name:password of an administrator: access is controlled (ACL 2.0).
+	Admin string
 }
 
-// RocketMQ is a name server and a broker, each in a process of its own.
+// RocketMQ is a name server, a broker and maybe a proxy, each in a process of its own.
 type RocketMQ struct {
 	NameServer, Broker *Process // NameServer is nil when it is another's
+	Proxy              *Process // nil when there is none of its own
 
 	NameAddr   string // of the name server, host:port
 	BrokerAddr string // of the broker's remoting port
@@ -39,7 +43,7 @@ type RocketMQ struct {
 	dir string
 }
 
-// StartRocketMQ starts both with their data in dir, and returns when the name server knows the
+// StartRocketMQ starts them with their data in dir, and returns when the name server knows the
 // broker.
 func StartRocketMQ(dir string, opts RocketMQOptions) (*RocketMQ, error) {
 	path, err := Script("rocketmq.sh")
@@ -61,6 +65,9 @@ func StartRocketMQ(dir string, opts RocketMQOptions) (*RocketMQ, error) {
 	if opts.NameAddr != "" {
 		env = append(env, "CICADA_ROCKETMQ_NAME_SERVER="+opts.NameAddr)
 	}
+	if opts.Admin != "" {
+		env = append(env, "CICADA_ROCKETMQ_ADMIN="+opts.Admin)
+	}
 	process := func(name, ready string) *Process {
 		return &Process{name: name, dir: dir, ready: ready, command: func() *exec.Cmd {
 			cmd := exec.Command(path, name, dir, strconv.Itoa(port))
@@ -74,6 +81,9 @@ func StartRocketMQ(dir string, opts RocketMQOptions) (*RocketMQ, error) {
 	}
 	if opts.NameAddr == "" {
 		r.NameAddr, r.NameServer = local(port), process("namesrv", "boot success")
+	}
+	if opts.OwnProxy {
+		r.Proxy = process("proxy", "startup successfully")
 	}
 	return r, r.Start()
 }
@@ -89,23 +99,31 @@ func (r *RocketMQ) Start() error {
 		return err
 	}
 	for deadline := time.Now().Add(startWithin); time.Now().Before(deadline); {
-		if hasRoute(r.NameAddr) {
-			return nil
+		if !hasRoute(r.NameAddr) {
+			time.Sleep(5 * pollEvery)
+			continue
 		}
-		time.Sleep(5 * pollEvery)
+		if r.Proxy != nil { // it finds a broker when it starts, or ends
+			return r.Proxy.Start()
+		}
+		return nil
 	}
 	return fmt.Errorf("the name server did not hear of the broker within %s: %s", startWithin,
 		r.Broker.Log())
 }
 
-// Kill kills the broker and its name server.
+// Kill kills the broker, its name server and its proxy.
 func (r *RocketMQ) Kill() error { return r.each((*Process).Kill) }
 
-// Stop ends both in order.
+// Stop ends them in order.
 func (r *RocketMQ) Stop() error { return r.each((*Process).Stop) }
 
 func (r *RocketMQ) each(end func(*Process) error) error {
-	err := end(r.Broker)
+	var err error
+	if r.Proxy != nil {
+		err = end(r.Proxy)
+	}
+	err = errors.Join(err, end(r.Broker))
 	if r.NameServer != nil {
 		err = errors.Join(err, end(r.NameServer))
 	}

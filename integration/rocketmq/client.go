@@ -40,7 +40,7 @@ type Sent struct {
 	Status string `json:"status"`
 	At     int64  `json:"at"` // just before it was sent, Unix milliseconds
 	Broker string `json:"broker"`
-	Queue  int    `json:"queue"`
+	Queue  int    `json:"queue"`  // -1: a gRPC client does not know
 	Handle string `json:"handle"` // to recall it; "" for a delay level
 }
 
@@ -48,14 +48,14 @@ type Sent struct {
 type Received struct {
 	Topic      string            `json:"topic"`
 	Broker     string            `json:"broker"`
-	Queue      int               `json:"queue"`
+	Queue      int               `json:"queue"` // -1: a gRPC client does not know
 	Offset     int64             `json:"offset"`
 	ID         string            `json:"id"` // UNIQ_KEY
 	Tags       string            `json:"tags"`
 	Keys       string            `json:"keys"`
 	Flag       int32             `json:"flag"`
 	Born       int64             `json:"born"`
-	Stored     int64             `json:"stored"`
+	Stored     int64             `json:"stored"` // 0: a gRPC client does not know
 	At         int64             `json:"at"`
 	Body       []byte            `json:"body"`
 	Properties map[string]string `json:"properties"`
@@ -71,8 +71,14 @@ type Tally struct {
 	Max     int64 `json:"max"`
 }
 
-// Client is RocketMQ's official client in a process of its own. It is safe for concurrent use; calls
-// are answered one after the other.
+// The kinds of Client, which are commands of rocketmq.sh.
+const (
+	Remoting = "client" // knows the brokers, and is the admin tool too
+	GRPC     = "grpc"   // knows a proxy: Subscribe, Poll, Send of timers with an instant, and Recall
+)
+
+// Client is one of RocketMQ's official clients in a process of its own. It is safe for concurrent
+// use; calls are answered one after the other.
 type Client struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
@@ -84,10 +90,12 @@ type Client struct {
 	got     []Received
 }
 
-// StartClient starts it for the server whose data is in dir, with rocketmq.sh at path.
-func StartClient(ctx context.Context, path, dir string, stderr io.Writer) (*Client, error) {
+// StartClient starts one of a kind for the server whose data is in dir, with rocketmq.sh at path.
+func StartClient(
+	ctx context.Context, path, kind, dir string, stderr io.Writer,
+) (*Client, error) {
 	c := &Client{
-		cmd: exec.Command(path, "client", dir), done: make(chan struct{}),
+		cmd: exec.Command(path, kind, dir), done: make(chan struct{}),
 		waiting: map[int]chan []byte{0: make(chan []byte, 1)},
 	}
 	c.cmd.Stderr, c.cmd.SysProcAttr = stderr, childAttr()
@@ -100,7 +108,7 @@ func StartClient(ctx context.Context, path, dir string, stderr io.Writer) (*Clie
 	}
 	ready := c.waiting[0]
 	if err := c.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the client: %w", err)
+		return nil, fmt.Errorf("start the %s: %w", kind, err)
 	}
 	go func() {
 		c.read(out)
@@ -109,7 +117,7 @@ func StartClient(ctx context.Context, path, dir string, stderr io.Writer) (*Clie
 	}()
 	if _, err := c.await(ctx, 0, ready); err != nil {
 		c.Close()
-		return nil, fmt.Errorf("start the client: %w", err)
+		return nil, fmt.Errorf("start the %s: %w", kind, err)
 	}
 	return c, nil
 }
@@ -198,6 +206,37 @@ func (c *Client) Topic(ctx context.Context, broker, topic string, queues int) er
 	return c.call(ctx, "topic", map[string]any{
 		"broker": broker, "topic": topic, "queues": queues,
 	}, nil)
+}
+
+// DelayTopic creates a topic to which gRPC clients may send delayed messages, and no others.
+func (c *Client) DelayTopic(ctx context.Context, broker, topic string, queues int) error {
+	return c.call(ctx, "topic", map[string]any{
+		"broker": broker, "topic": topic, "queues": queues, "type": "DELAY",
+	}, nil)
+}
+
+// Group creates a consumer group at a broker, which gRPC clients need.
+func (c *Client) Group(ctx context.Context, broker, group string) error {
+	return c.call(ctx, "group", map[string]any{"broker": broker, "group": group}, nil)
+}
+
+// User creates an ordinary user of a broker whose access is controlled.
+func (c *Client) User(ctx context.Context, broker, name, password string) error {
+	return c.call(ctx, "user", map[string]any{
+		"broker": broker, "user": name, "password": password,
+	}, nil)
+}
+
+// Grant allows a user actions on resources, as "Topic:*".
+func (c *Client) Grant(ctx context.Context, broker, name string, resources, actions []string) error {
+	return c.call(ctx, "grant", map[string]any{
+		"broker": broker, "user": name, "resources": resources, "actions": actions,
+	}, nil)
+}
+
+// Poll starts a consumer of the other kind that gRPC has, which asks for each batch.
+func (c *Client) Poll(ctx context.Context, group, topic string) error {
+	return c.call(ctx, "poll", map[string]any{"group": group, "topics": []string{topic}}, nil)
 }
 
 // Subscribe starts a consumer group that reads topics from their beginning. What it gets is in

@@ -28,21 +28,28 @@ type Options struct {
 	Keep bool
 	// Two starts a second broker, so that a topic has queues at both.
 	Two bool
+	// Proxy starts a proxy before the broker, and the users of the cluster speak gRPC with it.
+	Proxy bool
+	// Admin, if not "", is name:password of an administrator: access is controlled (ACL 2.0). The
+	// clients are that administrator.
+	Admin string
 	// Settings are more lines of broker.conf.
 	Settings []string
 }
 
-// Cluster is a name server, a broker or two whose log expires when it is told to, and the official client.
+// Cluster is a name server, a broker or two whose log expires when it is told to, and the official
+// clients.
 type Cluster struct {
 	*brokers.RocketMQ
 	Second *brokers.RocketMQ // a broker with the same name server, or nil
-	Client *Client
+	Client *Client           // administers, and sees what brokers store
+	Users  *Client           // sends and receives: the same, or one that speaks gRPC
 
 	keep bool
 	log  *os.File
 }
 
-// Start starts all three with their data in dir.
+// Start starts all of it with its data in dir.
 func Start(ctx context.Context, dir string, opts Options) (*Cluster, error) {
 	reserved := 0 // hours: a full file may go at once
 	if opts.Keep {
@@ -59,7 +66,8 @@ func Start(ctx context.Context, dir string, opts Options) (*Cluster, error) {
 		settings = append(settings, "tieredStoreGroupCommitTimeout=5", "readAheadCacheEnable=true")
 	}
 	first := brokers.RocketMQOptions{
-		Tiered: opts.Tiered, Settings: slices.Concat(settings, opts.Settings),
+		Tiered: opts.Tiered, OwnProxy: opts.Proxy, Admin: opts.Admin,
+		Settings: slices.Concat(settings, opts.Settings),
 	}
 	r, err := brokers.StartRocketMQ(dir, first)
 	if err != nil {
@@ -68,7 +76,7 @@ func Start(ctx context.Context, dir string, opts Options) (*Cluster, error) {
 	c := &Cluster{RocketMQ: r, keep: opts.Keep}
 	if opts.Two {
 		second := first
-		second.NameAddr = r.NameAddr
+		second.NameAddr, second.OwnProxy = r.NameAddr, false
 		second.Settings = append(slices.Clone(first.Settings), "brokerName=broker-b")
 		below := filepath.Join(dir, "second")
 		if err = os.Mkdir(below, 0o755); err == nil {
@@ -79,14 +87,14 @@ func Start(ctx context.Context, dir string, opts Options) (*Cluster, error) {
 			return nil, err
 		}
 	}
-	if err := c.connect(ctx, dir); err != nil {
+	if err := c.connect(ctx, dir, opts.Proxy); err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Cluster) connect(ctx context.Context, dir string) (err error) {
+func (c *Cluster) connect(ctx context.Context, dir string, proxy bool) (err error) {
 	if c.log, err = os.Create(filepath.Join(dir, "client.log")); err != nil {
 		return err
 	}
@@ -94,12 +102,21 @@ func (c *Cluster) connect(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	c.Client, err = StartClient(ctx, path, dir, c.log)
+	if c.Client, err = StartClient(ctx, path, Remoting, dir, c.log); err != nil {
+		return err
+	}
+	c.Users = c.Client
+	if proxy {
+		c.Users, err = StartClient(ctx, path, GRPC, dir, c.log)
+	}
 	return err
 }
 
 // Close kills all of it.
 func (c *Cluster) Close() {
+	if c.Users != nil && c.Users != c.Client {
+		c.Users.Close()
+	}
 	if c.Client != nil {
 		c.Client.Close()
 	}
@@ -121,6 +138,9 @@ func (c *Cluster) brokers() []*brokers.RocketMQ {
 
 // Prepare creates the topics of p and starts their consumers.
 func (c *Cluster) Prepare(ctx context.Context, p *Plan) error {
+	if c.Users != c.Client {
+		return c.prepareProxy(ctx, p)
+	}
 	for i, b := range c.brokers() {
 		for _, topic := range append(slices.Clone(p.Topics), filler(i)) {
 			if err := c.Client.Topic(ctx, b.BrokerAddr, topic, queues); err != nil {
@@ -129,6 +149,41 @@ func (c *Cluster) Prepare(ctx context.Context, p *Plan) error {
 		}
 	}
 	return c.Client.Subscribe(ctx, "consumers", false, p.Topics...)
+}
+
+// The consumer groups behind a proxy: two kinds of consumers, and one at the broker that sees what
+// a proxy does not tell.
+const (
+	pushed  = "pushed"
+	polled  = "polled"
+	watched = "watched"
+)
+
+// prepareProxy is Prepare for users that speak gRPC: the last topic is polled.
+func (c *Cluster) prepareProxy(ctx context.Context, p *Plan) error {
+	for i, b := range c.brokers() {
+		for _, topic := range p.Topics {
+			if err := c.Client.DelayTopic(ctx, b.BrokerAddr, topic, queues); err != nil {
+				return err
+			}
+		}
+		if err := c.Client.Topic(ctx, b.BrokerAddr, filler(i), queues); err != nil {
+			return err
+		}
+		for _, group := range []string{pushed, polled} {
+			if err := c.Client.Group(ctx, b.BrokerAddr, group); err != nil {
+				return err
+			}
+		}
+	}
+	last := len(p.Topics) - 1
+	if err := c.Users.Subscribe(ctx, pushed, false, p.Topics[:last]...); err != nil {
+		return err
+	}
+	if err := c.Users.Poll(ctx, polled, p.Topics[last]); err != nil {
+		return err
+	}
+	return c.Client.Subscribe(ctx, watched, false, p.Topics...)
 }
 
 // Send sends orders, each timer with its due from now on, and recalls those that are to be.
@@ -142,7 +197,7 @@ func (c *Cluster) Send(ctx context.Context, orders []*Order) error {
 		}
 		messages = append(messages, m)
 	}
-	sent, err := c.Client.Send(ctx, messages...)
+	sent, err := c.Users.Send(ctx, messages...)
 	if err != nil {
 		return err
 	}
@@ -152,7 +207,7 @@ func (c *Cluster) Send(ctx context.Context, orders []*Order) error {
 		}
 		o.Sent = sent[i]
 		if o.Recall {
-			if err := c.Client.Recall(ctx, o.Topic, o.Sent.Handle); err != nil {
+			if err := c.Users.Recall(ctx, o.Topic, o.Sent.Handle); err != nil {
 				return err
 			}
 		}
@@ -281,7 +336,7 @@ func byDue(a, b *Order) int { return int(a.due() - b.due()) }
 func (c *Cluster) Await(ctx context.Context, p *Plan, enough, longest time.Duration) (*Verdict, error) {
 	last := time.UnixMilli(LastDue(p.Orders))
 	for {
-		v := p.Judge(c.Client.Received())
+		v := p.Judge(c.Users.Received())
 		since := time.Since(last)
 		if since > longest || since > enough && len(v.Lost) == 0 {
 			return v, nil

@@ -29,6 +29,8 @@ type DaemonOptions struct {
 	Program  string // the binary
 	Dir      string // its data, configuration and log
 	NameAddr string // of the cluster's name server
+	User     string // and Password: who it is where access is controlled, "" is nobody
+	Password string
 	Guardian bool
 	Grace    time.Duration
 	Source   string   // a topic of requests, "" is none
@@ -50,6 +52,9 @@ type Daemon struct {
 func NewDaemon(opts DaemonOptions) (*Daemon, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "brokers:\n  rmq:\n    kind: rocketmq\n    name_servers: [%q]\n", opts.NameAddr)
+	if opts.User != "" {
+		fmt.Fprintf(&b, "    access_key: %q\n    secret_key: %q\n", opts.User, opts.Password)
+	}
 	if opts.Guardian {
 		fmt.Fprintf(&b, "    guardian: {enabled: true")
 		if opts.Grace > 0 {
@@ -64,8 +69,11 @@ func NewDaemon(opts DaemonOptions) (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{opts: opts}
-	return d, os.WriteFile(d.file("cicada.yaml"), []byte(b.String()), 0o644)
+	return d, os.WriteFile(d.Config(), []byte(b.String()), 0o644)
 }
+
+// Config is the path of its configuration.
+func (d *Daemon) Config() string { return d.file("cicada.yaml") }
 
 func (d *Daemon) file(name string) string { return filepath.Join(d.opts.Dir, name) }
 
@@ -86,7 +94,7 @@ func (d *Daemon) Start() error {
 		return err
 	}
 	cmd := exec.Command(d.opts.Program, append([]string{"serve", "--config",
-		d.file("cicada.yaml"), "--data-dir", d.file("data"), "--listen", "127.0.0.1:0",
+		d.Config(), "--data-dir", d.file("data"), "--listen", "127.0.0.1:0",
 		"--log-format", "json"}, d.opts.Args...)...)
 	cmd.Stderr, cmd.SysProcAttr = log, childAttr()
 	// Nothing that configures the program on this machine may reach it.

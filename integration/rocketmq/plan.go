@@ -74,15 +74,22 @@ func (o *Order) due() int64 {
 type Plan struct {
 	Topics []string
 	Orders []*Order
+	grpc   bool
 }
 
 // queues is the number of queues that each topic of a plan has at each broker.
 const queues = 4
 
 // NewPlan makes a plan of n messages of each part and kind. The same seed gives the same.
-func NewPlan(seed uint64, n int) *Plan {
+func NewPlan(seed uint64, n int) *Plan { return (&Plan{}).fill(seed, n) }
+
+// NewGRPCPlan makes one of as many messages, all of them timers as a gRPC client can send them: due
+// at an instant, without a flag, in a queue that the proxy chooses.
+func NewGRPCPlan(seed uint64, n int) *Plan { return (&Plan{grpc: true}).fill(seed, n) }
+
+func (p *Plan) fill(seed uint64, n int) *Plan {
 	r := rand.New(rand.NewPCG(seed, 8))
-	p := &Plan{Topics: []string{"orders", "mails", "reminders"}}
+	p.Topics = []string{"orders", "mails", "reminders"}
 	for _, part := range []Part{Early, Doomed, Late} {
 		for range n {
 			p.Orders = append(p.Orders, p.level(r, part), p.timer(r, part))
@@ -108,6 +115,9 @@ func (p *Plan) Of(part Part) []*Order {
 }
 
 func (p *Plan) level(r *rand.Rand, part Part) *Order {
+	if p.grpc {
+		return p.timer(r, part)
+	}
 	o := p.order(r, part)
 	if part == Early {
 		o.Level = 1 + r.IntN(firstLong-1)
@@ -126,7 +136,7 @@ func (p *Plan) timer(r *rand.Rand, part Part) *Order {
 	} else {
 		o.delay = 75*time.Second + time.Duration(r.IntN(16_000))*time.Millisecond
 	}
-	if r.IntN(2) == 0 {
+	if !p.grpc && r.IntN(2) == 0 {
 		o.Delay = o.delay.Milliseconds() // its due is told when it is sent otherwise
 	}
 	return o
@@ -154,7 +164,7 @@ func (p *Plan) order(r *rand.Rand, part Part) *Order {
 	for range r.IntN(4) {
 		o.Keys = strings.TrimSpace(fmt.Sprintf("%s k%d", o.Keys, r.IntN(1_000_000)))
 	}
-	if r.IntN(3) == 0 {
+	if !p.grpc && r.IntN(3) == 0 {
 		o.Flag = r.Int32()
 	}
 	for i := range r.IntN(6) {

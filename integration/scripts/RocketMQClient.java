@@ -7,6 +7,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -17,6 +18,8 @@ import java.util.concurrent.atomic.AtomicInteger;
 import com.alibaba.fastjson2.JSON;
 import com.alibaba.fastjson2.JSONArray;
 import com.alibaba.fastjson2.JSONObject;
+import org.apache.rocketmq.acl.common.AclClientRPCHook;
+import org.apache.rocketmq.acl.common.SessionCredentials;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
@@ -29,6 +32,8 @@ import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.remoting.RPCHook;
+import org.apache.rocketmq.remoting.protocol.subscription.SubscriptionGroupConfig;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 
 /**
@@ -48,6 +53,7 @@ public final class RocketMQClient {
   private static final PrintStream OUT = System.out;
 
   private final String nameServer;
+  private final RPCHook access; // null: there is no access control
   private final DefaultMQProducer producer;
   private final DefaultMQAdminExt admin;
   private final List<DefaultMQPushConsumer> consumers = new ArrayList<>();
@@ -55,7 +61,7 @@ public final class RocketMQClient {
 
   public static void main(String[] args) throws Exception {
     System.setOut(System.err); // the answers alone go to OUT
-    RocketMQClient client = new RocketMQClient(args[0]);
+    RocketMQClient client = new RocketMQClient(args);
     BufferedReader in =
         new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     print(JSONObject.of("id", 0));
@@ -73,14 +79,17 @@ public final class RocketMQClient {
     Runtime.getRuntime().halt(0); // nobody waits for an orderly end
   }
 
-  private RocketMQClient(String nameServer) throws Exception {
-    this.nameServer = nameServer;
-    producer = new DefaultMQProducer("producer");
+  /** The name server's address and, where access is controlled, a name and its password. */
+  private RocketMQClient(String[] args) throws Exception {
+    nameServer = args[0];
+    access = args.length < 3 ? null
+        : new AclClientRPCHook(new SessionCredentials(args[1], args[2]));
+    producer = new DefaultMQProducer("producer", access);
     producer.setNamesrvAddr(nameServer);
     producer.setInstanceName("producer");
     producer.setSendMsgTimeout(10_000);
     producer.start();
-    admin = new DefaultMQAdminExt(30_000);
+    admin = new DefaultMQAdminExt(access, 30_000);
     admin.setNamesrvAddr(nameServer);
     admin.setInstanceName("admin");
     admin.start();
@@ -96,6 +105,16 @@ public final class RocketMQClient {
   private void run(JSONObject call, JSONObject answer) throws Exception {
     switch (call.getString("do")) {
       case "topic": topic(call); break;
+      case "group": group(call); break;
+      case "user":
+        admin.createUser(call.getString("broker"), call.getString("user"),
+            call.getString("password"), "Normal");
+        break;
+      case "grant":
+        admin.createAcl(call.getString("broker"), "User:" + call.getString("user"),
+            call.getList("resources", String.class), call.getList("actions", String.class),
+            Collections.emptyList(), "Allow");
+        break;
       case "subscribe": subscribe(call); break;
       case "send": send(call, answer); break;
       case "fill": fill(call); break;
@@ -118,7 +137,11 @@ public final class RocketMQClient {
     int queues = call.getIntValue("queues");
     String topic = call.getString("topic");
     String broker = call.getString("broker");
-    admin.createAndUpdateTopicConfig(broker, new TopicConfig(topic, queues, queues, 6));
+    TopicConfig config = new TopicConfig(topic, queues, queues, 6);
+    if (call.getString("type") != null) { // what a proxy takes for it
+      config.setAttributes(Collections.singletonMap("+message.type", call.getString("type")));
+    }
+    admin.createAndUpdateTopicConfig(broker, config);
     for (int tries = 0; tries < 200; tries++) {
       try {
         if (admin.examineTopicRouteInfo(topic).getBrokerDatas().stream()
@@ -133,9 +156,16 @@ public final class RocketMQClient {
     throw new IllegalStateException("the name server does not hear of topic " + topic);
   }
 
+  /** Over a proxy a group must be there before its consumers come. */
+  private void group(JSONObject call) throws Exception {
+    SubscriptionGroupConfig config = new SubscriptionGroupConfig();
+    config.setGroupName(call.getString("group"));
+    admin.createAndUpdateSubscriptionGroupConfig(call.getString("broker"), config);
+  }
+
   private void subscribe(JSONObject call) throws Exception {
     boolean count = call.getBooleanValue("tally");
-    DefaultMQPushConsumer c = new DefaultMQPushConsumer(call.getString("group"));
+    DefaultMQPushConsumer c = new DefaultMQPushConsumer(call.getString("group"), access);
     c.setNamesrvAddr(nameServer);
     c.setInstanceName("consumer-" + consumers.size());
     c.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);

@@ -2,11 +2,12 @@
 #
 # Sourced by the scripts of servers that run on Java: finds their jars once and remembers where.
 
-# classpath NAME POM prints the class path of the jars that POM names. Maven fetches them into its
-# own repository; the list is kept below the user's cache directory, and believed as long as POM is
-# the same and every jar is there.
+# classpath NAME POM [ARGUMENT...] prints the class path of the jars that POM names, with arguments
+# for Maven, which NAME tells apart. Maven fetches them into its own repository; the list is kept
+# below the user's cache directory, and believed as long as POM is the same and every jar is there.
 classpath() {
   local name=$1 pom=$2 cache list
+  shift 2
   cache=${XDG_CACHE_HOME:-${HOME:?}/.cache}/cicada-test
   list=$cache/$name-$(cksum <"$pom" | tr ' ' '-').classpath
   mkdir -p "$cache"
@@ -17,7 +18,7 @@ classpath() {
       # Two at once would fetch the same files: the second waits and finds them.
       if command -v flock >/dev/null; then flock 9; fi
       if all_there "$list"; then exit 0; fi
-      mvn --batch-mode --quiet -Dstyle.color=never -f "$pom" dependency:build-classpath \
+      mvn --batch-mode --quiet -Dstyle.color=never "$@" -f "$pom" dependency:build-classpath \
         -DincludeScope=runtime -Dmdep.outputFile="$list.part" >&2
       mv "$list.part" "$list"
     ) 9>"$cache/$name.lock"

@@ -7,20 +7,27 @@
 #   integration/scripts/rocketmq.sh serve DIR [PORT]        a name server and a broker, until ^C
 #   integration/scripts/rocketmq.sh namesrv DIR [PORT]      the name server alone
 #   integration/scripts/rocketmq.sh broker DIR [PORT]       the broker alone
+#   integration/scripts/rocketmq.sh proxy DIR [PORT]        a proxy before it, of its own
 #   integration/scripts/rocketmq.sh admin DIR ARGUMENT...   its mqadmin, for the server in DIR
 #   integration/scripts/rocketmq.sh client DIR              its official client behind lines of JSON
 #                                                           (RocketMQClient.java), for the same
+#   integration/scripts/rocketmq.sh grpc DIR                its official gRPC client likewise
+#                                                           (RocketMQGrpcClient.java)
 #
 # The name server listens on PORT (9876), the broker on PORT + 4 (and + 2 and + 5, its fast port and
 # replication), the proxy on PORT + 7 (gRPC) and + 8 (remoting). Only the name server and the
 # broker's remoting ports obey an address; the others listen everywhere.
 #
+#   CICADA_ROCKETMQ_VERSION=5.3.3  the release; 5.3.3, 5.4.0 and 5.5.0 were tried
 #   CICADA_ROCKETMQ_PROXY=1        the broker inside a proxy
 #   CICADA_ROCKETMQ_TIERED=1       with RocketMQ's own tiered store, on files in DIR/tiered
 #   CICADA_ROCKETMQ_SETTINGS=...   more lines of broker.conf
 #   CICADA_ROCKETMQ_HEAP=512m      the broker's heap
 #   CICADA_ROCKETMQ_NAME_SERVER=host:port
 #                                  of another start, which the broker joins
+#   CICADA_ROCKETMQ_ADMIN=name:password
+#                                  access control (ACL 2.0) is on, with this administrator, who is
+#                                  whom the clients and mqadmin say they are
 #
 # A process is ready when it has logged "boot success", a proxy "startup successfully"; the name
 # server may know the broker up to ten seconds later. A setting that RocketMQ cannot parse is
@@ -31,6 +38,8 @@ set -euo pipefail
 SCRIPTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=jars.sh
 . "$SCRIPTS/jars.sh"
+
+VERSION=${CICADA_ROCKETMQ_VERSION:-5.3.3}
 
 # The files are small, so that a test can fill and expire them, and so is what is mapped for them.
 configure() {
@@ -69,12 +78,43 @@ tieredBackendServiceProvider=org.apache.rocketmq.tieredstore.provider.PosixFileS
 tieredStoreFilePath=$dir/tiered
 END
   fi
-  printf '%s\n' "${CICADA_ROCKETMQ_SETTINGS:-}" >>"$dir/conf/broker.conf"
+  # A proxy takes delays of a day at most if it is not told otherwise.
   cat >"$dir/conf/rmq-proxy.json" <<END
-{"rocketMQClusterName": "DefaultCluster", "namesrvAddr": "127.0.0.1:$port", "proxyMode": "local",
+{"rocketMQClusterName": "DefaultCluster", "namesrvAddr": "127.0.0.1:$port",
  "localServeAddr": "127.0.0.1", "grpcServerPort": $((port + 7)),
- "remotingListenPort": $((port + 8)), "maxDelayTimeMills": 259200000}
+ "remotingListenPort": $((port + 8)), "maxDelayTimeMills": 259200000
 END
+  if [[ -n ${CICADA_ROCKETMQ_ADMIN:-} ]]; then
+    control_access "$dir" "${CICADA_ROCKETMQ_ADMIN%%:*}" "${CICADA_ROCKETMQ_ADMIN#*:}"
+  fi
+  printf '}\n' >>"$dir/conf/rmq-proxy.json"
+  printf '%s\n' "${CICADA_ROCKETMQ_SETTINGS:-}" >>"$dir/conf/broker.conf"
+}
+
+# control_access switches ACL 2.0 on in the configurations of the broker and the proxy. The proxy
+# asks the broker who may do what.
+control_access() {
+  local dir=$1 name=$2 password=$3
+  local auth=org.apache.rocketmq.auth proxy=org.apache.rocketmq.proxy.auth
+  cat >>"$dir/conf/broker.conf" <<END
+authenticationEnabled=true
+authenticationProvider=$auth.authentication.provider.DefaultAuthenticationProvider
+authenticationMetadataProvider=$auth.authentication.provider.LocalAuthenticationMetadataProvider
+initAuthenticationUser={"username":"$name","password":"$password"}
+innerClientAuthenticationCredentials={"accessKey":"$name","secretKey":"$password"}
+authorizationEnabled=true
+authorizationMetadataProvider=$auth.authorization.provider.LocalAuthorizationMetadataProvider
+END
+  cat >>"$dir/conf/rmq-proxy.json" <<END
+ ,"authenticationEnabled": true, "authorizationEnabled": true,
+ "authenticationProvider": "$auth.authentication.provider.DefaultAuthenticationProvider",
+ "authenticationMetadataProvider": "$proxy.ProxyAuthenticationMetadataProvider",
+ "authorizationProvider": "$auth.authorization.provider.DefaultAuthorizationProvider",
+ "authorizationMetadataProvider": "$proxy.ProxyAuthorizationMetadataProvider",
+ "innerClientAuthenticationCredentials":
+   "{\"accessKey\":\"$name\",\"secretKey\":\"$password\"}"
+END
+  printf 'accessKey: %s\nsecretKey: %s\n' "$name" "$password" >"$dir/conf/tools.yml"
 }
 
 # Its logs and its scratch files are where user.home and java.io.tmpdir say.
@@ -107,6 +147,13 @@ broker() {
     org.apache.rocketmq.broker.BrokerStartup -n "$names" -c "$dir/conf/broker.conf"
 }
 
+proxy() {
+  jvm "$1" -Xms64m -Xmx256m -XX:MaxDirectMemorySize=256m -XX:TieredStopAtLevel=1 \
+    -Drmq.logback.configurationFile=rmq.proxy.logback.xml \
+    org.apache.rocketmq.proxy.ProxyStartup -n "${CICADA_ROCKETMQ_NAME_SERVER:-127.0.0.1:$2}" \
+    -pm cluster -pc "$1/conf/rmq-proxy.json"
+}
+
 serve() {
   (namesrv "$1") &
   # shellcheck disable=SC2064 # the process of now
@@ -118,9 +165,27 @@ name_server() {
   printf '127.0.0.1:%s\n' "$(sed -n 's/^listenPort=//p' "$1/conf/namesrv.conf")"
 }
 
+# credentials prints the name and the password that a client in DIR has, a line each, if any.
+credentials() {
+  if [[ -f $1/conf/tools.yml ]]; then
+    sed -n 's/^[a-zA-Z]*Key: //p' "$1/conf/tools.yml"
+  fi
+}
+
 client() {
-  jvm "$1" -Xmx512m -XX:TieredStopAtLevel=1 \
-    -Drocketmq.client.logRoot="$1/logs" "$SCRIPTS/RocketMQClient.java" "$(name_server "$1")"
+  local who
+  mapfile -t who < <(credentials "$1")
+  jvm "$1" -Xmx512m -XX:TieredStopAtLevel=1 -Drocketmq.client.logRoot="$1/logs" \
+    "$SCRIPTS/RocketMQClient.java" "$(name_server "$1")" ${who[@]+"${who[@]}"}
+}
+
+grpc() {
+  local who port
+  mapfile -t who < <(credentials "$1")
+  port=$(sed -n 's/.*"grpcServerPort": \([0-9]*\).*/\1/p' "$1/conf/rmq-proxy.json")
+  jvm "$1" -Xmx256m -XX:TieredStopAtLevel=1 -Drocketmq.log.root="$1/logs" \
+    -Drocketmq.log.level=warn \
+    "$SCRIPTS/RocketMQGrpcClient.java" "127.0.0.1:$port" ${who[@]+"${who[@]}"}
 }
 
 admin() {
@@ -134,14 +199,18 @@ admin() {
 }
 
 case ${1:-} in
-  build | serve | namesrv | broker | admin | client)
+  build | serve | namesrv | broker | proxy | admin | client)
     need_java
-    CP=$(classpath rocketmq "$SCRIPTS/rocketmq.pom.xml")
+    CP=$(classpath "rocketmq-$VERSION" "$SCRIPTS/rocketmq.pom.xml" "-Drocketmq.version=$VERSION")
+    ;;&
+  grpc)
+    need_java
+    CP=$(classpath rocketmq-grpc "$SCRIPTS/rocketmq-grpc.pom.xml")
     ;;&
   build)
     printf '%s\n' "$CP"
     ;;
-  serve | namesrv | broker)
+  serve | namesrv | broker | proxy)
     mkdir -p "${2:?a directory for its data}"
     DIR=$(cd "$2" && pwd)
     configure "$DIR" "${3:-9876}"
@@ -151,13 +220,13 @@ case ${1:-} in
     DIR=$(cd "${2:?the directory of its data}" && pwd)
     admin "$DIR" "${@:3}"
     ;;
-  client)
+  client | grpc)
     DIR=$(cd "${2:?the directory of its data}" && pwd)
-    client "$DIR"
+    "$1" "$DIR"
     ;;
   *)
-    printf 'want: %s build, serve DIR [PORT], namesrv, broker, client DIR, admin DIR ARGUMENT...\n' \
-      "$0" >&2
+    printf 'want: %s build, serve DIR [PORT], namesrv, broker, proxy, client DIR, grpc DIR, %s\n' \
+      "$0" 'admin DIR ARGUMENT...' >&2
     exit 2
     ;;
 esac
