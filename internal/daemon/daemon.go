@@ -71,6 +71,7 @@ type Daemon struct {
 	gate   *access.Gate
 	certs  *certs.Keeper // nil without TLS
 	hooks  *webhook.Sink
+	files  string      // the fingerprint of what was read at the start
 	stale  atomic.Bool // the last reload was refused
 	server *server.Server
 	http   *http.Server
@@ -96,6 +97,7 @@ func Open(ctx context.Context, cfg *config.Config, opts Options) (*Daemon, error
 		cfg: cfg, opts: opts, log: opts.Logger, fatal: make(chan error, 1), boot: boot,
 		counts: metrics.New(opts.Version, opts.Revision),
 	}
+	d.files = fingerprint(d.watched(cfg)) // before a start that may take long
 	if err := d.open(ctx); err != nil {
 		return nil, errors.Join(explain(err, cfg), d.close())
 	}

@@ -141,7 +141,7 @@ func TestDrainTakesAcks(t *testing.T) {
 	end := make(chan error, 1)
 	begun := time.Now()
 	go func() { end <- stop() }()
-	require.Eventually(t, d.server.Draining, 5*time.Second, time.Millisecond)
+	require.Eventually(t, d.server.Draining, 20*time.Second, time.Millisecond)
 	call(t, d, "POST", "/v1/messages", `{"target":"pull:q","delay":0,"body":"x"}`, 503)
 	acked := call(t, d, "POST", "/v1/queues/q/ack", fmt.Sprintf(`{"receipts":[%q]}`, receipt), 200)
 	require.Contains(t, fmt.Sprint(acked), "ACKED")

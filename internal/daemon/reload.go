@@ -36,8 +36,7 @@ const (
 func (d *Daemon) reloads(running context.Context, done <-chan struct{}) {
 	tick := time.NewTicker(d.opts.ReloadEvery)
 	defer tick.Stop()
-	names := d.watched(d.cfg)
-	used := fingerprint(names)
+	names, used := d.watched(d.cfg), d.files
 	before := used
 	for {
 		why := "files"
