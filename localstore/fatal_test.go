@@ -52,13 +52,13 @@ func TestLogFailure(t *testing.T) {
 				synced, err := p.Wait()
 				if err != nil {
 					require.False(t, synced.Valid())
-					require.Eventually(t, told, time.Second, time.Millisecond, "%s %d", op, nth)
+					require.Eventually(t, told, 20*time.Second, time.Millisecond, "%s %d", op, nth)
 					continue
 				}
 				require.Zero(t, fatal.Load(), "acknowledged after a failure: %s %d", op, nth)
 				acked++
 			}
-			require.Eventually(t, told, time.Second, time.Millisecond, "%s %d", op, nth)
+			require.Eventually(t, told, 20*time.Second, time.Millisecond, "%s %d", op, nth)
 			clone := mem.CrashClone(vfs.CrashCloneCfg{})
 			_ = s.Close()
 			s = open(t, clone)

@@ -183,6 +183,7 @@ func TestDrainWithoutBucket(t *testing.T) {
 		w.pass(10 * time.Second)
 		w.crash()
 		w.loseDisk()
+		w.opts.FlushInterval = 10 * time.Second // three hours of them
 		w.open()
 		require.Equal(t, map[delay.ID]int{parked: 1}, w.drainQueue(time.Minute))
 		w.pass(3 * time.Hour)

@@ -249,7 +249,7 @@ func TestPullAtDue(t *testing.T) {
 // A message that waits long is uploaded, dropped, hydrated and delivered on time.
 func TestThroughTheTier(t *testing.T) {
 	opts := Options{
-		FlushInterval: time.Second, MinWait: 2 * time.Second, Horizon: time.Minute,
+		FlushInterval: 10 * time.Second, MinWait: 20 * time.Second, Horizon: time.Minute,
 		DropLag: 5 * time.Second, HotWindow: 10 * time.Second,
 	}
 	inWorld(t, opts, func(w *world) {

@@ -276,6 +276,9 @@ func TestYear(t *testing.T) {
 	if seeds == 0 {
 		length /= 6
 	}
+	if testing.Short() {
+		length /= 2
+	}
 	for seed := range max(seeds, 1) {
 		t.Run(fmt.Sprintf("seed%d", seed), func(t *testing.T) {
 			y := &year{

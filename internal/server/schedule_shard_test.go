@@ -94,12 +94,12 @@ func TestScheduleWithShard(t *testing.T) {
 	require.NotEmpty(t, again["headers"].(map[string]any)["cicada-missed"], "missed while paused")
 	require.Positive(t, call(200, "GET", "/v1/messages/tick", "")["schedule"].(map[string]any)["missed"])
 
-	// A purge of its target leaves it alone, a replace keeps its history, a cancel ends it.
+	// A replace keeps its history, a purge of its target leaves it alone, a cancel ends it.
 	require.Equal(t, "invalid_argument", call(400, "PATCH", "/v1/messages/tick", `{"delay":1}`)["code"])
-	call(200, "POST", "/v1/pending/purge", `{"target":"pull:q"}`)
 	replaced := call(200, "POST", "/v1/messages", strings.NewReplacer("1s", "1h", `"id"`,
 		`"replace":true,"id"`).Replace(every))
 	require.Equal(t, 2.0, replaced["generation"])
+	call(200, "POST", "/v1/pending/purge", `{"target":"pull:q"}`) // it does not fire any more
 	shown = call(200, "GET", "/v1/messages/tick", "")["schedule"].(map[string]any)
 	require.Equal(t, "@every 1h", shown["expression"])
 	require.GreaterOrEqual(t, shown["fired"], 2.0)
@@ -157,7 +157,8 @@ func TestHistogramRecurring(t *testing.T) {
 		`"id":"daily","schedule":"0 9 * * *"`,
 		`"id":"hours","schedule":"@hourly","count":` + strconv.Itoa(hours),
 		`"id":"until","schedule":"30 * * * *","until":` + strconv.FormatInt(int64(from+3600_000), 10),
-		`"id":"paused","schedule":"* * * * *"`,
+		// None fires meanwhile: at no minute that may begin while this runs.
+		`"id":"paused","schedule":"0 ` + strconv.Itoa(int(now/3_600_000+2)%24) + ` * * *"`,
 		`"id":"plain","deliver_at":` + strconv.FormatInt(int64(from+1), 10),
 	} {
 		call(200, "POST", "/v1/messages", `{"target":"pull:q",`+m+`}`)
@@ -195,7 +196,7 @@ func TestHistogramRecurring(t *testing.T) {
 		require.Equal(t, 3.0, count, bucket)
 		require.Zero(t, recurring)
 	}
-	call(200, "POST", "/v1/messages/paused/resume", "")
+	call(200, "POST", "/v1/messages", `{"id":"often","target":"pull:q","schedule":"* * * * *"}`)
 	refused := ask(400, now, now+1000*day, "1d")
 	require.Equal(t, "to", refused["field"])
 	require.Contains(t, refused["message"], "1000000 firings")

@@ -208,7 +208,7 @@ func TestWithdrawnWhileItWaits(t *testing.T) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return err == nil && e.conn != nil && len(e.slots) == 20 && len(e.conn.out) == 19
-	}, 5*time.Second, time.Millisecond)
+	}, 20*time.Second, time.Millisecond)
 	cancel()
 	wg.Wait()
 	close(errs)
@@ -261,7 +261,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 	for range 10 * limit {
 		wg.Go(func() { c.MaxOffset(t.Context(), addr, "t", 0) })
 	}
-	require.Eventually(t, func() bool { return now.Load() == limit }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return now.Load() == limit }, 20*time.Second, time.Millisecond)
 	close(release)
 	wg.Wait()
 	replies.Wait()

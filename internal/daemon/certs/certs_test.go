@@ -281,7 +281,7 @@ func TestExchange(t *testing.T) {
 		require.NoError(t, err)
 		k.Use(m)
 		before := asked.Load()
-		require.Eventually(t, func() bool { return asked.Load() > before+5 }, 5*time.Second,
+		require.Eventually(t, func() bool { return asked.Load() > before+5 }, 20*time.Second,
 			time.Millisecond)
 		conn, err := tls.Dial("tcp", srv.Listener.Addr().String(),
 			&tls.Config{RootCAs: a.pool(), ServerName: "api.example"})
