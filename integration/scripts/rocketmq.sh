@@ -107,6 +107,7 @@ authorizationMetadataProvider=$auth.authorization.provider.LocalAuthorizationMet
 END
   cat >>"$dir/conf/rmq-proxy.json" <<END
  ,"authenticationEnabled": true, "authorizationEnabled": true,
+ "enableAclRpcHookForClusterMode": true,
  "authenticationProvider": "$auth.authentication.provider.DefaultAuthenticationProvider",
  "authenticationMetadataProvider": "$proxy.ProxyAuthenticationMetadataProvider",
  "authorizationProvider": "$auth.authorization.provider.DefaultAuthorizationProvider",

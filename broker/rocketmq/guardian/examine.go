@@ -4,7 +4,9 @@ package guardian
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -97,10 +99,33 @@ func (x *examiner) broker(ctx context.Context, b *remoting.BrokerRoute, addr str
 // mayRead tries to read a topic of the broker's own.
 func (x *examiner) mayRead(ctx context.Context, check, addr, topic string) bool {
 	_, err := x.g.client.Pull(ctx, addr, remoting.Pull{Group: Group, Topic: topic, Max: 1})
+	if err == nil { // which is another permission
+		_, err = x.g.client.MaxOffset(ctx, addr, topic, 0)
+	}
 	if err != nil {
 		x.say(broker.Bad, check, "%s cannot be read by the group %s: %v", topic, Group, err)
 	}
 	return err == nil
+}
+
+// maxAsked bounds the topics that are tried.
+const maxAsked = 32
+
+// mayAsk tries to look for what was delivered, in topics that timers wait for. Whether a message may
+// be sent to them only one that is sent can tell.
+func (x *examiner) mayAsk(
+	ctx context.Context, check, addr string, counts map[string]remoting.TimerMetric,
+) {
+	topics := slices.Sorted(maps.Keys(counts))
+	for _, topic := range topics[:min(len(topics), maxAsked)] {
+		_, err := x.g.client.Query(ctx, addr, remoting.Query{
+			Topic: topic, Key: Group, Unique: true, Max: 1, End: x.g.now(),
+		})
+		var refused *remoting.Error
+		if errors.As(err, &refused) && refused.Code == remoting.NoPermission {
+			x.say(broker.Bad, check, "nobody could tell what it delivered to %s: %v", topic, err)
+		}
+	}
 }
 
 // reach compares how far back the commit log goes now with what waits in it.
@@ -144,6 +169,7 @@ func (x *examiner) pending(
 		for _, c := range counts {
 			timers += c.Count
 		}
+		x.mayAsk(ctx, check, addr, counts)
 	}
 	verdict := broker.Good
 	if lost > 0 {

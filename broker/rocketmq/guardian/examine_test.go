@@ -35,6 +35,24 @@ func TestExamine(t *testing.T) {
 		require.Equal(t, []broker.Verdict{broker.Warn, broker.Warn}, verdicts)
 		require.Contains(t, text, "2 at delay levels are lost to it")
 		b := w.cluster.Broker(0)
+		for code, said := range map[int]string{
+			remoting.RequestMaxOffset: "SCHEDULE_TOPIC_XXXX cannot be read",
+			remoting.RequestQuery:     "nobody could tell what it delivered to orders: query",
+		} {
+			b.OnRequest(func(c *remoting.Command) (f fakebroker.Fault) {
+				if c.Code == code {
+					f.Refuse = remoting.NoPermission
+				}
+				return f
+			})
+			text = ""
+			for _, f := range Examine(t.Context(), w.config(), all()) {
+				if f.Verdict == broker.Bad {
+					text += f.Detail
+				}
+			}
+			require.Contains(t, text, said)
+		}
 		b.OnRequest(func(c *remoting.Command) fakebroker.Fault {
 			if c.Code == remoting.RequestPull {
 				return fakebroker.Fault{Refuse: remoting.NoPermission}

@@ -139,7 +139,26 @@ func (e *Error) Error() string {
 	if e.Code == answerNone {
 		return fmt.Sprintf("%s %s: %v", e.Request, e.Addr, e.Err)
 	}
-	return fmt.Sprintf("%s %s: answer %d: %s", e.Request, e.Addr, e.Code, e.Remark)
+	text := fmt.Sprintf("%s %s: answer %d: %s", e.Request, e.Addr, e.Code, e.Remark)
+	if why := e.advice(); why != "" {
+		text += " (" + why + ")"
+	}
+	return text
+}
+
+// advice says what a refusal means to who configures this client, where a broker's words (those of
+// ACL 2.0) tell that only to who configures the broker.
+func (e *Error) advice() string {
+	switch {
+	case e.Code != NoPermission:
+	case strings.Contains(e.Remark, "username cannot be null"):
+		return "access is controlled there, and no access_key is configured"
+	case strings.Contains(e.Remark, "is not found"):
+		return "it knows nobody with the access_key that is configured"
+	case strings.Contains(e.Remark, "signature"):
+		return "the secret_key is not that of the access_key"
+	}
+	return ""
 }
 
 // Unwrap is the cause.
