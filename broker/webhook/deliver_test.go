@@ -302,7 +302,7 @@ func TestConnectionReuse(t *testing.T) {
 	var conns atomic.Int64
 	addr := rawServer(t, func(c net.Conn, r *bufio.Reader) {
 		conns.Add(1)
-		for range 3 {
+		for {
 			if _, err := readRequest(r); err != nil {
 				return
 			}
@@ -310,10 +310,12 @@ func TestConnectionReuse(t *testing.T) {
 		}
 	})
 	s := newSink(t, Options{AllowPrivate: true})
-	for range 3 {
+	const n = 20
+	for range n {
 		require.Equal(t, broker.Delivered, one(t, s, sample("http://"+addr)).Outcome)
 	}
-	require.EqualValues(t, 1, conns.Load())
+	// net/http gives up a connection whose writer is not told within 50 ms that it has written.
+	require.LessOrEqual(t, conns.Load(), int64(n/4))
 }
 
 // A receiver that takes no body must not keep the caller's buffer busy: Deliver returns, the buffer
