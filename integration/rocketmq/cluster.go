@@ -31,7 +31,7 @@ type Options struct {
 	// Proxy starts a proxy before the broker, and the users of the cluster speak gRPC with it.
 	Proxy bool
 	// Admin, if not "", is name:password of an administrator: access is controlled (ACL 2.0). The
-	// clients are that administrator.
+	// client is that administrator. It does not go with Proxy.
 	Admin string
 	// Settings are more lines of broker.conf.
 	Settings []string

@@ -16,10 +16,8 @@ import com.alibaba.fastjson2.JSON;
 import com.alibaba.fastjson2.JSONArray;
 import com.alibaba.fastjson2.JSONObject;
 import org.apache.rocketmq.client.apis.ClientConfiguration;
-import org.apache.rocketmq.client.apis.ClientConfigurationBuilder;
 import org.apache.rocketmq.client.apis.ClientException;
 import org.apache.rocketmq.client.apis.ClientServiceProvider;
-import org.apache.rocketmq.client.apis.StaticSessionCredentialsProvider;
 import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
 import org.apache.rocketmq.client.apis.consumer.FilterExpression;
 import org.apache.rocketmq.client.apis.consumer.SimpleConsumer;
@@ -51,7 +49,7 @@ public final class RocketMQGrpcClient {
 
   public static void main(String[] args) throws Exception {
     System.setOut(System.err); // the answers alone go to OUT
-    RocketMQGrpcClient client = new RocketMQGrpcClient(args);
+    RocketMQGrpcClient client = new RocketMQGrpcClient(args[0]);
     BufferedReader in =
         new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     print(JSONObject.of("id", 0));
@@ -69,14 +67,9 @@ public final class RocketMQGrpcClient {
     Runtime.getRuntime().halt(0); // nobody waits for an orderly end
   }
 
-  /** The proxy's address and, where access is controlled, a name and its password. */
-  private RocketMQGrpcClient(String[] args) {
-    ClientConfigurationBuilder b = ClientConfiguration.newBuilder()
-        .setEndpoints(args[0]).enableSsl(false).setRequestTimeout(Duration.ofSeconds(10));
-    if (args.length > 2) {
-      b.setCredentialProvider(new StaticSessionCredentialsProvider(args[1], args[2]));
-    }
-    configuration = b.build();
+  private RocketMQGrpcClient(String proxy) {
+    configuration = ClientConfiguration.newBuilder().setEndpoints(proxy).enableSsl(false)
+        .setRequestTimeout(Duration.ofSeconds(10)).build();
   }
 
   private static void print(JSONObject line) {
@@ -171,7 +164,6 @@ public final class RocketMQGrpcClient {
     o.put("at", System.currentTimeMillis());
     o.put("body", Base64.getEncoder().encodeToString(body));
     o.put("properties", m.getProperties());
-    m.getDeliveryTimestamp().ifPresent(due -> o.put("due", due));
     return o;
   }
 

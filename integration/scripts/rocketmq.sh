@@ -27,7 +27,7 @@
 #                                  of another start, which the broker joins
 #   CICADA_ROCKETMQ_ADMIN=name:password
 #                                  access control (ACL 2.0) is on, with this administrator, who is
-#                                  whom the clients and mqadmin say they are
+#                                  whom the client and mqadmin say they are; not with a proxy
 #
 # A process is ready when it has logged "boot success", a proxy "startup successfully"; the name
 # server may know the broker up to ten seconds later. A setting that RocketMQ cannot parse is
@@ -82,20 +82,17 @@ END
   cat >"$dir/conf/rmq-proxy.json" <<END
 {"rocketMQClusterName": "DefaultCluster", "namesrvAddr": "127.0.0.1:$port",
  "localServeAddr": "127.0.0.1", "grpcServerPort": $((port + 7)),
- "remotingListenPort": $((port + 8)), "maxDelayTimeMills": 259200000
+ "remotingListenPort": $((port + 8)), "maxDelayTimeMills": 259200000}
 END
   if [[ -n ${CICADA_ROCKETMQ_ADMIN:-} ]]; then
     control_access "$dir" "${CICADA_ROCKETMQ_ADMIN%%:*}" "${CICADA_ROCKETMQ_ADMIN#*:}"
   fi
-  printf '}\n' >>"$dir/conf/rmq-proxy.json"
   printf '%s\n' "${CICADA_ROCKETMQ_SETTINGS:-}" >>"$dir/conf/broker.conf"
 }
 
-# control_access switches ACL 2.0 on in the configurations of the broker and the proxy. The proxy
-# asks the broker who may do what.
+# control_access switches ACL 2.0 on at the broker.
 control_access() {
-  local dir=$1 name=$2 password=$3
-  local auth=org.apache.rocketmq.auth proxy=org.apache.rocketmq.proxy.auth
+  local dir=$1 name=$2 password=$3 auth=org.apache.rocketmq.auth
   cat >>"$dir/conf/broker.conf" <<END
 authenticationEnabled=true
 authenticationProvider=$auth.authentication.provider.DefaultAuthenticationProvider
@@ -104,16 +101,6 @@ initAuthenticationUser={"username":"$name","password":"$password"}
 innerClientAuthenticationCredentials={"accessKey":"$name","secretKey":"$password"}
 authorizationEnabled=true
 authorizationMetadataProvider=$auth.authorization.provider.LocalAuthorizationMetadataProvider
-END
-  cat >>"$dir/conf/rmq-proxy.json" <<END
- ,"authenticationEnabled": true, "authorizationEnabled": true,
- "enableAclRpcHookForClusterMode": true,
- "authenticationProvider": "$auth.authentication.provider.DefaultAuthenticationProvider",
- "authenticationMetadataProvider": "$proxy.ProxyAuthenticationMetadataProvider",
- "authorizationProvider": "$auth.authorization.provider.DefaultAuthorizationProvider",
- "authorizationMetadataProvider": "$proxy.ProxyAuthorizationMetadataProvider",
- "innerClientAuthenticationCredentials":
-   "{\"accessKey\":\"$name\",\"secretKey\":\"$password\"}"
 END
   printf 'accessKey: %s\nsecretKey: %s\n' "$name" "$password" >"$dir/conf/tools.yml"
 }
@@ -181,12 +168,11 @@ client() {
 }
 
 grpc() {
-  local who port
-  mapfile -t who < <(credentials "$1")
+  local port
   port=$(sed -n 's/.*"grpcServerPort": \([0-9]*\).*/\1/p' "$1/conf/rmq-proxy.json")
   jvm "$1" -Xmx256m -XX:TieredStopAtLevel=1 -Drocketmq.log.root="$1/logs" \
     -Drocketmq.log.level=warn \
-    "$SCRIPTS/RocketMQGrpcClient.java" "127.0.0.1:$port" ${who[@]+"${who[@]}"}
+    "$SCRIPTS/RocketMQGrpcClient.java" "127.0.0.1:$port"
 }
 
 admin() {
