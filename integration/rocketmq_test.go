@@ -193,6 +193,9 @@ func (r *rocketRun) saves(t *testing.T) {
 	}, time.Minute, 200*time.Millisecond, "%+v", &b)
 	require.EqualValues(t, want.ByCicada, b.Delivered, "%+v", b)
 	require.Zero(t, b.Dead, "%+v", b)
+	unguarded, err := r.daemon.Metric(t.Context(), "cicada_rocketmq_unguarded_total", "")
+	require.NoError(t, err)
+	require.Zero(t, unguarded, "%s", r.daemon.Log())
 	require.Equal(t, b.Accepted, b.Delivered+b.Suppressed+b.Cancelled, "%+v", b)
 }
 

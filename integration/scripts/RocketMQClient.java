@@ -23,6 +23,7 @@ import org.apache.rocketmq.acl.common.SessionCredentials;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.exception.MQBrokerException;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendCallback;
@@ -33,6 +34,7 @@ import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
 import org.apache.rocketmq.remoting.RPCHook;
+import org.apache.rocketmq.remoting.protocol.ResponseCode;
 import org.apache.rocketmq.remoting.protocol.subscription.SubscriptionGroupConfig;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 
@@ -237,7 +239,7 @@ public final class RocketMQClient {
       }
       List<MessageQueue> all = queues.get(m.getTopic());
       long at = System.currentTimeMillis();
-      SendResult r = producer.send(m, all.get(o.getIntValue("queue") % all.size()));
+      SendResult r = send(m, all.get(o.getIntValue("queue") % all.size()));
       JSONObject s = JSONObject.of("id", r.getMsgId(), "at", at, "handle", r.getRecallHandle());
       s.put("status", r.getSendStatus().name());
       s.put("broker", r.getMessageQueue().getBrokerName());
@@ -247,12 +249,26 @@ public final class RocketMQClient {
     answer.put("sent", sent);
   }
 
+  /** A busy broker refuses for a moment, before it stores anything. */
+  private SendResult send(Message m, MessageQueue queue) throws Exception {
+    for (int tries = 0; ; tries++) {
+      try {
+        return queue == null ? producer.send(m) : producer.send(m, queue);
+      } catch (MQBrokerException e) {
+        if (e.getResponseCode() != ResponseCode.SYSTEM_BUSY || tries >= 100) {
+          throw e;
+        }
+        Thread.sleep(50);
+      }
+    }
+  }
+
   /** Sends ordinary messages of no interest until so many bytes went out. */
   private void fill(JSONObject call) throws Exception {
     byte[] body = new byte[16 << 10];
     new Random(8).nextBytes(body); // the client compresses what is large
     for (long left = call.getLongValue("bytes"); left > 0; left -= body.length) {
-      producer.send(new Message(call.getString("topic"), body));
+      send(new Message(call.getString("topic"), body), null);
     }
   }
 
