@@ -21,7 +21,7 @@ func (s *Shard) judge(ctx context.Context, a core.ActDeliver) {
 	now := s.Now()
 	items, at, outcomes := s.guards.Judge(ctx, lane, parcels, now)
 	if len(items) > 0 {
-		op := &commit.GuardOp{Items: items, Done: make(chan error, 1)}
+		op := &commit.GuardOp{Lane: lane, Items: items, Done: make(chan error, 1)}
 		err := s.do(op, 0, op.Done)
 		if err != nil {
 			s.log.Error("judged messages not ended", zap.Error(err))

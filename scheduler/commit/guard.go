@@ -16,6 +16,7 @@ import (
 // GuardOp ends guarded messages as they were judged, each only if its row still stands: its source
 // may have recalled it, or moved it, while it was judged (rule R18).
 type GuardOp struct {
+	Lane  delay.Target
 	Items []GuardItem
 	Done  chan error // capacity 1; answered after the sync
 }
@@ -41,6 +42,11 @@ func (*GuardOp) alone() {}
 
 func (o *GuardOp) stage(c *Committer) {
 	now := c.now()
+	keys := make([]delay.Key, len(o.Items))
+	for i := range keys {
+		keys[i] = o.Items[i].Key
+	}
+	rows := c.find.Rows(o.Lane, keys)
 	for i := range o.Items {
 		if c.full() {
 			c.flush()
@@ -48,18 +54,18 @@ func (o *GuardOp) stage(c *Committer) {
 				return
 			}
 		}
-		c.endGuarded(now, &o.Items[i])
+		c.endGuarded(now, &o.Items[i], rows)
 	}
 }
 
 func (o *GuardOp) finish(_ localstore.Synced, err error) { o.Done <- err }
 
-func (c *Committer) endGuarded(now delay.Due, it *GuardItem) {
+func (c *Committer) endGuarded(now delay.Due, it *GuardItem, rows find.Rows) {
 	m := it.Message
 	if m != nil {
 		c.distinct(string(m.ID)) // what it reads next must see what this op has done to the id
 	}
-	loc, stands := c.standing(it.Key, m)
+	loc, stands := c.standing(it.Key, m, rows)
 	if it.Gone = !stands; m == nil || it.Gone && !planted.Is(planted.GuardedUnchecked) {
 		return
 	}

@@ -37,6 +37,11 @@ type RecurItem struct {
 func (*RecurOp) alone() {}
 
 func (o *RecurOp) stage(c *Committer) {
+	keys := make([]delay.Key, len(o.Items))
+	for i := range keys {
+		keys[i] = o.Items[i].Key
+	}
+	rows := c.find.Rows(delay.Schedules, keys)
 	for i := range o.Items {
 		if c.full() {
 			c.flush()
@@ -44,19 +49,19 @@ func (o *RecurOp) stage(c *Committer) {
 				return
 			}
 		}
-		c.recur(&o.Items[i])
+		c.recur(&o.Items[i], rows)
 	}
 }
 
 func (o *RecurOp) finish(_ localstore.Synced, err error) { o.Done <- err }
 
 // recur does what one schedule does at its due.
-func (c *Committer) recur(it *RecurItem) {
+func (c *Committer) recur(it *RecurItem, rows find.Rows) {
 	if !c.meta.IDsComplete && it.Key.Due <= c.meta.LostUpTo {
 		it.Wait = true // the owner before may have made these firings (rule R14)
 		return
 	}
-	loc, stands := c.standing(it.Key, it.Message)
+	loc, stands := c.standing(it.Key, it.Message, rows)
 	switch {
 	case !stands:
 		c.batch.DeleteProgress(it.Key) // cancelled, paused or replaced since
@@ -97,8 +102,14 @@ func (c *Committer) recur(it *RecurItem) {
 }
 
 // standing finds the row of what was read as m, and reports whether it is still there. A row that
-// cannot be read here is: m was read from the tier then, or is nil.
-func (c *Committer) standing(key delay.Key, m *delay.Message) (loc find.Located, stands bool) {
+// cannot be read here is: m was read from the tier then, or is nil. rows are those that were there
+// when the op began, which is alone and changes each once.
+func (c *Committer) standing(
+	key delay.Key, m *delay.Message, rows find.Rows,
+) (loc find.Located, stands bool) {
+	if loc, ok := rows[key]; ok {
+		return loc, true
+	}
 	loc, err := c.find.LocateKey(key)
 	if err == nil && loc.Place != find.PlaceRow && loc.Place != find.PlaceParked {
 		return loc, false

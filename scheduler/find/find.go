@@ -12,6 +12,7 @@ package find
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore"
@@ -123,4 +124,39 @@ func (f *Finder) LocateKey(key delay.Key) (Located, error) {
 		loc.Place = PlaceCold
 	}
 	return loc, err
+}
+
+// Rows are rows of a lane that were there at one moment, by key.
+type Rows map[delay.Key]Located
+
+// Rows reads many keys of a lane in two runs, of rows and of parked rows: what is due together lies
+// together. What it does not find, or cannot read, LocateKey says.
+func (f *Finder) Rows(lane delay.Target, keys []delay.Key) Rows {
+	keys = slices.Clone(keys)
+	slices.SortFunc(keys, delay.Key.Compare)
+	keys = slices.Compact(keys)
+	found, rest := make(Rows, len(keys)), keys[:0:0]
+	err := f.store.ReadRows(keys, func(i int, rec []byte) {
+		if rec == nil {
+			rest = append(rest, keys[i])
+			return
+		}
+		found[keys[i]] = Located{Key: keys[i], Place: PlaceRow, Record: slices.Clone(rec)}
+	})
+	if err != nil {
+		return nil
+	}
+	hash := lane.Hash()
+	err = f.store.ReadParked(hash, rest, func(i int, claimed bool, rec []byte) {
+		if rec != nil {
+			found[rest[i]] = Located{
+				Key: rest[i], Place: PlaceParked, Lane: hash, Claimed: claimed,
+				Record: slices.Clone(rec),
+			}
+		}
+	})
+	if err != nil {
+		return nil
+	}
+	return found
 }

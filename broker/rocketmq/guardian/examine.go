@@ -111,8 +111,8 @@ func (x *examiner) mayRead(ctx context.Context, check, addr, topic string) bool 
 // maxAsked bounds the topics that are tried.
 const maxAsked = 32
 
-// mayAsk tries to look for what was delivered, in topics that timers wait for. Whether a message may
-// be sent to them only one that is sent can tell.
+// mayAsk tries to look for what was delivered, in topics that timers wait for. Whether a message
+// may be sent to them only one that is sent can tell.
 func (x *examiner) mayAsk(
 	ctx context.Context, check, addr string, counts map[string]remoting.TimerMetric,
 ) {

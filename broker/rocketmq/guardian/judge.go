@@ -138,7 +138,7 @@ func (g *Guardian) forget(open []*docket) {
 	}
 }
 
-// inherit releases what a retired broker held, three graces after its due, as all that is uncertain.
+// inherit releases what a retired broker held three graces after its due, as what is uncertain.
 func (g *Guardian) inherit(ctx context.Context, name string, open []*docket) {
 	now := g.now()
 	var release []*docket
