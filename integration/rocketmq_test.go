@@ -22,8 +22,9 @@ import (
 const (
 	// rocketEach is how many delay levels, and timers, each part of a plan has.
 	rocketEach = 12
-	// rocketGrace is short, so that a release can be waited for.
-	rocketGrace = 2 * time.Second
+	// rocketGrace is the default. A shorter one is a shorter time in which a broker that does not get
+	// to run may be behind its own checkpoint.
+	rocketGrace = 5 * time.Second
 )
 
 // rocketSeed is the seed of a run: CICADA_SEED, or another each time.
@@ -102,7 +103,7 @@ func (r *rocketRun) do(ctx context.Context) error {
 		err = r.expired(r)
 	}
 	if err == nil {
-		r.verdict, err = r.cluster.Await(ctx, r.plan, 5*rocketGrace, longest)
+		r.verdict, err = r.cluster.Await(ctx, r.plan, 4*rocketGrace, longest)
 	}
 	stop()
 	wg.Wait()

@@ -45,6 +45,7 @@ type Broker struct {
 	read      int64          // how far the timer's queue was read
 	wheel     delay.Due      // slots before it were delivered
 	booted    delay.Due
+	settings  string        // lines of its configuration beside the usual ones
 	unindexed int64         // what lies below this offset of the commit log is not found by its key
 	grown     chan struct{} // closed and made anew with every message
 }
@@ -120,6 +121,14 @@ func (b *Broker) create(name string, queues int) *topic {
 	}
 	t.queues = append(t.queues, make([]queue, max(0, queues-len(t.queues)))...)[:queues]
 	return t
+}
+
+// Configure sets lines of the configuration, which come after the usual ones. They change nothing
+// that the broker does.
+func (b *Broker) Configure(lines string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.settings = lines
 }
 
 // SetPermission says whether a topic may be read and written.

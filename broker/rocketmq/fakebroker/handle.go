@@ -401,7 +401,8 @@ func (b *Broker) tell(c *remoting.Command) *remoting.Command {
 		r := c.Reply(remoting.OK, "")
 		r.Body = []byte("brokerName=" + b.name + "\nfileReservedTime=72\nmessageDelayLevel=" +
 			strings.Join(words, " ") + "\nmappedFileSizeCommitLog=" +
-			itoa(b.cluster.opts.FileSize) + "\ntimerWheelEnable=true\nrecallMessageEnable=true\n")
+			itoa(b.cluster.opts.FileSize) + "\ntimerWheelEnable=true\nrecallMessageEnable=true\n" +
+			b.settings)
 		return r
 	default:
 		return c.Reply(remoting.NotSupported, "request type not supported")

@@ -29,7 +29,7 @@ func BenchmarkRescue(b *testing.B) {
 		Broker: "rmq", NameServers: []string{c.NameServer()}, Dial: c.Dial, Logger: zap.NewNop(),
 	}, Options{Grace: time.Second, DelayLevels: true, Timers: true})
 	require.NoError(b, err)
-	defer g.Close() //nolint:errcheck // it never fails
+	defer g.Close()
 	name := c.Broker(0).Name()
 	due := delay.InstantOf(time.Now())
 	batch := make([]broker.Delivery, chunk)

@@ -92,6 +92,10 @@ func (x *examiner) broker(ctx context.Context, b *remoting.BrokerRoute, addr str
 	if config["recallMessageEnable"] != "true" {
 		x.say(broker.Note, check, "it takes no recalls (recallMessageEnable)")
 	}
+	if x.g.o.Timers && config["timerRocksDBEnable"] == "true" {
+		x.say(broker.Warn, check, "its timers lie in RocksDB (timerRocksDBEnable), which delivers some "+
+			"a little before they are due: those come twice")
+	}
 	x.reach(check, info, levels)
 	x.pending(ctx, check, addr, info, min(len(levels), int(b.ReadQueues)))
 }

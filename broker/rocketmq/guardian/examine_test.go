@@ -30,6 +30,22 @@ func TestExamine(t *testing.T) {
 		verdicts, text := look()
 		require.Equal(t, []broker.Verdict{broker.Good}, verdicts)
 		require.Equal(t, "2 at delay levels and 1 timers wait; 0 at delay levels are lost to it", text)
+		for line, said := range map[string]string{
+			"timerRocksDBEnable=true":   "come twice",
+			"messageIndexEnable=false":  "nobody could tell",
+			"timerWheelEnable=false":    "delay levels alone",
+			"recallMessageEnable=false": "takes no recalls",
+		} {
+			w.cluster.Broker(0).Configure(line + "\n")
+			text = ""
+			for _, f := range Examine(t.Context(), w.config(), all()) {
+				if f.Verdict != broker.Good {
+					text += f.Detail
+				}
+			}
+			require.Contains(t, text, said)
+		}
+		w.cluster.Broker(0).Configure("")
 		w.expire(0)
 		verdicts, text = look()
 		require.Equal(t, []broker.Verdict{broker.Warn, broker.Warn}, verdicts)
