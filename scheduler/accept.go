@@ -22,11 +22,12 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 		return err
 	}
 	s.prepare(drafts, receipts)
-	weight, tier := int64(0), false
+	weight, tier, named := int64(0), false, false
 	var replaced []delay.ID
 	for i := range drafts {
 		d := &drafts[i]
 		weight += commit.Weight(d)
+		named = named || d.ID != ""
 		if d.Replace && d.ID != "" {
 			replaced = append(replaced, d.ID)
 		}
@@ -36,6 +37,9 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 			}
 			tier = true
 		}
+	}
+	if named {
+		s.awaitIDs(ctx)
 	}
 	records, err := s.coldRecords(ctx, replaced)
 	if err != nil {

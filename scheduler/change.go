@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
@@ -31,6 +32,9 @@ func (s *Shard) change(
 ) (outbox uint64, err error) {
 	if s.draining.Load() {
 		return 0, fmt.Errorf("%w: shutting down", delay.ErrUnavailable)
+	}
+	if slices.ContainsFunc(requests, func(r ChangeRequest) bool { return s.doubts(r.ID) }) {
+		s.awaitIDs(ctx)
 	}
 	guarded, err := s.guards.Mark(ctx, s.find, s.parts.Tier, requests)
 	if err != nil {

@@ -520,8 +520,6 @@ func TestIDsThroughTheTier(t *testing.T) {
 		w.crash()
 		w.loseDisk()
 		w.open()
-		require.ErrorIs(t, w.trySend(w.named("new", "pull:q", time.Hour)).Err, delay.ErrUnavailable)
-		w.pass(time.Second)
 		check()
 		require.EqualValues(t, 120, w.books().Accepted)
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/cicadamq/cicada/scheduler/core"
 	"github.com/cicadamq/cicada/scheduler/crowd"
 	"github.com/cicadamq/cicada/scheduler/cut"
+	"github.com/cicadamq/cicada/scheduler/hydrate"
 	"github.com/cicadamq/cicada/scheduler/lanes"
 	"github.com/cicadamq/cicada/scheduler/parcel"
 	"github.com/cicadamq/cicada/scheduler/query"
@@ -163,6 +164,9 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	s.openLedgers(own.Restore != nil)
 	s.maintainer = s.newMaintainer()
 	s.hydrator = s.newHydrator()
+	s.names = hydrate.NewIDs(s.parts.Tier, s.log, func(o *commit.IDsOp) error {
+		return s.do(o, 0, o.Done)
+	})
 	s.bulk = s.newBulk()
 	s.firsts = []core.Event{f.Lanes, f.Flights}
 }

@@ -20,8 +20,12 @@ func (s *Shard) inspect(keys []delay.Key) []core.Sight {
 	return make([]core.Sight, len(keys))
 }
 
-// Get returns what is known of a message; ErrNotFound when nothing is.
+// Get returns what is known of a message; ErrNotFound when nothing is, ErrUnavailable when nobody
+// can say yet because ids are being restored (rule R14), after a wait.
 func (s *Shard) Get(ctx context.Context, id delay.ID, withBody bool) (Info, error) {
+	if s.doubts(id) {
+		s.awaitIDs(ctx)
+	}
 	return s.query.Get(ctx, id, withBody)
 }
 

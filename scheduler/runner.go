@@ -74,6 +74,7 @@ type Shard struct {
 
 	maintainer *maintain.Maintainer // nil without a bucket
 	hydrator   *hydrate.Hydrator    // nil without a bucket
+	names      *hydrate.IDs         // those of the bucket
 	positions  *position.Table      // how far sources were read
 	intake     *intake.Intake
 	guards     guard.Keepers
@@ -163,7 +164,7 @@ func (s *Shard) Run(ctx context.Context) error {
 		end("maintain", func() error { return s.maintainer.Run(ctx) })
 		end("bulk", func() error { return s.runBulk(ctx) })
 		if !s.parts.Store.Meta().IDsComplete {
-			end("ids", func() error { return s.runIDs(ctx) })
+			end("ids", func() error { s.names.Run(ctx); return nil })
 		}
 	}
 	end("close", func() error {

@@ -168,7 +168,7 @@ func (s *Stepped) background(ctx context.Context, kind TaskKind) error {
 	case TaskDrop:
 		return fencedOnly(guard(&s.hydrating, func() error { return s.hydrator.Drop(ctx) }))
 	case TaskIDs:
-		return fencedOnly(guard(&s.restoring, func() error { return s.restoreIDs(ctx) }))
+		return fencedOnly(guard(&s.restoring, func() error { return s.names.Restore(ctx) }))
 	case TaskCompact:
 		return fencedOnly(guard(&s.compacting, func() error {
 			_, err := s.maintainer.Compact(ctx)

@@ -28,7 +28,6 @@ const (
 	tierPatience = 30 * time.Second      // a request of durability tier waits this long (S3)
 	flushTimeout = 60 * time.Second
 	flushRetry   = time.Second
-	idsRetry     = time.Second
 )
 
 // tierState is what the tier's loops share with the requests that wait for them.
