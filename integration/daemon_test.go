@@ -446,6 +446,28 @@ func (d *daemon) books() map[string]int64 {
 	return out
 }
 
+// flushed waits until the bucket holds everything that was synced before the call: of two flushes
+// that end after it, the second one began after it.
+func (d *daemon) flushed() {
+	d.t.Helper()
+	last := func() string { return text(d.call("GET", "/v1/status", nil).ok(d.t), "last_flush") }
+	for range 2 {
+		before := last()
+		eventually(d.t, "a flush ends", func() bool { return last() != before })
+	}
+}
+
+// unfinishedFlushed waits until the bucket also holds what is due and unfinished (R5): the watermark
+// passes it when it is parked, some ten seconds after its due, and a flush follows.
+func (d *daemon) unfinishedFlushed() {
+	d.t.Helper()
+	asked := time.Now().UnixMilli()
+	eventually(d.t, "what is unfinished is parked", func() bool {
+		return num(d.t, d.call("GET", "/v1/status", nil).ok(d.t), "watermark_ms") > asked
+	})
+	d.flushed()
+}
+
 // balanced checks S10.
 func balanced(t testing.TB, b map[string]int64) {
 	t.Helper()

@@ -116,7 +116,7 @@ func TestDuplicateRebalance(t *testing.T) {
 		for _, m := range d.pull("q", obj{"max": 25, "wait": "2s", "lease": lease}) {
 			mu.Lock()
 			held[text(m, "id")]++
-			if lease == "10s" {
+			if lease == "15s" {
 				short[text(m, "id")] = true
 			} else {
 				receipts = append(receipts, text(m, "receipt"))
@@ -127,7 +127,7 @@ func TestDuplicateRebalance(t *testing.T) {
 	start := time.Now()
 	var g sync.WaitGroup
 	for i := range 16 {
-		g.Go(func() { take([]string{"10s", "1h"}[i%2]) })
+		g.Go(func() { take([]string{"15s", "1h"}[i%2]) })
 	}
 	g.Wait()
 	d.kill()
@@ -136,7 +136,7 @@ func TestDuplicateRebalance(t *testing.T) {
 		g.Go(func() { take("1h") })
 	}
 	g.Wait()
-	if time.Since(start) < 10*time.Second {
+	if time.Since(start) < 15*time.Second {
 		for id, times := range held {
 			require.Equal(t, 1, times, id)
 		}
@@ -169,7 +169,7 @@ func TestDuplicateHiddenFailedAck(t *testing.T) {
 	c := cli(t, d)
 	d.send(obj{"id": "a", "target": "pull:q", "delay": 0})
 	late := text(d.pullOne("q", obj{"lease": "1s"}), "receipt")
-	good := text(d.pullOne("q", obj{"lease": "1h", "wait": "10s"}), "receipt")
+	good := text(d.pullOne("q", obj{"lease": "1h"}), "receipt")
 	r := c.exit(5, "ack", "q", late)
 	require.Contains(t, r.err, late+": SUPERSEDED")
 	require.Contains(t, r.err, "1 of 1 not acked")
@@ -183,13 +183,13 @@ func TestDuplicateHiddenFailedAck(t *testing.T) {
 		d.metric(`cicada_settled_total{kind="ack",lane="pull:q",result="not_found"}`))
 
 	d.send(obj{"id": "b", "target": "pull:q", "delay": 0})
-	require.Contains(t, c.ok("pull", "q", "--wait", "5s", "--ack", "-o", "jsonl"), `"b"`)
+	require.Contains(t, c.ok("pull", "q", "--wait", "20s", "--ack", "-o", "jsonl"), `"b"`)
 	require.Equal(t, "delivered", d.state("b"))
 
 	// Whoever reads what pull --ack prints is slower than the lease: the message goes to another, and
 	// the ack, which comes after the printing, is refused.
 	d.send(obj{"id": "c", "target": "pull:q", "delay": 0, "body": strings.Repeat("x", 1<<20)})
-	cmd := exec.Command(program, "pull", "q", "--wait", "5s", "--lease", "1s", "--ack", "-o", "jsonl")
+	cmd := exec.Command(program, "pull", "q", "--wait", "20s", "--lease", "1s", "--ack", "-o", "jsonl")
 	cmd.Env = append(cleanEnv(), "CICADA_SERVER="+strings.TrimPrefix(*d.base.Load(), "http://"),
 		"HOME="+c.dir, "XDG_CONFIG_HOME="+c.dir)
 	var errs bytes.Buffer
@@ -199,7 +199,7 @@ func TestDuplicateHiddenFailedAck(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	defer func() { _ = cmd.Process.Kill() }()
 	eventually(t, "it is pulled", func() bool { return d.state("c") == "claimed" })
-	receipt := text(d.pullOne("q", obj{"lease": "1h", "wait": "10s"}), "receipt")
+	receipt := text(d.pullOne("q", obj{"lease": "1h"}), "receipt")
 	printed, err := io.ReadAll(out)
 	require.NoError(t, err)
 	require.Contains(t, string(printed), `"c"`)

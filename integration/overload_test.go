@@ -57,12 +57,14 @@ func TestOverloadMemory(t *testing.T) {
 	d := serve(t, "--api-max-inflight", "96MiB", "--memory-limit", "256MiB", "--bucket", "none")
 	one := `{"target":"pull:q","delay":"1h","body":"` + strings.Repeat("x", 4<<20) + `"},`
 	batch := []byte(`{"messages":[` + strings.TrimSuffix(strings.Repeat(one, each), ",") + `]}`)
-	var stored, refused atomic.Int64
+	var stored, refused, unknown atomic.Int64
 	var wg sync.WaitGroup
 	for range clients {
 		wg.Go(func() {
 			r := d.try("POST", "/v1/messages", batch)
 			switch {
+			case os.IsTimeout(r.err): // the client gave up, on a machine that is too slow for this
+				unknown.Add(each)
 			case r.err != nil: // the answer was overtaken by the end of the connection
 				refused.Add(1)
 			case r.status == http.StatusOK:
@@ -83,7 +85,9 @@ func TestOverloadMemory(t *testing.T) {
 	t.Logf("%d stored, %d batches refused, at most %d MiB", stored.Load(), refused.Load(), d.memory()>>20)
 	require.NotZero(t, refused.Load(), "no overload")
 	require.Less(t, d.memory(), int64(768<<20))
-	require.Equal(t, stored.Load(), d.count(""), "what was refused is not stored")
+	count := d.count("")
+	require.GreaterOrEqual(t, count, stored.Load())
+	require.LessOrEqual(t, count, stored.Load()+unknown.Load(), "what was refused is not stored")
 	d.send(obj{"target": "pull:q", "delay": "1h"})
 }
 
@@ -280,9 +284,10 @@ func TestBadWebhookAmongGood(t *testing.T) {
 	}))
 	defer bad.Close()
 	defer close(stop)
+	const timeout = 8 * time.Second
 	d := serve(t, "--bucket", "none", "--webhook-allow", strings.TrimPrefix(good.URL, "http://"),
-		"--webhook-allow", strings.TrimPrefix(bad.URL, "http://"), "--webhooks-timeout", "3s")
-	at := time.Now().Add(2 * time.Second)
+		"--webhook-allow", strings.TrimPrefix(bad.URL, "http://"), "--webhooks-timeout", timeout.String())
+	at := time.Now().Add(5 * time.Second) // not before all is sent
 	var poison, fine []obj
 	for range 5000 {
 		poison = append(poison, obj{"target": bad.URL + "/hang", "deliver_at": at.UnixMilli()})
@@ -303,7 +308,7 @@ func TestBadWebhookAmongGood(t *testing.T) {
 	})
 	slices.Sort(late)
 	t.Logf("late: p50 %v, p99 %v, most %v", late[messages/2], late[messages*99/100], late[messages-1])
-	require.Less(t, late[messages*99/100], 3*time.Second)
+	require.Less(t, late[messages*99/100], timeout, "the good ones wait for those that hang")
 	eventually(t, "an answer without an end is an answer", func() bool { return d.state(endless) == "delivered" })
 	next, err := time.Parse(time.RFC3339, text(d.get(year), "next_attempt_at"))
 	if err == nil {

@@ -20,7 +20,7 @@ const service = "/cicada.v1.Scheduler/"
 func overHTTP2() *http.Client {
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
-	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Protocols: &p}}
+	return &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{Protocols: &p}}
 }
 
 // The same service as Connect, by plain POST, over both versions of HTTP.
@@ -48,7 +48,7 @@ func TestConnect(t *testing.T) {
 			require.Equal(t, "aGVsbG8=", m["body"])
 			require.Equal(t, "hello", d.call("GET", path(q)+"?body=true", nil).ok(t)["body"],
 				"one service, two faces")
-			leased := list(t, rpc("Pull", obj{"queue": q, "waitMs": "5000"}).ok(t), "messages")
+			leased := list(t, rpc("Pull", obj{"queue": q, "waitMs": "20000"}).ok(t), "messages")
 			require.Len(t, leased, 1)
 			acked := rpc("Ack", obj{"queue": q, "receipts": []any{leased[0]["receipt"]}}).ok(t)
 			require.Equal(t, "SETTLED_ACKED", list(t, acked, "results")[0]["result"])

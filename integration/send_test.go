@@ -193,7 +193,7 @@ func TestNeverEarly(t *testing.T) {
 	}
 	d.call("POST", "/v1/messages", obj{"messages": batch}).ok(t)
 	for got := 0; got < n; {
-		leased := d.pull(q, obj{"max": 50, "wait": "5s"})
+		leased := d.pull(q, obj{"max": 50, "wait": "20s"})
 		now := time.Now().UnixMilli()
 		require.NotEmpty(t, leased)
 		for _, m := range leased {
