@@ -515,15 +515,16 @@ func (s *sourceRun) startFenced(t *testing.T, end error) (stop func()) {
 	ended := make(chan error, 1)
 	go func() { ended <- src.Run(ctx, s.in) }()
 	return func() {
-		defer cancel()
+		var err error
 		select {
-		case err := <-ended:
-			if err != nil {
-				require.ErrorIs(t, err, end)
-			}
-		case <-time.After(time.Second):
+		case err = <-ended:
+		case <-time.After(time.Second): // it may also wait to be stopped
 			cancel()
-			require.NoError(t, <-ended)
+			err = <-ended // and have been about to end by itself
+		}
+		cancel()
+		if err != nil {
+			require.ErrorIs(t, err, end)
 		}
 		require.NoError(t, src.Close())
 	}

@@ -61,35 +61,58 @@ func TestExamineAccount(t *testing.T) {
 	require.Equal(t, broker.Bad, verdicts(found)["jetstream"])
 	require.NotContains(t, verdicts(found), "source S", "nothing more can be said")
 
-	info := func() string {
-		text, err := json.Marshal(map[string]any{
-			"type": "io.nats.jetstream.api.v1.stream_info_response", "ts": time.Now(),
-			"config": map[string]any{"name": "S", "subjects": []string{"s.>"}}, "state": map[string]any{},
-		})
-		require.NoError(t, err)
-		return string(text)
+	now := time.Now()
+	for off, want := range map[time.Duration]broker.Verdict{
+		0: broker.Good, time.Second: broker.Warn, -time.Minute: broker.Bad,
+	} {
+		cfg := almostFull(t, now, false).config()
+		cfg.Now = func() time.Time { return now.Add(off) }
+		found := Examine(t.Context(), cfg, []SourceConfig{{Stream: "S"}, {Stream: "a b"}})
+		require.Equal(t, want, verdicts(found)["clock"], "%s: %v", off, found)
+		require.Equal(t, broker.Warn, verdicts(found)["jetstream"])
+		require.Equal(t, broker.Bad, verdicts(found)["source a b"])
+		require.Equal(t, broker.Good, verdicts(found)["consumer cicada"])
 	}
-	f = newFake(t, func(c *fakeConn, m *nats.Msg) {
+}
+
+// A server that drops one kind of request must cost the time limit of that one, not of the whole,
+// and what it does answer must be told all the same.
+func TestExamineSilence(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	cfg := almostFull(t, now, true).config()
+	cfg.Now = func() time.Time { return now }
+	cfg.AckTimeout = 2 * time.Second // for its answers too
+	found := Examine(t.Context(), cfg, []SourceConfig{{Stream: "S"}})
+	require.Equal(t, broker.Warn, verdicts(found)["jetstream"], "%v", found)
+	require.Equal(t, broker.Good, verdicts(found)["clock"], "%v", found)
+	require.Equal(t, broker.Bad, verdicts(found)["consumer cicada"], "%v", found)
+	require.True(t, says(found, broker.Bad, context.DeadlineExceeded.Error()), "%v", found)
+}
+
+// almostFull is a server with a stream S and little room, where it is now. Silent, it does not
+// answer who wants to make a consumer.
+func almostFull(t *testing.T, now time.Time, silent bool) *fake {
+	t.Helper()
+	info, err := json.Marshal(map[string]any{
+		"type": "io.nats.jetstream.api.v1.stream_info_response", "ts": now,
+		"config": map[string]any{"name": "S", "subjects": []string{"s.>"}}, "state": map[string]any{},
+	})
+	require.NoError(t, err)
+	return newFake(t, func(c *fakeConn, m *nats.Msg) {
 		switch {
 		case m.Subject == "$JS.API.INFO":
 			c.answer(m, `{"type":"io.nats.jetstream.api.v1.account_info_response","storage":95,
 				"limits":{"max_storage":100}}`)
 		case strings.HasPrefix(m.Subject, "$JS.API.STREAM.INFO."):
-			c.answer(m, info())
+			c.answer(m, string(info))
+		case strings.HasPrefix(m.Subject, "$JS.API.CONSUMER.INFO."):
+			c.answer(m, `{"type":"io.nats.jetstream.api.v1.consumer_info_response",
+				"error":{"code":404,"err_code":10014,"description":"consumer not found"}}`)
+		case m.Reply != "" && !(silent && strings.HasPrefix(m.Subject, "$JS.API.CONSUMER.CREATE.")):
+			c.send(m.Reply, &nats.Msg{Subject: m.Reply, Header: nats.Header{"Status": {"503"}}})
 		}
 	})
-	for off, want := range map[time.Duration]broker.Verdict{
-		0: broker.Good, time.Second: broker.Warn, -time.Minute: broker.Bad,
-	} {
-		cfg := f.config()
-		cfg.AckTimeout = 100 * time.Millisecond
-		cfg.Now = func() time.Time { return time.Now().Add(off) }
-		found := Examine(t.Context(), cfg, []SourceConfig{{Stream: "S"}, {Stream: "a b"}})
-		require.Equal(t, want, verdicts(found)["clock"], "%s: %v", off, found)
-		require.Equal(t, broker.Warn, verdicts(found)["jetstream"])
-		require.Equal(t, broker.Bad, verdicts(found)["source a b"])
-		require.Equal(t, broker.Bad, verdicts(found)["consumer cicada"], "it does not answer")
-	}
 }
 
 func TestOverlap(t *testing.T) {

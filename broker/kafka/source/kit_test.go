@@ -171,11 +171,13 @@ func (w *world) run(opts Options, in broker.Intake) (src *Source, stop func()) {
 // sleep lets virtual time pass.
 func (*world) sleep(d time.Duration) { time.Sleep(d) }
 
-// until waits, in virtual time, for something that must happen within an hour.
+// until waits, in virtual time, for something that must happen within an hour, and for what follows
+// from it at the same instant.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
 	for range 36_000 {
 		if ok() {
+			synctest.Wait()
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
