@@ -211,7 +211,7 @@ func TestRecalled(t *testing.T) {
 		w.pass(5 * time.Second)
 		recalled := 0
 		for _, id := range w.shard.pending() {
-			d := &broker.Delivery{ID: id, Guard: w.shard.rows[id].draft.Guard}
+			d := &broker.Delivery{ID: id, Guard: w.shard.guard(id)}
 			if err := w.g.Recall(t.Context(), d); err == nil {
 				recalled++
 			} else {

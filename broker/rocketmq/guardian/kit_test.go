@@ -362,6 +362,13 @@ func (k *marks) count() int {
 
 func (w *world) brokers() int { return max(1, len(w.cluster.Names())) }
 
+// guard is the guard of a pending message. The mirror takes meanwhile.
+func (s *shard) guard(id delay.ID) *delay.Guard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rows[id].draft.Guard
+}
+
 // target is where a pending message goes.
 func (s *shard) target(id delay.ID) delay.Target {
 	s.mu.Lock()
