@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cicadamq/cicada/integration/ports"
 	"github.com/cicadamq/cicada/integration/torture/proxy"
 )
 
@@ -39,6 +39,7 @@ type s3Store struct {
 	command func(addr, data string) (*exec.Cmd, error)
 
 	once     sync.Once
+	ports    *ports.Ports
 	cmd      *exec.Cmd
 	exited   chan struct{}
 	dir      string
@@ -82,10 +83,11 @@ func (s *s3Store) start() (err error) {
 }
 
 func (s *s3Store) serve() error {
-	addr, err := freeAddr()
+	at, err := ports.Reserve(1)
 	if err != nil {
 		return err
 	}
+	addr := at.Addr(0)
 	data := filepath.Join(s.dir, "data")
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		return err
@@ -109,7 +111,7 @@ func (s *s3Store) serve() error {
 		_ = cmd.Wait()
 		close(exited)
 	}()
-	s.cmd, s.exited, s.endpoint = cmd, exited, "http://"+addr
+	s.ports, s.cmd, s.exited, s.endpoint = at, cmd, exited, "http://"+addr
 	for deadline := time.Now().Add(startWithin); time.Now().Before(deadline); {
 		if resp, err := http.Get(s.endpoint + s.health); err == nil {
 			resp.Body.Close()
@@ -126,14 +128,6 @@ func (s *s3Store) serve() error {
 	}
 	_ = cmd.Process.Kill()
 	return errors.New(s.name + " was not ready in time")
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // closeStores ends the servers and what they hold.

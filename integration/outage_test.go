@@ -16,13 +16,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/cicadamq/cicada/integration/ports"
 )
 
 // valve is the way to a store: it can be shut, as when the network or the store is gone.
 type valve struct {
-	t    testing.TB
-	addr string
-	to   string
+	t     testing.TB
+	ports *ports.Ports
+	addr  string
+	to    string
 
 	mu     sync.Mutex
 	listen net.Listener
@@ -32,13 +35,17 @@ type valve struct {
 
 func newValve(t testing.TB, endpoint string) *valve {
 	t.Helper()
-	addr, err := freeAddr()
+	at, err := ports.Reserve(1) // its own while it is shut, too
 	require.NoError(t, err)
-	v := &valve{t: t, addr: addr, to: strings.TrimPrefix(endpoint, "http://"), conns: map[net.Conn]bool{}}
+	v := &valve{
+		t: t, ports: at, addr: at.Addr(0), to: strings.TrimPrefix(endpoint, "http://"),
+		conns: map[net.Conn]bool{},
+	}
 	v.open()
 	t.Cleanup(func() {
 		v.shut()
 		v.wg.Wait()
+		v.ports.Release()
 	})
 	return v
 }

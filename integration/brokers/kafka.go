@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+
+	"github.com/cicadamq/cicada/integration/ports"
 )
 
 // Kafka is one node, broker and controller.
@@ -21,14 +23,14 @@ func StartKafka(dir string, settings ...string) (*Kafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePorts(2)
+	at, err := ports.Reserve(2)
 	if err != nil {
 		return nil, err
 	}
-	k := &Kafka{Addr: local(port), Process: &Process{
-		name: "kafka", dir: dir, ready: "Kafka Server started",
+	k := &Kafka{Addr: at.Addr(0), Process: &Process{
+		name: "kafka", dir: dir, ready: "Kafka Server started", ports: at,
 		command: func() *exec.Cmd {
-			cmd := exec.Command(path, "serve", dir, strconv.Itoa(port))
+			cmd := exec.Command(path, "serve", dir, strconv.Itoa(at.First))
 			cmd.Env = append(os.Environ(),
 				"CICADA_KAFKA_SETTINGS="+strings.Join(settings, "\n"))
 			return cmd

@@ -11,6 +11,8 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/cicadamq/cicada/integration/ports"
 )
 
 // natsPort and natsData turn the program that called Main into a NATS server: only a process of its
@@ -43,15 +45,15 @@ func StartNATS(dir string) (*NATS, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePorts(1)
+	at, err := ports.Reserve(1)
 	if err != nil {
 		return nil, err
 	}
-	n := &NATS{URL: "nats://" + local(port), Process: &Process{
-		name: "nats", dir: dir, ready: "Server is ready",
+	n := &NATS{URL: "nats://" + at.Addr(0), Process: &Process{
+		name: "nats", dir: dir, ready: "Server is ready", ports: at,
 		command: func() *exec.Cmd {
 			cmd := exec.Command(self)
-			cmd.Env = append(os.Environ(), natsPort+"="+strconv.Itoa(port),
+			cmd.Env = append(os.Environ(), natsPort+"="+strconv.Itoa(at.First),
 				natsData+"="+filepath.Join(dir, "nats"))
 			return cmd
 		},

@@ -7,15 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/cicadamq/cicada/integration/ports"
 )
 
 // ErrMissing says that this machine lacks what a broker needs: Java or Maven.
@@ -37,6 +36,7 @@ type Process struct {
 	dir     string // its log is here
 	ready   string // what it logs when it is ready
 	command func() *exec.Cmd
+	ports   *ports.Ports // held as long as it may be started again
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -176,32 +176,6 @@ func (p *Process) end(sig syscall.Signal) error {
 	<-p.exited
 	return fmt.Errorf("%s did not end within %s of %s", p.name, stopWithin, sig)
 }
-
-// freePorts finds n ports in a row. They are below those that connections get, so that nothing
-// takes them while the server that owns them is down.
-func freePorts(n int) (int, error) {
-	const lowest, highest, attempts = 20_000, 32_000, 200
-	for range attempts {
-		base := lowest + rand.IntN(highest-lowest-n)
-		if allFree(base, n) {
-			return base, nil
-		}
-	}
-	return 0, fmt.Errorf("find %d free ports in a row", n)
-}
-
-func allFree(base, n int) bool {
-	for port := base; port < base+n; port++ {
-		l, err := net.Listen("tcp", local(port))
-		if err != nil {
-			return false
-		}
-		_ = l.Close()
-	}
-	return true
-}
-
-func local(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
 // Script is the path of one of the scripts, found from wherever in the repository the test runs.
 func Script(name string) (string, error) {

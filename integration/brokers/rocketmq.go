@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/cicadamq/cicada/integration/ports"
 )
 
 // RocketMQOptions choose what is started beside the name server and the broker.
@@ -50,7 +52,7 @@ func StartRocketMQ(dir string, opts RocketMQOptions) (*RocketMQ, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePorts(9)
+	at, err := ports.Reserve(9)
 	if err != nil {
 		return nil, err
 	}
@@ -69,18 +71,18 @@ func StartRocketMQ(dir string, opts RocketMQOptions) (*RocketMQ, error) {
 		env = append(env, "CICADA_ROCKETMQ_ADMIN="+opts.Admin)
 	}
 	process := func(name, ready string) *Process {
-		return &Process{name: name, dir: dir, ready: ready, command: func() *exec.Cmd {
-			cmd := exec.Command(path, name, dir, strconv.Itoa(port))
+		return &Process{name: name, dir: dir, ready: ready, ports: at, command: func() *exec.Cmd {
+			cmd := exec.Command(path, name, dir, strconv.Itoa(at.First))
 			cmd.Env = env
 			return cmd
 		}}
 	}
 	r := &RocketMQ{
 		Broker: process("broker", ready), NameAddr: opts.NameAddr,
-		BrokerAddr: local(port + 4), ProxyAddr: local(port + 7), dir: dir,
+		BrokerAddr: at.Addr(4), ProxyAddr: at.Addr(7), dir: dir,
 	}
 	if opts.NameAddr == "" {
-		r.NameAddr, r.NameServer = local(port), process("namesrv", "boot success")
+		r.NameAddr, r.NameServer = at.Addr(0), process("namesrv", "boot success")
 	}
 	if opts.OwnProxy {
 		r.Proxy = process("proxy", "startup successfully")

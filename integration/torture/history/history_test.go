@@ -71,6 +71,14 @@ func (s *script) pushed(t, try, due int64, answer string) *script {
 	})
 }
 
+// fired is a first attempt that began at from, says the daemon, and came at t.
+func (s *script) fired(from, t int64, answer string) *script {
+	return s.add(t, Event{
+		What: Attempt, ID: "m", Target: hook, Body: "b", Due: begin + 5, Try: 1, Lease: 1,
+		Answer: answer, Fired: begin + from,
+	})
+}
+
 func (s *script) add(t int64, e Event) *script {
 	e.At = at(t)
 	s.events = append(s.events, e)
@@ -246,6 +254,14 @@ func TestRulesSee(t *testing.T) {
 				ended(900, delivered, one(delivered)),
 			bad: start().sent(1, hook, 5).pushed(10, 1, 5, OK).pushed(60, 2, 5, OK).
 				ended(900, delivered, one(delivered)),
+			rule: "repeated",
+		},
+		// The receiver did not get to run before the daemon had given up, or it did.
+		"repeated after a yes in time": {
+			good: start().sent(1, hook, 5).fired(10, 800, OK).pushed(1100, 2, 5, OK).
+				ended(1900, delivered, one(delivered)),
+			bad: start().sent(1, hook, 5).fired(790, 800, OK).pushed(1100, 2, 5, OK).
+				ended(1900, delivered, one(delivered)),
 			rule: "repeated",
 		},
 		"repeated across SIGTERM": {

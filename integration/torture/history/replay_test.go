@@ -19,7 +19,7 @@ func TestReplay(t *testing.T) {
 	}
 	events, err := Read(dir)
 	require.NoError(t, err)
-	r := Check(events, Options{Hold: 3 * time.Second, InFlight: 250, Timeout: time.Second})
+	r := Check(events, Options{Hold: 3 * time.Second, InFlight: 250, Timeout: 2 * time.Second})
 	t.Log(r.Counts, r.LateMS)
 	for _, v := range r.Violations {
 		t.Error(v)

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cicadamq/cicada/integration/ports"
 	"github.com/cicadamq/cicada/integration/torture/history"
 )
 
@@ -34,6 +34,7 @@ type daemon struct {
 	args    []string
 	env     []string
 	logFile string
+	ports   *ports.Ports
 	url     string
 	log     *history.Log
 
@@ -41,14 +42,6 @@ type daemon struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 	meant  bool // to end
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // note writes down what is done to the daemon.

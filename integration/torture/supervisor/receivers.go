@@ -86,7 +86,7 @@ func (r *receivers) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case "/slow":
 		r.wait(time.Duration(r.draw(300)) * time.Millisecond)
 		if n < 6 { // longer than the daemon waits
-			r.wait(3 * hookTimeout)
+			r.wait(hookTimeout + time.Second)
 			e.Answer = history.Unknown
 		}
 	case "/cut":

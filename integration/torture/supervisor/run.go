@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cicadamq/cicada/integration/ports"
 	"github.com/cicadamq/cicada/integration/torture/client"
 	"github.com/cicadamq/cicada/integration/torture/history"
 	"github.com/cicadamq/cicada/integration/torture/proxy"
@@ -25,7 +26,7 @@ import (
 
 // Settings of the daemons: seconds show what takes days in production.
 const (
-	hookTimeout     = time.Second
+	hookTimeout     = 2 * time.Second
 	clockHold       = 3 * time.Second
 	shutdownTimeout = 5 * time.Second
 	hookWindow      = 50
@@ -230,7 +231,7 @@ func (r *run) skip(fault, why string) {
 }
 
 func (r *run) newDaemon(no int) (*daemon, error) {
-	addr, err := freeAddr()
+	at, err := ports.Reserve(1)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +244,8 @@ func (r *run) newDaemon(no int) (*daemon, error) {
 		through = bucketURL(r.net.URL())
 	}
 	d := &daemon{
-		program: r.opts.Program, name: string(rune('a' + no)), url: "http://" + addr, log: r.log,
+		program: r.opts.Program, name: string(rune('a' + no)), url: "http://" + at.Addr(0), log: r.log,
+		ports:   at,
 		data:    filepath.Join(dir, "data-"+string(rune('a'+no))),
 		logFile: filepath.Join(r.opts.Dir, "daemon-"+string(rune('a'+no))+".txt"),
 		env:     cleanEnv(append(r.opts.Env, "CICADA_TORTURE_CLOCK="+r.clocks.Name())...),
@@ -338,6 +340,7 @@ func (r *run) close() {
 	for _, d := range r.daemons {
 		if d != nil {
 			d.kill()
+			d.ports.Release()
 		}
 	}
 	if r.net != nil {

@@ -19,6 +19,8 @@ import (
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/embedgw"
+
+	"github.com/cicadamq/cicada/integration/ports"
 )
 
 // The keys of the store.
@@ -43,6 +45,7 @@ type store struct {
 	cmd      *exec.Cmd
 	exited   chan struct{}
 	endpoint string
+	ports    *ports.Ports
 }
 
 // Gateway serves S3 on a directory until the process is killed: what the supervisor starts this
@@ -69,10 +72,11 @@ func startStore(kind, dir string, self []string) (*store, error) {
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
+	at, err := ports.Reserve(1)
 	if err != nil {
 		return nil, err
 	}
+	addr := at.Addr(0)
 	var cmd *exec.Cmd
 	health := "/health"
 	if kind == "minio" {
@@ -99,7 +103,7 @@ func startStore(kind, dir string, self []string) (*store, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	s := &store{cmd: cmd, exited: make(chan struct{}), endpoint: "http://" + addr}
+	s := &store{cmd: cmd, exited: make(chan struct{}), endpoint: "http://" + addr, ports: at}
 	go func() { // ends with the process, which stop waits for
 		_ = cmd.Wait()
 		close(s.exited)
@@ -125,6 +129,7 @@ func startStore(kind, dir string, self []string) (*store, error) {
 func (s *store) stop() {
 	_ = s.cmd.Process.Kill()
 	<-s.exited
+	s.ports.Release()
 }
 
 // bucket is the place as --bucket takes it, seen through an endpoint.
