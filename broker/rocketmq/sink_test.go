@@ -190,6 +190,7 @@ func TestDoubtfulIsAskedForFirst(t *testing.T) {
 		"error":        {Answer: remoting.SystemError},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c := fake(t, fakebroker.Options{})
 			b := c.Broker(0)
 			b.OnRequest(func(c *remoting.Command) fakebroker.Fault {
@@ -199,7 +200,7 @@ func TestDoubtfulIsAskedForFirst(t *testing.T) {
 				return fakebroker.Fault{}
 			})
 			cfg := config(c)
-			cfg.Timeout = 200 * time.Millisecond
+			cfg.Timeout = 2 * time.Second // for what is answered, too
 			s := newSink(t, cfg)
 			batch := deliveries(8, nil)
 			for _, r := range deliver(t, s, batch) {
@@ -219,7 +220,7 @@ func TestDoubtfulIsAskedForFirst(t *testing.T) {
 					}
 				}
 				return true
-			}, 10*time.Second, 50*time.Millisecond)
+			}, time.Minute, 50*time.Millisecond)
 			require.Len(t, c.Messages(topic), 8, "each is there once")
 			require.Empty(t, s.doubtful)
 		})
@@ -334,6 +335,7 @@ func TestQueuesAndOrder(t *testing.T) {
 // Behind a missing answer nothing more is waited for, or a Deliver would take as many timeouts as it
 // has batches (Q3).
 func TestNothingFollowsAMissingAnswer(t *testing.T) {
+	t.Parallel()
 	c := fake(t, fakebroker.Options{})
 	var sends atomic.Int64
 	c.Broker(0).OnRequest(func(c *remoting.Command) fakebroker.Fault {
@@ -343,7 +345,7 @@ func TestNothingFollowsAMissingAnswer(t *testing.T) {
 		return fakebroker.Fault{}
 	})
 	cfg := config(c)
-	cfg.Timeout = time.Second
+	cfg.Timeout = 3 * time.Second // for the first answer, too
 	s := newSink(t, cfg)
 	batch := deliveries(6, func(_ int, d *broker.Delivery) {
 		d.RoutingKey, d.Body = "k", make([]byte, maxBatchBytes)

@@ -151,6 +151,7 @@ func TestAnswersFindTheirCalls(t *testing.T) {
 // A message that may have left must not be called unsent, nor one that cannot have left be called
 // uncertain: the one loses the message, the other duplicates it (M1).
 func TestWhatIsKnownOfASend(t *testing.T) {
+	t.Parallel()
 	gotten := make(chan struct{}, 16)
 	closing := listen(t, func(nc net.Conn) {
 		ReadCommand(bufio.NewReader(nc), DefaultMaxFrame)
@@ -163,7 +164,7 @@ func TestWhatIsKnownOfASend(t *testing.T) {
 	})
 	m := &Outgoing{Body: []byte("b")}
 	send := func(ctx context.Context, addr string) error {
-		c := newClient(t, Config{Timeout: 500 * time.Millisecond})
+		c := newClient(t, Config{Timeout: 2 * time.Second})
 		_, err := c.Send(ctx, addr, "t", 0, m)
 		return err
 	}
