@@ -9,6 +9,7 @@ import (
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/scheduler/commit"
+	"github.com/cicadamq/cicada/scheduler/crowd"
 	"github.com/cicadamq/cicada/scheduler/find"
 	"github.com/cicadamq/cicada/scheduler/intake"
 )
@@ -45,7 +46,7 @@ func (s *Shard) Accept(ctx context.Context, drafts []delay.Draft, receipts []Rec
 	if err != nil {
 		return err
 	}
-	s.crowd.Load(drafts, s.Now())
+	s.crowd.Load(drafts)
 	a := &commit.AcceptOp{
 		Drafts: drafts, Receipts: receipts, Records: records, Done: make(chan error, 1),
 	}
@@ -74,11 +75,14 @@ func (s *Shard) prepare(drafts []delay.Draft, receipts []Receipt) {
 
 // advise tells of later seconds with room where there was none.
 func (s *Shard) advise(drafts []delay.Draft, receipts []Receipt) {
-	search := s.crowd.Search(s.Now())
+	var search *crowd.Search
 	for i := range receipts {
 		r := &receipts[i]
 		if !r.Crowded {
 			continue
+		}
+		if search == nil {
+			search = s.crowd.Search()
 		}
 		r.Suggested = search.After(drafts[i].Lane(), drafts[i].Due)
 		if full, ok := errors.AsType[*delay.CrowdedError](r.Err); ok {

@@ -132,6 +132,7 @@ func (s *Shard) build(own recovery.Ownership, f recovery.Found, seed uint64) {
 	s.upload = upload.New(s.parts.Tier == nil, s.clock.Now, part)
 	s.tier.missed = own.Behind && own.Restore == nil
 	s.crowd = crowd.New(crowd.Config{
+		Now:      s.Now,
 		Last:     func() delay.Seq { return s.commit.HandedOut() },
 		Boundary: func() delay.Key { return s.parts.Store.Meta().Boundary },
 		Rows:     s.parts.Store.ScanRows, Limits: commit.LimitsOf(f.Targets),

@@ -42,7 +42,7 @@ func (c *Committer) insert(m *delay.Message) core.Ref {
 		c.batch.PutTimer(at, TimerExpire, delay.AppendKey(nil, key))
 	}
 	c.next.refs = append(c.next.refs, r)
-	c.crowd.Add(m.Lane(), key, c.now())
+	c.crowd.Add(m.Lane(), key)
 	if key.Less(c.lowest) {
 		c.lowest = key
 	}
@@ -136,7 +136,7 @@ func (c *Committer) admit(d *delay.Draft, r *Receipt, old *localstore.IDRecord) 
 	if old != nil && !old.State.Finished() {
 		replaced = old.Key.Due
 	}
-	if c.crowd.Room(&d.Message, c.now(), replaced) {
+	if c.crowd.Room(&d.Message, replaced) {
 		return true
 	}
 	if r.Crowded = true; d.RefuseCrowded {

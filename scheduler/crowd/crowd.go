@@ -50,6 +50,7 @@ const (
 
 // Config is what a Book looks at. All fields must be set.
 type Config struct {
+	Now      func() delay.Due // asked for limited targets alone: the look costs as much as a message
 	Last     func() delay.Seq // the highest seq handed out
 	Boundary func() delay.Key // from it on rows may be missing (rule R1)
 	Rows     func(from, to delay.Key, fn func(key delay.Key, record []byte) bool) error
@@ -143,11 +144,11 @@ func (b *Book) limited(t delay.Target) (window, bool) {
 func (b *Book) idle() bool { return b == nil || len(*b.limits.Load()) == 0 }
 
 // Load reads what is due in the windows of drafts, so that Room knows.
-func (b *Book) Load(drafts []delay.Draft, now delay.Due) {
+func (b *Book) Load(drafts []delay.Draft) {
 	if b.idle() {
 		return
 	}
-	left := scanRows
+	left, now := scanRows, b.c.Now()
 	for i := range drafts {
 		lane := drafts[i].Lane()
 		if w, ok := b.limited(lane); ok {
@@ -204,11 +205,12 @@ func (b *Book) at(t delay.Target, w window, due, now delay.Due) *count {
 }
 
 // Add counts a row that is stored from now on.
-func (b *Book) Add(lane delay.Target, key delay.Key, now delay.Due) {
+func (b *Book) Add(lane delay.Target, key delay.Key) {
 	w, ok := b.limited(lane)
 	if !ok {
 		return
 	}
+	now := b.c.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c := b.at(lane, w, key.Due, now); c != nil && key.Seq > c.since {
@@ -231,7 +233,7 @@ func (b *Book) Drop(lane delay.Target, key delay.Key) {
 
 // Room reports whether the limit of its target lets m through in its second, as far as is known.
 // replaced is the due of a message that m takes the place of, or 0.
-func (b *Book) Room(m *delay.Message, now, replaced delay.Due) bool {
+func (b *Book) Room(m *delay.Message, replaced delay.Due) bool {
 	if b.idle() {
 		return true
 	}
@@ -240,6 +242,7 @@ func (b *Book) Room(m *delay.Message, now, replaced delay.Due) bool {
 	if !ok {
 		return true
 	}
+	now := b.c.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.at(lane, w, m.Due, now)
@@ -264,8 +267,8 @@ type Search struct {
 }
 
 // Search begins a search.
-func (b *Book) Search(now delay.Due) *Search {
-	return &Search{book: b, now: now, left: scanRows}
+func (b *Book) Search() *Search {
+	return &Search{book: b, now: b.c.Now(), left: scanRows}
 }
 
 // After is the beginning of the first window with room after that of due, or 0 when none is known

@@ -40,7 +40,7 @@ func (r *rows) put(b *Book, target delay.Target, due delay.Due) delay.Key {
 	key := delay.Key{Due: due, Seq: delay.MakeSeq(1, r.seq)}
 	r.have = append(r.have, row{key, delay.AppendRecord(nil, &m)})
 	slices.SortFunc(r.have, func(a, b row) int { return a.key.Compare(b.key) })
-	b.Add(target, key, now)
+	b.Add(target, key)
 	return key
 }
 
@@ -63,6 +63,7 @@ func newBook(t *testing.T, limits ...delay.TargetLimit) (*Book, *rows) {
 	t.Helper()
 	r := &rows{t: t, boundary: delay.MaxKey}
 	return New(Config{
+		Now:      func() delay.Due { return now },
 		Last:     func() delay.Seq { return delay.MakeSeq(1, r.seq) },
 		Boundary: func() delay.Key { return r.boundary },
 		Rows:     r.scan, Limits: limits,
@@ -79,8 +80,8 @@ func perSecond(t *testing.T, target delay.Target, rate float64) delay.TargetLimi
 // room asks as a request does: read first, then decide.
 func room(b *Book, target delay.Target, due delay.Due) bool {
 	d := delay.Draft{Message: delay.Message{Target: target, Due: due}}
-	b.Load([]delay.Draft{d}, now)
-	return b.Room(&d.Message, now, 0)
+	b.Load([]delay.Draft{d})
+	return b.Room(&d.Message, 0)
 }
 
 // The span and the number of messages must be what the limit lets through: too few would call
@@ -126,7 +127,7 @@ func TestOverdue(t *testing.T) {
 	r.put(b, "log:", now+1)
 	require.False(t, room(b, "log:", 0))
 	require.False(t, room(b, "log:", now))
-	require.Equal(t, now+1000, b.Search(now).After("log:", 5))
+	require.Equal(t, now+1000, b.Search().After("log:", 5))
 }
 
 // A row that the committer had numbered when the count began is in the rows that are read: told
@@ -142,7 +143,7 @@ func TestRace(t *testing.T) {
 		}
 		synctest.Wait()
 		require.Empty(t, asked, "nobody decides on half a count")
-		b.Add("log:", key, now)
+		b.Add("log:", key)
 		r.put(b, "log:", now)
 		close(r.hold)
 		require.True(t, <-asked)
@@ -158,10 +159,10 @@ func TestReplaced(t *testing.T) {
 	b, r := newBook(t, perSecond(t, "log:", 1))
 	d := delay.Draft{Message: delay.Message{Target: "log:", Due: now + 7000}}
 	r.put(b, "log:", now+7000)
-	b.Load([]delay.Draft{d}, now)
-	require.False(t, b.Room(&d.Message, now, 0))
-	require.False(t, b.Room(&d.Message, now, now+8000))
-	require.True(t, b.Room(&d.Message, now, now+7999))
+	b.Load([]delay.Draft{d})
+	require.False(t, b.Room(&d.Message, 0))
+	require.False(t, b.Room(&d.Message, now+8000))
+	require.True(t, b.Room(&d.Message, now+7999))
 }
 
 // A suggestion must be a later second that has room, and a different one for each message that it
@@ -171,27 +172,27 @@ func TestSearch(t *testing.T) {
 	for _, at := range []delay.Due{0, 0, 1, 1, 2, 4, 4} {
 		r.put(b, "log:", now+at*1000)
 	}
-	s := b.Search(now)
+	s := b.Search()
 	var got []delay.Due
 	for range 6 {
 		got = append(got, (s.After("log:", now+500)-now)/1000)
 	}
 	require.Equal(t, []delay.Due{2, 3, 3, 5, 5, 6}, got)
-	require.Equal(t, now+5000, b.Search(now).After("log:", now+3001))
-	require.Equal(t, now+20_000, b.Search(now).After("pull:q", now+15_000))
+	require.Equal(t, now+5000, b.Search().After("log:", now+3001))
+	require.Equal(t, now+20_000, b.Search().After("pull:q", now+15_000))
 	require.Zero(t, s.After("log:other", now))
 
 	for at := range delay.Due(LookAhead + 2) {
 		r.put(nil, "log:", now+100_000+at*1000)
 		r.put(nil, "log:", now+100_000+at*1000)
 	}
-	s = b.Search(now)
+	s = b.Search()
 	require.Zero(t, s.After("log:", now+100_000), "%d windows and no more", LookAhead)
 	scans := r.scans
 	require.Zero(t, s.After("log:", now+100_001))
 	require.Equal(t, scans, r.scans)
-	require.NotZero(t, b.Search(now).After("log:", now+102_000))
-	require.Zero(t, b.Search(now).After("log:", delay.MaxDue), "no time is beyond the last one")
+	require.NotZero(t, b.Search().After("log:", now+102_000))
+	require.Zero(t, b.Search().After("log:", delay.MaxDue), "no time is beyond the last one")
 }
 
 // However many rows other targets have in a second, and however many seconds a request names, it
@@ -217,10 +218,10 @@ func TestBounds(t *testing.T) {
 		r.put(nil, "log:", drafts[i].Due)
 	}
 	r.scans = 0
-	b.Load(drafts, now)
+	b.Load(drafts)
 	require.LessOrEqual(t, r.scans, scanRows/seekRows)
-	require.False(t, b.Room(&drafts[0].Message, now, 0))
-	require.True(t, b.Room(&drafts[len(drafts)-1].Message, now, 0))
+	require.False(t, b.Room(&drafts[0].Message, 0))
+	require.True(t, b.Room(&drafts[len(drafts)-1].Message, 0))
 
 	r.have = nil
 	for i := range delay.Due(maxCounts + 10) {
@@ -277,7 +278,7 @@ func TestOtherLanes(t *testing.T) {
 		{Target: "log:", Due: now, Recurrence: &delay.Recurrence{}},
 		{Target: "log:", Due: now, Guard: &delay.Guard{Lane: "guard:a/b", Entry: "1"}},
 	} {
-		require.True(t, b.Room(&m, now, 0))
+		require.True(t, b.Room(&m, 0))
 	}
 }
 
@@ -288,11 +289,10 @@ func TestUnlimitedCostsNothing(t *testing.T) {
 	drafts := []delay.Draft{{Message: delay.Message{Target: "pull:q", Due: now}}}
 	for _, b := range []*Book{b, none} {
 		require.Zero(t, testing.AllocsPerRun(100, func() {
-			b.Load(drafts, now)
-			b.Room(&drafts[0].Message, now, 0)
-			b.Add("pull:q", delay.Key{Due: now}, now)
+			b.Load(drafts)
+			b.Room(&drafts[0].Message, 0)
+			b.Add("pull:q", delay.Key{Due: now})
 			b.Drop("pull:q", delay.Key{Due: now})
-			b.Search(now)
 		}))
 	}
 	require.Zero(t, r.scans)
@@ -303,12 +303,12 @@ func BenchmarkUnlimited(b *testing.B) {
 	for name, limits := range map[string][]delay.TargetLimit{
 		"none": nil, "others": {{Target: "log:", Limit: delay.Limit{PerHour: 3600, Burst: 1}}},
 	} {
-		book := New(Config{Limits: limits})
+		book := New(Config{Limits: limits, Now: func() delay.Due { return now }})
 		m := delay.Message{Target: "https://example.com/some/hook", Due: now}
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				book.Room(&m, now, 0)
-				book.Add(m.Target, delay.Key{Due: now}, now)
+				book.Room(&m, 0)
+				book.Add(m.Target, delay.Key{Due: now})
 			}
 		})
 	}
