@@ -3,6 +3,7 @@
 package guardian
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -42,44 +43,63 @@ func (e *entry) timer() bool { return e.Topic == remoting.TopicTimer }
 // level is the delay level of a copy that waits at one.
 func (e *entry) level() int { return int(e.Queue) + 1 }
 
-// number is one numeric field of the text.
-type number struct {
-	name string
-	bits int
-	to   *int64
-}
+// The numbers of the text, in their order. The instants are distances from stored: an entry is
+// written for every message that is guarded, and so is short.
+const (
+	numLevel  = iota // of a level, from 1 on
+	numTimer         // queue of a timer, from 1 on
+	numOffset        // in the queue
+	numPhysical
+	numStored
+	numDue
+	numOut // of a timer
+	numRolls
+	numBorn
+	numFlag
+	numSys
+	numReconsumed
+	numRealQueue
+	manyNumbers
+)
 
-// numbers are the numeric fields in their order, to be read from or into n.
-func (n *numericFields) numbers() []number {
-	return []number{
-		{"queue", 32, &n.queue}, {"offset", 64, &n.offset}, {"physical", 64, &n.physical},
-		{"stored", 64, &n.stored}, {"due", 64, &n.due}, {"out", 64, &n.out}, {"rolls", 64, &n.rolls},
-		{"real_queue", 32, &n.realQueue}, {"born", 64, &n.born}, {"flag", 32, &n.flag},
-		{"sys", 32, &n.sys}, {"reconsumed", 32, &n.reconsumed},
+type numbers [manyNumbers]int64
+
+// numberNames are their names, and in how many bits they fit.
+func numberNames() (names [manyNumbers]string, bits [manyNumbers]int) {
+	names = [...]string{
+		"level", "timer", "offset", "physical", "stored", "due", "out", "rolls", "born", "flag", "sys",
+		"reconsumed", "real_queue",
 	}
+	bits = [...]int{32, 32, 64, 64, 64, 64, 64, 64, 64, 32, 32, 32, 32}
+	return names, bits
 }
 
-type numericFields struct {
-	queue, offset, physical, stored, due, out, rolls int64
-	realQueue, born, flag, sys, reconsumed           int64
-}
-
-// String is the text: one line of name=value, the values escaped as in a URL's query.
+// String is the text: one line of name=value, the values escaped as in a URL's query. Numbers that
+// are 0 are left out.
 func (e *entry) String() string {
-	n := numericFields{
-		int64(e.Queue), e.Offset, e.Physical, int64(e.Stored), int64(e.Due), int64(e.Out), e.Rolls,
-		int64(e.RealQueue), int64(e.Born), int64(e.Flag), int64(e.SysFlag), int64(e.Reconsumed),
+	n := numbers{
+		numOffset: e.Offset, numPhysical: e.Physical, numStored: int64(e.Stored),
+		numDue: int64(e.Due - e.Stored), numBorn: int64(e.Born - e.Stored), numRolls: e.Rolls,
+		numFlag: int64(e.Flag), numSys: int64(e.SysFlag), numReconsumed: int64(e.Reconsumed),
+		numRealQueue: int64(e.RealQueue),
 	}
-	b := make([]byte, 0, 320)
-	b = append(b, "v="+entryVersion+" topic="...)
-	b = append(b, url.QueryEscape(e.Topic)...)
-	for _, f := range n.numbers() {
-		b = append(b, ' ')
-		b = append(b, f.name...)
-		b = append(b, '=')
-		b = strconv.AppendInt(b, *f.to, 10)
+	if e.timer() {
+		n[numTimer], n[numOut] = int64(e.Queue)+1, int64(e.Out-e.Stored)
+	} else {
+		n[numLevel] = int64(e.level())
 	}
-	b = append(b, " real_topic="...)
+	b := make([]byte, 0, 256)
+	b = append(b, "v="+entryVersion...)
+	names, _ := numberNames()
+	for i, v := range n {
+		if v != 0 {
+			b = append(b, ' ')
+			b = append(b, names[i]...)
+			b = append(b, '=')
+			b = strconv.AppendInt(b, v, 10)
+		}
+	}
+	b = append(b, " topic="...)
 	b = append(b, url.QueryEscape(e.RealTopic)...)
 	b = append(b, " unique="...)
 	b = append(b, url.QueryEscape(e.Unique)...)
@@ -89,55 +109,62 @@ func (e *entry) String() string {
 // parseEntry reads a text that String wrote. What is none wraps delay.ErrCorrupt, and an unknown
 // version delay.ErrUnimplemented.
 func parseEntry(text string) (entry, error) {
-	var e entry
-	var n numericFields
 	bad := func(what string) (entry, error) {
 		return entry{}, fmt.Errorf("%w: guard entry: %s", delay.ErrCorrupt, what)
 	}
 	rest := text
 	field := func(name string) (value string, ok bool) {
-		var one string
-		one, rest, _ = strings.Cut(rest, " ")
-		return strings.CutPrefix(one, name+"=")
-	}
-	if v, ok := field("v"); !ok || v != entryVersion {
-		if ok {
-			return entry{}, fmt.Errorf("%w: guard entry of version %.20q", delay.ErrUnimplemented, v)
+		one, more, _ := strings.Cut(rest, " ")
+		if value, ok = strings.CutPrefix(one, name+"="); ok {
+			rest = more
 		}
+		return value, ok
+	}
+	switch v, ok := field("v"); {
+	case !ok:
 		return bad("no version")
+	case v != entryVersion:
+		return entry{}, fmt.Errorf("%w: guard entry of version %.20q", delay.ErrUnimplemented, v)
 	}
-	var fields [3]string
-	var ok bool
-	if fields[0], ok = field("topic"); !ok {
-		return bad("no topic")
-	}
-	for _, f := range n.numbers() {
-		v, ok := field(f.name)
-		i, err := strconv.ParseInt(v, 10, f.bits)
-		if !ok || err != nil {
-			return bad(f.name)
+	var n numbers
+	names, bits := numberNames()
+	for i, name := range names {
+		v, ok := field(name)
+		if !ok {
+			continue
 		}
-		*f.to = i
-	}
-	if fields[1], ok = field("real_topic"); !ok {
-		return bad("no real_topic")
-	}
-	if fields[2], ok = field("unique"); !ok {
-		return bad("no unique")
-	}
-	for i, to := range [...]*string{&e.Topic, &e.RealTopic, &e.Unique} {
-		v, err := url.QueryUnescape(fields[i])
-		if err != nil {
-			return bad("escape")
+		var err error
+		if n[i], err = strconv.ParseInt(v, 10, bits[i]); err != nil {
+			return bad(name)
 		}
-		*to = v
 	}
-	e.Queue, e.Offset, e.Physical = int32(n.queue), n.offset, n.physical
-	e.Stored, e.Due, e.Out, e.Rolls = delay.Due(n.stored), delay.Due(n.due), delay.Due(n.out), n.rolls
-	e.RealQueue, e.Born, e.Flag = int32(n.realQueue), delay.Due(n.born), int32(n.flag)
-	e.SysFlag, e.Reconsumed = int32(n.sys), int32(n.reconsumed)
-	if e.String() != text {
+	e := n.entry()
+	topic, _ := field("topic")
+	unique, _ := field("unique")
+	var failed [2]error
+	e.RealTopic, failed[0] = url.QueryUnescape(topic)
+	e.Unique, failed[1] = url.QueryUnescape(unique)
+	if err := errors.Join(failed[:]...); err != nil {
+		return bad("escape")
+	}
+	if (n[numLevel] > 0) == (n[numTimer] > 0) || e.String() != text {
 		return bad("not as it is written")
 	}
 	return e, nil
+}
+
+// entry is what the numbers tell.
+func (n *numbers) entry() entry {
+	stored := delay.Due(n[numStored])
+	e := entry{
+		Topic: remoting.TopicSchedule, Queue: int32(n[numLevel] - 1), Offset: n[numOffset],
+		Physical: n[numPhysical], Stored: stored, Due: stored + delay.Due(n[numDue]),
+		Rolls: n[numRolls], RealQueue: int32(n[numRealQueue]), Born: stored + delay.Due(n[numBorn]),
+		Flag: int32(n[numFlag]), SysFlag: int32(n[numSys]), Reconsumed: int32(n[numReconsumed]),
+	}
+	if n[numTimer] > 0 {
+		e.Topic, e.Queue = remoting.TopicTimer, int32(n[numTimer]-1)
+		e.Out = stored + delay.Due(n[numOut])
+	}
+	return e
 }

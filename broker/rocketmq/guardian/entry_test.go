@@ -57,7 +57,14 @@ func TestEntryGolden(t *testing.T) {
 func TestEntryOfAnotherVersion(t *testing.T) {
 	_, err := parseEntry("v=2 topic=x")
 	require.ErrorIs(t, err, delay.ErrUnimplemented)
-	for _, bad := range []string{"", "v=1", "x", goldenEntries()[0].String() + " more=1"} {
+	good := goldenEntries()[0].String()
+	for _, bad := range []string{
+		"", "v=1", "x", good + " more=1", strings.Replace(good, "level=7 ", "", 1),
+		strings.Replace(good, "level=7", "level=7 timer=1", 1),
+		strings.Replace(good, "level=7", "level=8589934593", 1),
+		strings.Replace(good, "level=7", "level=-7", 1),
+		strings.Replace(good, "orders", "%zz", 1),
+	} {
 		_, err := parseEntry(bad)
 		require.ErrorIs(t, err, delay.ErrCorrupt, bad)
 	}
@@ -68,7 +75,8 @@ func FuzzParseEntry(f *testing.F) {
 	for _, e := range goldenEntries() {
 		f.Add(e.String())
 	}
-	f.Add("v=1 topic=%zz queue=99999999999")
+	f.Add("v=1 level=99999999999 topic=%zz")
+	f.Add("v=1 level=1 timer=1 topic=x unique=y")
 	f.Fuzz(func(t *testing.T, text string) {
 		e, err := parseEntry(text)
 		if err == nil {

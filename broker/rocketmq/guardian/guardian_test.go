@@ -3,7 +3,10 @@
 package guardian
 
 import (
+	"fmt"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -179,5 +182,38 @@ func TestLocatorFirst(t *testing.T) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		require.Equal(t, []int{remoting.RequestMinOffset, remoting.RequestQuery}, order)
+	})
+}
+
+// Reading a busy queue must cost its broker little: entries that come one by one are read in a few
+// answers, none of them later than a moment, and a long queue is read without a pause.
+func TestMirrorIsEasyOnTheBroker(t *testing.T) {
+	inWorld(t, fakebroker.Options{}, all(), func(t *testing.T, w *world) {
+		var pulls atomic.Int64
+		b := w.cluster.Broker(0)
+		b.OnRequest(func(c *remoting.Command) fakebroker.Fault {
+			if c.Code == remoting.RequestPull && c.Fields["topic"] == remoting.TopicSchedule {
+				pulls.Add(1)
+			}
+			return fakebroker.Fault{}
+		})
+		const n = 200
+		for i := range n {
+			w.send(0, 0, fmt.Sprint("slow", i), level(18))
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(linger)
+		synctest.Wait()
+		require.Len(t, w.shard.pending(), n)
+		require.LessOrEqual(t, pulls.Load(), int64(2*n*5*time.Millisecond/linger))
+		w.stop()
+		for i := range 20 * remoting.MaxPull {
+			w.send(0, 0, fmt.Sprint("more", i), level(18))
+		}
+		w.open()
+		time.Sleep(linger)
+		synctest.Wait()
+		require.Len(t, w.shard.pending(), n+20*remoting.MaxPull)
+		b.OnRequest(nil)
 	})
 }

@@ -23,6 +23,10 @@ import (
 // themselves.
 const lookEvery = 10 * time.Second
 
+// linger is how much later than it could an entry may be mirrored, for the sake of its broker: what
+// is guarded is not needed before it is due.
+const linger = 100 * time.Millisecond
+
 // shared is what the queues of one broker share.
 type shared struct {
 	levels   atomic.Pointer[[]time.Duration]
@@ -220,7 +224,7 @@ func (g *Guardian) read(
 	}
 	m.Reader = queue.New(queue.Options{
 		Client: g.client, Group: Group, Topic: at.topic, At: m.at, Partition: p, Raw: true,
-		Pin:   true,
+		Pin: true, Linger: linger,
 		First: m.first, Prepare: m.prepare, Parse: m.parse, Reject: m.reject, Counts: &g.counts,
 		Log: g.cfg.Logger.With(zap.String("partition", string(p))), Quiet: g.quiet,
 	})

@@ -41,13 +41,16 @@ func control(name string) bool {
 
 // headers are the properties that a receiver sees.
 func headers(p remoting.Properties) []delay.Header {
-	var out []delay.Header
-	packed := url.Values{}
+	out := make([]delay.Header, 0, len(p))
+	var packed url.Values
 	for _, one := range p {
 		switch {
 		case control(one.Name):
 		case len(out) >= delay.MaxHeaders-1, one.Name == headerPacked, !delay.ValidText(one.Name),
 			!delay.ValidText(one.Value):
+			if packed == nil {
+				packed = url.Values{}
+			}
 			packed.Set(one.Name, one.Value)
 		default:
 			out = append(out, delay.Header(one))
@@ -97,7 +100,11 @@ func timerID(name, broker, topic, unique string) delay.ID {
 
 // whole reads a number that a property holds, or is -1.
 func whole(p remoting.Properties, name string) int64 {
-	n, err := strconv.ParseInt(p.Value(name), 10, 64)
+	value := p.Value(name)
+	if value == "" {
+		return -1 // most properties that are asked for are not there
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil || n < 0 {
 		return -1
 	}

@@ -70,7 +70,7 @@ func DecodeMessages(b []byte) ([]Message, error) { return decodeMessages(b, fals
 
 // decodeMessages is DecodeMessages; raw leaves bodies as they are packed.
 func decodeMessages(b []byte, raw bool) ([]Message, error) {
-	var all []Message
+	all := make([]Message, 0, min(MaxPull, len(b)/messageMinBytes))
 	for len(b) > 0 {
 		if len(b) < 4 {
 			return all, fmt.Errorf("%w: %d bytes after message %d", delay.ErrCorrupt, len(b), len(all))
