@@ -479,7 +479,7 @@ func balanced(t testing.TB, b map[string]int64) {
 // eventually polls until f is true. It bounds the worst case; it usually ends at once.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		if f() {
 			return
 		}

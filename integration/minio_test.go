@@ -20,7 +20,7 @@ import (
 
 // buildWithin bounds the build of MinIO: three minutes on two idle cores, downloads included, and
 // these are not idle.
-const buildWithin = 9 * time.Minute
+const buildWithin = 14 * time.Minute
 
 // minioBuild is the build of MinIO, which the whole suite begins at once and waits for only where
 // it is needed.

@@ -48,7 +48,7 @@ func storeSuite(t *testing.T, s *s3Store) {
 // The conformance suite, the probe and the model of the tier, which live beside the code and
 // know its insides, must hold on a store that others wrote.
 func storeOwnTests(t *testing.T, s *s3Store) {
-	cmd := exec.Command("go", "test", "-count=1", "-timeout=5m", "-run=^TestRealStore", "-v",
+	cmd := exec.Command("go", "test", "-count=1", "-timeout=10m", "-run=^TestRealStore", "-v",
 		"./tiered/...")
 	cmd.Dir = ".."
 	cmd.Env = append(cleanEnv(), "CICADA_TEST_S3="+

@@ -195,7 +195,9 @@ func TestZombie(t *testing.T) {
 		t.Run(isolated, func(t *testing.T) {
 			t.Parallel()
 			hooks := receive(t)
-			a, b := owners(t, "--tier-isolated", isolated, "--webhook-allow", hooks.host())
+			// With stop, who does not get to run for three intervals ends itself: rather six seconds.
+			a, b := owners(t, "--tier-isolated", isolated, "--webhook-allow", hooks.host(),
+				"--tier-flush-interval", "2s")
 			a.start()
 			var batch []obj
 			for i := range 20 {

@@ -300,11 +300,11 @@ func (w *worker) leased(q string, m obj, asked, now time.Time, length time.Durat
 	rec.leases = append(rec.leases, lease{attempt: attempt, until: asked.Add(length)})
 }
 
-// lostSince reports whether the disk was lost at most ten seconds after then: what was acked
-// shortly before may come again.
+// lostSince reports whether the disk was lost at most so long after then that a machine which is
+// busy may not have uploaded it: what was acked shortly before may come again.
 func (x *torture) lostSince(then time.Time) bool {
 	return slices.ContainsFunc(x.lost, func(at time.Time) bool {
-		return at.After(then) && at.Before(then.Add(10*time.Second))
+		return at.After(then) && at.Before(then.Add(20*time.Second))
 	})
 }
 

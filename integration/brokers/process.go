@@ -23,7 +23,7 @@ var ErrMissing = errors.New("cannot be had here")
 const (
 	// startWithin bounds a start on a busy machine, the first one included, which fetches jars.
 	startWithin = 4 * time.Minute
-	stopWithin  = 45 * time.Second // RocketMQ takes 5 to 16 s
+	stopWithin  = 2 * time.Minute // RocketMQ takes 5 to 16 s of an idle machine
 	pollEvery   = 20 * time.Millisecond
 	tailBytes   = 4 << 10
 	// exitMissing is the status with which the scripts end when a part is not there.

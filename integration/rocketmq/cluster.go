@@ -331,14 +331,19 @@ func LastDue(orders []*Order) int64 {
 
 func byDue(a, b *Order) int { return int(a.due() - b.due()) }
 
-// Await returns what arrived, when that is all of p and it is enough after the last due, so that a
-// second copy would be there too; or when it is longest after it.
-func (c *Cluster) Await(ctx context.Context, p *Plan, enough, longest time.Duration) (*Verdict, error) {
+// Await returns what arrived, when that is all of some parts of p and it is enough after the last
+// due, so that a second copy would be there too; or when it is longest after it.
+func (c *Cluster) Await(
+	ctx context.Context, p *Plan, enough, longest time.Duration, parts ...Part,
+) (*Verdict, error) {
 	last := time.UnixMilli(LastDue(p.Orders))
 	for {
 		v := p.Judge(c.Users.Received())
 		since := time.Since(last)
-		if since > longest || since > enough && len(v.Lost) == 0 {
+		missing := slices.ContainsFunc(v.Lost, func(o *Order) bool {
+			return slices.Contains(parts, o.Part)
+		})
+		if since > longest || since > enough && !missing {
 			return v, nil
 		}
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {

@@ -89,7 +89,7 @@ public final class RocketMQClient {
     producer = new DefaultMQProducer("producer", access);
     producer.setNamesrvAddr(nameServer);
     producer.setInstanceName("producer");
-    producer.setSendMsgTimeout(10_000);
+    producer.setSendMsgTimeout(60_000);
     producer.start();
     admin = new DefaultMQAdminExt(access, 30_000);
     admin.setNamesrvAddr(nameServer);

@@ -105,7 +105,8 @@ func (d *demo) run(ctx context.Context) error {
 		if s.cicada == nil {
 			longest = 8 * time.Second
 		}
-		s.verdict, err = s.cluster.Await(ctx, s.plan, 8*time.Second, longest)
+		s.verdict, err = s.cluster.Await(ctx, s.plan, 8*time.Second, longest,
+			rocketmq.Early, rocketmq.Doomed, rocketmq.Late)
 		return err
 	})
 	if err != nil {
