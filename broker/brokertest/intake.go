@@ -322,6 +322,21 @@ func (in *Intake) Taken() []Taken {
 	return all
 }
 
+// count is how many of the items that are stored is says yes to. It copies nothing: who waits asks
+// often.
+func (in *Intake) count(is func(*Taken) bool) (n int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, k := range in.parts {
+		for i := range k.taken {
+			if is(&k.taken[i]) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // copyItems is a deep copy of what a source must not change during Take. Offsets and errors are
 // not part of it.
 func copyItems(b *broker.Batch) []Taken {

@@ -161,8 +161,9 @@ func (s *sourceRun) awaitAll(t *testing.T) {
 	for _, n := range s.sent {
 		want += n
 	}
-	require.Eventually(t, func() bool { return len(s.taken()) >= want }, patience,
-		5*time.Millisecond, "%d of %d arrived", len(s.taken()), want)
+	if !waitFor(t, func() bool { return s.in.count(isGood) >= want }) {
+		require.FailNow(t, "not everything arrived", "%d of %d", s.in.count(isGood), want)
+	}
 	s.check(t)
 }
 
@@ -170,11 +171,31 @@ func (s *sourceRun) awaitAll(t *testing.T) {
 func (s *sourceRun) taken() []Taken {
 	var out []Taken
 	for _, k := range s.in.Taken() {
-		if strings.HasPrefix(string(k.ID()), "p") {
+		if isGood(&k) {
 			out = append(out, k)
 		}
 	}
 	return out
+}
+
+// isGood reports whether it was made by good.
+func isGood(k *Taken) bool { return strings.HasPrefix(string(k.ID()), "p") }
+
+// waitFor waits, within patience, until ok.
+func waitFor(t *testing.T, ok func() bool) bool {
+	t.Helper()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-end.C:
+			return ok()
+		}
+	}
+	return true
 }
 
 // check says that every good record is stored once, in order, each partition under one name.
