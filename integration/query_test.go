@@ -89,11 +89,14 @@ func TestFilters(t *testing.T) {
 		}
 		require.EqualValues(t, want, live, filter)
 	}
-	tiers := int64(0)
-	for _, tier := range []string{"hot", "warm", "cold"} {
-		tiers += d.count(prefix + "&tier=" + tier)
-	}
-	require.EqualValues(t, 10, tiers, "each message is in one tier")
+	// The one that is leased is parked some seconds after its due, maybe between two of the questions.
+	eventually(t, "each message is in one tier", func() bool {
+		tiers := int64(0)
+		for _, tier := range []string{"hot", "warm", "cold"} {
+			tiers += d.count(prefix + "&tier=" + tier)
+		}
+		return tiers == 10
+	})
 }
 
 // A parameter that is misspelt or out of range must not be ignored or clamped.
