@@ -129,7 +129,7 @@ func (q *feed) send(ctx context.Context, m *remoting.Message, why error) error {
 	out := remoting.Outgoing{
 		Flag: m.Flag, Born: m.Born, Properties: append(p, notes...), Body: m.Body,
 	}
-	if _, err := out.Properties.Encode(); err != nil {
+	if err := out.Properties.Invalid(); err != nil {
 		out.Properties = notes // its own do not fit beside them
 	}
 	_, err = s.client.SendBatch(ctx, route.Master(to.Broker), s.sc.RejectTopic, to.Number,

@@ -89,7 +89,7 @@ func outgoing(d *broker.Delivery) (m remoting.Outgoing, reason string) {
 		add(propertyKey, d.RoutingKey)
 	}
 	m = remoting.Outgoing{Born: d.FiredAt, Properties: p, Body: d.Body}
-	if _, err := p.Encode(); err != nil {
+	if err := p.Invalid(); err != nil {
 		return m, "headers: " + brief(err.Error())
 	}
 	return m, ""

@@ -115,7 +115,7 @@ func outgoing(c *docket) (remoting.Outgoing, error) {
 		Flag: c.e.Flag, SysFlag: c.e.SysFlag, Reconsumed: c.e.Reconsumed, Born: c.e.Born,
 		Properties: p, Body: c.d.Body,
 	}
-	_, err = p.Encode()
+	err = p.Invalid()
 	return m, err
 }
 

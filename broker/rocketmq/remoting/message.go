@@ -277,11 +277,8 @@ func appendHost(dst []byte, host netip.AddrPort) []byte {
 
 // encode is Encode with the store's limit instead of a sender's.
 func (p Properties) encode() (string, error) {
-	s, err := p.join()
-	if err == nil && len(s) > math.MaxInt16 {
-		err = fmt.Errorf("%w: %d bytes of properties", delay.ErrInvalid, len(s))
-	}
-	return s, err
+	b, err := p.appendTo(nil, math.MaxInt16)
+	return string(b), err
 }
 
 // MessageID is the id a broker gives: where a message is stored.

@@ -77,27 +77,50 @@ func (p Properties) Value(name string) string {
 // Encode writes p as it is stored. A name or a value that cannot be written, and more than
 // MaxPropertyBytes, wrap delay.ErrInvalid.
 func (p Properties) Encode() (string, error) {
-	s, err := p.join()
-	if err == nil && len(s) > MaxPropertyBytes {
-		err = fmt.Errorf("%w: %d bytes of properties, RocketMQ takes %d", delay.ErrInvalid, len(s),
-			MaxPropertyBytes)
-	}
-	return s, err
+	b, err := p.appendTo(make([]byte, 0, p.size()), MaxPropertyBytes)
+	return string(b), err
 }
 
-func (p Properties) join() (string, error) {
-	var b strings.Builder
+// size is the length of the written form.
+func (p Properties) size() (n int) {
 	for _, e := range p {
-		if e.Name == "" || strings.ContainsAny(e.Name, "\x01\x02") ||
-			strings.ContainsAny(e.Value, "\x01\x02") {
-			return "", fmt.Errorf("%w: property %.40q cannot be written", delay.ErrInvalid, e.Name)
-		}
-		b.WriteString(e.Name)
-		b.WriteByte(nameEnd)
-		b.WriteString(e.Value)
-		b.WriteByte(valueEnd)
+		n += len(e.Name) + len(e.Value) + 2
 	}
-	return b.String(), nil
+	return n
+}
+
+// Invalid is the error that Encode gives, or nil.
+func (p Properties) Invalid() error { return p.check(MaxPropertyBytes) }
+
+func (p Properties) check(most int) error {
+	if n := p.size(); n > most {
+		return fmt.Errorf("%w: %d bytes of properties, RocketMQ takes %d", delay.ErrInvalid, n, most)
+	}
+	for _, e := range p {
+		if e.Name == "" || !writable(e.Name) || !writable(e.Value) {
+			return fmt.Errorf("%w: property %.40q cannot be written", delay.ErrInvalid, e.Name)
+		}
+	}
+	return nil
+}
+
+// appendTo appends the written form to dst; most is its limit.
+func (p Properties) appendTo(dst []byte, most int) ([]byte, error) {
+	if err := p.check(most); err != nil {
+		return dst, err
+	}
+	for _, e := range p {
+		dst = append(dst, e.Name...)
+		dst = append(dst, nameEnd)
+		dst = append(dst, e.Value...)
+		dst = append(dst, valueEnd)
+	}
+	return dst, nil
+}
+
+// writable reports whether s holds nothing that ends a name or a value.
+func writable(s string) bool {
+	return strings.IndexByte(s, nameEnd) < 0 && strings.IndexByte(s, valueEnd) < 0
 }
 
 // ParseProperties reads stored properties. What is no pair is left out, as by the broker.

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -105,19 +106,21 @@ const batchedMin = 4 + 4 + 4 + 4 + 4 + 2
 
 // appendBatched appends m as it stands in a batch.
 func appendBatched(dst []byte, m *Outgoing) ([]byte, error) {
-	properties, err := m.Properties.Encode()
-	if err != nil {
-		return dst, err
-	}
 	be := binary.BigEndian
-	dst = be.AppendUint32(dst, uint32(batchedMin+len(m.Body)+len(properties)))
+	properties, start := m.Properties.size(), len(dst)
+	dst = slices.Grow(dst, batchedMin+len(m.Body)+properties)
+	dst = be.AppendUint32(dst, uint32(batchedMin+len(m.Body)+properties))
 	dst = be.AppendUint32(dst, 0) // magic and checksum: the broker makes its own
 	dst = be.AppendUint32(dst, 0)
 	dst = be.AppendUint32(dst, uint32(m.Flag))
 	dst = be.AppendUint32(dst, uint32(len(m.Body)))
 	dst = append(dst, m.Body...)
-	dst = be.AppendUint16(dst, uint16(len(properties)))
-	return append(dst, properties...), nil
+	dst = be.AppendUint16(dst, uint16(properties))
+	dst, err := m.Properties.appendTo(dst, MaxPropertyBytes)
+	if err != nil {
+		return dst[:start], err
+	}
+	return dst, nil
 }
 
 // DecodeBatch decodes the body of a RequestSendBatch. Errors wrap delay.ErrCorrupt.
