@@ -464,11 +464,13 @@ func FuzzRoutes(f *testing.F) {
 	}
 	f.Add(0, `{"messages":[{"target":"log:","delay":1},{"x":[1,{"y":"\ud800"}]}]}`, "")
 	f.Add(len(routes()), `{"target":"log:","delay":1}`+"\n\n{}", "") // as a stream
+	// A server for each input would cost more than the input does: its shard is another one each time.
+	shard := &struct{ *fakeShard }{newFake()}
+	s := New(shard, Options{Metrics: http.NotFoundHandler()})
+	handler, all := s.Handler(), routes()
 	f.Fuzz(func(t *testing.T, n int, body, query string) {
-		shard := newFake()
+		shard.fakeShard = newFake()
 		shard.verdict = scheduler.ChangeResult{Verdict: scheduler.Cancelled}
-		s := New(shard, Options{Metrics: http.NotFoundHandler()})
-		all := routes()
 		rt := all[(n%len(all)+len(all))%len(all)]
 		req := httptest.NewRequest(rt.method, fill(rt.path), strings.NewReader(body))
 		req.URL.RawQuery = query
@@ -479,7 +481,7 @@ func FuzzRoutes(f *testing.F) {
 			shard.leases = []scheduler.Lease{{ID: "1"}}
 		}
 		rec := httptest.NewRecorder()
-		s.Handler().ServeHTTP(rec, req)
+		handler.ServeHTTP(rec, req)
 		require.True(t, rec.Code < 500 || rec.Code == 501, "%s %s?%s %q: %d %s", rt.method, rt.path,
 			query, body, rec.Code, rec.Body)
 		require.Zero(t, s.inflight.Used())
