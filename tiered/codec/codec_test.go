@@ -68,7 +68,7 @@ func FuzzReader(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, []byte{1, 200, 3, 255, 255, 255, 255, 255, 255, 255, 1})
 	f.Fuzz(func(t *testing.T, ops, b []byte) {
 		r := Reader{B: b}
-		for _, op := range ops {
+		for _, op := range ops[:min(len(ops), 1000)] { // or the longest inputs take seconds
 			switch op % 10 {
 			case 0:
 				r.Byte()
@@ -91,7 +91,9 @@ func FuzzReader(f *testing.F) {
 			case 9:
 				r.Bytes(int(int8(op)))
 			}
-			require.GreaterOrEqual(t, r.Left(), 0)
+			if r.Left() < 0 { // asked more often than anything here
+				t.Fatal("past the input")
+			}
 		}
 	})
 }
