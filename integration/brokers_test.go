@@ -70,7 +70,7 @@ func TestRealBrokers(t *testing.T) {
 			if kind == "daemon" {
 				tests = "./internal/daemon"
 			}
-			cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-p=1", "-timeout=8m",
+			cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-p=1", "-timeout=12m",
 				"-run=^TestReal", "-v", tests)
 			cmd.Dir = ".."
 			cmd.Env = append(cleanEnv(), brokers.Variable+"="+s.URL)
