@@ -87,6 +87,9 @@ func TestCrashAtEverySync(t *testing.T) {
 		seed           uint64
 		batches, oneIn int
 	}{{1, 30, 1}, {2, 60, 4}, {3, 700, 60}} {
+		if testing.Short() { // under the race detector each costs ten times as much
+			run.oneIn *= 4
+		}
 		t.Run(fmt.Sprintf("seed %d", run.seed), func(t *testing.T) {
 			crashRun(t, run.seed, run.batches, run.oneIn)
 		})
