@@ -35,8 +35,9 @@
 // # Concurrency
 //
 // A Guardian is safe for concurrent use. Run has one goroutine that looks for brokers and two for
-// each queue, and waits for them. A call of Judge asks for at most 16 keys of a broker at a time,
-// reads at most 8 queues, and sends at most 64 messages.
+// each queue, and waits for them. Calls of Judge of the same moment are one round with one
+// look, 4 rounds of a broker at a time; a round asks for at most 16 keys at a time, reads at most 8
+// queues, and sends at most 64 messages.
 //
 // # Failure
 //

@@ -61,7 +61,6 @@ func (g *Guardian) Judge(
 	if len(batch) == 0 {
 		return
 	}
-	queues := map[place]span{}
 	all := make([]docket, len(batch))
 	var open []*docket
 	for i := range batch {
@@ -84,25 +83,13 @@ func (g *Guardian) Judge(
 		g.inherit(ctx, name, open)
 		return
 	}
-	for _, c := range open {
-		queues[c.e.place(name)] = span{}
-	}
 	if planted.Is(planted.KeyBeforeLocator) {
 		if addr, err := g.master(ctx, name); err == nil {
 			s := &sight{broker: name, addr: addr}
 			pool(len(open), maxQueries, func(i int) { g.ask(ctx, s, open[i]) })
 		}
 	}
-	s, err := g.look(ctx, name, queues)
-	if err != nil { // nothing is decided while the broker is away
-		g.shared(name).absences.Add(1)
-		if ctx.Err() == nil {
-			g.log().Warn("rocketmq guardian cannot ask a broker", zap.String("name", name),
-				zap.Error(err))
-		}
-		return
-	}
-	g.decide(ctx, s, open)
+	g.together(ctx, name, open)
 }
 
 // decide judges what a look was made for.

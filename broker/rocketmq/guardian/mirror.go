@@ -30,11 +30,12 @@ const linger = 100 * time.Millisecond
 // shared is what the queues of one broker share.
 type shared struct {
 	levels   atomic.Pointer[[]time.Duration]
-	fileSize atomic.Int64         // of its commit log
-	low      atomic.Int64         // of its commit log, as of the last look
-	absences atomic.Int64         // looks that failed
-	wheel    atomic.Bool          // it has a timer wheel
-	queries  chan struct{}        // one for each key that is looked for
+	fileSize atomic.Int64  // of its commit log
+	low      atomic.Int64  // of its commit log, as of the last look
+	absences atomic.Int64  // looks that failed
+	wheel    atomic.Bool   // it has a timer wheel
+	queries  chan struct{} // one for each key that is looked for
+	rounds   *rounds
 	told     *told                // the Guardian's lock guards it
 	arrivals map[string]*arrivals // by topic; likewise
 }
@@ -45,7 +46,7 @@ func (g *Guardian) shared(name string) *shared {
 	defer g.mu.Unlock()
 	s := g.brokers[name]
 	if s == nil {
-		s = &shared{queries: make(chan struct{}, maxQueries)}
+		s = &shared{queries: make(chan struct{}, maxQueries), rounds: newRounds()}
 		g.brokers[name] = s
 	}
 	return s
