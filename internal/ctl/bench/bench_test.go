@@ -131,11 +131,12 @@ func start(t *testing.T, d *liar) *client.Client {
 func quiet(string, int64, int64) {}
 
 // someTime is longer than a busy machine stands still, and is waited for once.
-const someTime = 4 * time.Second
+const someTime = 3 * time.Second
 
 // A bench that hides loss, repeats or early messages is worse than none: plant each and look (N2,
 // N3, N4).
 func TestSpikeTellsTheTruth(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		d     *liar
 		want  DeliveryReport
