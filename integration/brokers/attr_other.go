@@ -7,3 +7,6 @@ package brokers
 import "syscall"
 
 func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+// stopped does not know here.
+func stopped(int) bool { return true }

@@ -102,7 +102,18 @@ func (p *Process) Stop() error { return p.signalEnd(syscall.SIGTERM) }
 func (p *Process) Kill() error { return p.signalEnd(syscall.SIGKILL) }
 
 // Pause holds it: its connections stay open and nobody answers.
-func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
+func (p *Process) Pause() error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(stopWithin); !stopped(p.cmd.Process.Pid); {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s did not stop within %s", p.name, stopWithin)
+		}
+		time.Sleep(pollEvery)
+	}
+	return nil
+}
 
 // Continue lets it go on after Pause.
 func (p *Process) Continue() error { return p.signal(syscall.SIGCONT) }
