@@ -6,6 +6,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -352,5 +353,22 @@ func TestColdIsNeverNegative(t *testing.T) {
 		st := w.Status()
 		require.GreaterOrEqual(t, st.Cold.Messages, int64(0))
 		require.GreaterOrEqual(t, st.Cold.Bytes, int64(0))
+	})
+}
+
+// Messages that are parked while they are counted are counted once: a scan of the parked ones before
+// that of the rows sees neither.
+func TestCountBesideParking(t *testing.T) {
+	inWorld(t, Options{}, func(w *world) {
+		const n = 600
+		for i := range n {
+			w.send(w.draft("pull:q", time.Duration(i)*50*time.Millisecond, "x"))
+		}
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			require.EqualValues(t, n, w.count(Filter{Target: "pull:q"}))
+		}
+		synctest.Wait()
+		require.NotZero(t, w.store.Counts().Parked)
 	})
 }

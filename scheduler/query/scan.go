@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore"
 	"github.com/cicadamq/cicada/scheduler/find"
 )
 
@@ -31,8 +32,8 @@ func (q *Reader) PendingLocal(
 }
 
 // Pending calls fn for every pending message from a key on that passes the filter, in key
-// order: parked rows, rows and cold messages merged. Each chunk is a consistent look; what moves
-// in between may be missed or appear with its new due.
+// order: rows, parked rows and cold messages merged. What a change moves meanwhile may be missed or
+// appear with its new due; what the shard itself moves between its levels is found once.
 func (q *Reader) Pending(
 	ctx context.Context, f Filter, from delay.Key, fn func(Item) bool,
 ) error {
@@ -63,7 +64,8 @@ type chunkReader struct {
 	items []Item
 	locs  []find.Located
 	upper delay.Key
-	seen  map[delay.Key]struct{} // local rows from the boundary on: the tier holds them too (C8)
+	meta  localstore.Meta        // before anything was read
+	seen  map[delay.Key]struct{} // rows: one may be parked by now, or in the tier as well (C8)
 	err   error
 }
 
@@ -94,18 +96,21 @@ func (r *chunkReader) add(loc find.Located, n *int) bool {
 func (q *Reader) pendingChunk(
 	ctx context.Context, f Filter, from delay.Key,
 ) ([]Item, delay.Key, error) {
-	r := &chunkReader{q: q, f: &f, upper: delay.MaxKey, seen: make(map[delay.Key]struct{})}
-	if f.DueTo > 0 && !from.Less(q.store.Meta().Watermark) {
+	r := &chunkReader{
+		q: q, f: &f, upper: delay.MaxKey, meta: q.store.Meta(), seen: make(map[delay.Key]struct{}),
+	}
+	if f.DueTo > 0 && !from.Less(r.meta.Watermark) {
 		r.upper = delay.Key{Due: f.DueTo}
 	}
 	limit := r.upper
+	// In this order: a row may be parked between two scans, and nothing parked becomes a row.
+	if err := r.rows(from); err != nil {
+		return nil, from, err
+	}
 	if f.Level == nil || *f.Level != delay.Cold {
 		if err := r.parked(from); err != nil {
 			return nil, from, err
 		}
-	}
-	if err := r.rows(from); err != nil {
-		return nil, from, err
 	}
 	if q.tier != nil && (f.Level == nil || *f.Level == delay.Cold) {
 		if err := r.cold(ctx, from); err != nil {
@@ -134,6 +139,9 @@ func (r *chunkReader) parked(from delay.Key) error {
 		n := 0
 		err = r.q.store.ScanParked(lane, from,
 			func(k delay.Key, claimed bool, rec []byte) bool {
+				if _, row := r.seen[k]; row {
+					return true
+				}
 				return r.add(find.Located{
 					Key: k, Place: find.PlaceParked, Lane: lane, Claimed: claimed, Record: rec,
 				}, &n)
@@ -143,9 +151,8 @@ func (r *chunkReader) parked(from delay.Key) error {
 }
 
 func (r *chunkReader) rows(from delay.Key) error {
-	meta := r.q.store.Meta()
 	lower := from
-	for _, k := range []delay.Key{meta.Watermark, {Due: r.f.DueFrom}} {
+	for _, k := range []delay.Key{r.meta.Watermark, {Due: r.f.DueFrom}} {
 		if lower.Less(k) {
 			lower = k
 		}
@@ -155,17 +162,14 @@ func (r *chunkReader) rows(from delay.Key) error {
 	}
 	n := 0
 	return r.q.store.ScanRows(lower, r.upper, func(k delay.Key, rec []byte) bool {
-		if !k.Less(meta.Boundary) {
-			r.seen[k] = struct{}{}
-		}
+		r.seen[k] = struct{}{}
 		return r.add(find.Located{Key: k, Place: find.PlaceRow, Record: rec}, &n)
 	})
 }
 
 func (r *chunkReader) cold(ctx context.Context, from delay.Key) error {
-	meta := r.q.store.Meta()
 	lower := from
-	for _, k := range []delay.Key{meta.Boundary, {Due: r.f.DueFrom}} {
+	for _, k := range []delay.Key{r.meta.Boundary, {Due: r.f.DueFrom}} {
 		if lower.Less(k) {
 			lower = k
 		}

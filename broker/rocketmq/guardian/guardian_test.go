@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -200,10 +199,9 @@ func TestMirrorIsEasyOnTheBroker(t *testing.T) {
 		const n = 200
 		for i := range n {
 			w.send(0, 0, fmt.Sprint("slow", i), level(18))
-			time.Sleep(5 * time.Millisecond)
+			w.idle(5 * time.Millisecond)
 		}
-		time.Sleep(linger)
-		synctest.Wait()
+		w.idle(linger)
 		require.Len(t, w.shard.pending(), n)
 		require.LessOrEqual(t, pulls.Load(), int64(2*n*5*time.Millisecond/linger))
 		w.stop()
@@ -211,8 +209,7 @@ func TestMirrorIsEasyOnTheBroker(t *testing.T) {
 			w.send(0, 0, fmt.Sprint("more", i), level(18))
 		}
 		w.open()
-		time.Sleep(linger)
-		synctest.Wait()
+		w.idle(linger)
 		require.Len(t, w.shard.pending(), n+20*remoting.MaxPull)
 		b.OnRequest(nil)
 	})

@@ -328,6 +328,12 @@ func inWorld(
 	})
 }
 
+// idle lets time pass in which no broker delivers and the shard asks for nothing.
+func (w *world) idle(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // pass lets time pass in steps: the brokers deliver, the shard asks.
 func (w *world) pass(d time.Duration) {
 	const tick = 100 * time.Millisecond

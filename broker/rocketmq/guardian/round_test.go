@@ -44,9 +44,9 @@ func rounded(t *testing.T, n int, do func(w *world, looks *atomic.Int64)) {
 		for i := range n {
 			w.send(0, int32(i%4), fmt.Sprint("m", i), timerAt(due))
 		}
-		time.Sleep(11 * time.Second)
+		w.idle(11 * time.Second)
 		w.cluster.Broker(0).Deliver()
-		time.Sleep(all().Grace)
+		w.idle(all().Grace)
 		var looks atomic.Int64
 		w.cluster.Broker(0).OnRequest(func(c *remoting.Command) fakebroker.Fault {
 			if c.Code == remoting.RequestMinOffset && c.Fields["topic"] == remoting.TopicTimer {
