@@ -36,6 +36,11 @@ func (t Synced) Batch() uint64 { return t.batch }
 func (s *Store) Apply(b *Batch) (Pending, error) {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
+	if err := s.uses.begin(); err != nil {
+		b.recycle()
+		return Pending{}, fmt.Errorf("apply: %w", err)
+	}
+	defer s.uses.end()
 	if err := s.refusal(); err != nil {
 		b.recycle()
 		return Pending{}, err
@@ -51,7 +56,7 @@ func (s *Store) Apply(b *Batch) (Pending, error) {
 
 // refusal is why the store takes no batches, or nil.
 func (s *Store) refusal() error {
-	if s.closed.Load() || s.opts.ReadOnly {
+	if s.opts.ReadOnly {
 		return fmt.Errorf("apply: %w", delay.ErrClosed)
 	}
 	if f := s.failed.Load(); f != nil {

@@ -59,6 +59,10 @@ type checker struct {
 func (s *Store) Check(
 	ctx context.Context, progress func(done, total int64),
 ) (Report, error) {
+	if err := s.uses.begin(); err != nil {
+		return Report{}, fmt.Errorf("check store %s: %w", s.dir, err)
+	}
+	defer s.uses.end()
 	c := s.newChecker()
 	c.step = func(done int64) error {
 		if progress != nil {
@@ -110,7 +114,7 @@ func (c *checker) run() error {
 // space walks one space. Damaged blocks end the walk of their space: what they held is unknown.
 func (c *checker) space(space byte, each func(k, v []byte) error) error {
 	prefix := c.s.prefix(space)
-	it, err := c.snap.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	it, err := c.s.iterOf(c.snap, prefix, after(prefix))
 	if err != nil {
 		return err
 	}

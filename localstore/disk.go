@@ -158,5 +158,11 @@ func (s *Store) DiskFree() int64 { return s.disk.free.Load() }
 // accepted. What was accepted can still be finished.
 func (s *Store) Refusing() bool { return s.disk.refusing.Load() }
 
-// DiskUsed is how many bytes the store takes on disk, its log included.
-func (s *Store) DiskUsed() int64 { return int64(s.db.Metrics().DiskSpaceUsage()) }
+// DiskUsed is how many bytes the store takes on disk, its log included, and 0 after Close.
+func (s *Store) DiskUsed() int64 {
+	if s.uses.begin() != nil {
+		return 0
+	}
+	defer s.uses.end()
+	return int64(s.db.Metrics().DiskSpaceUsage())
+}

@@ -48,8 +48,13 @@ type stats struct {
 	damaged     sync.Map // paths that were told
 }
 
-// Metrics reads the numbers; it takes a few of Pebble's locks and is meant for a scrape.
+// Metrics reads the numbers; it takes a few of Pebble's locks and is meant for a scrape. They are 0
+// after Close.
 func (s *Store) Metrics() Metrics {
+	if s.uses.begin() != nil {
+		return Metrics{}
+	}
+	defer s.uses.end()
 	m := s.db.Metrics()
 	total := m.Total()
 	out := Metrics{

@@ -17,16 +17,6 @@ import (
 	"github.com/cicadamq/cicada/localstore/codec"
 )
 
-// iterator is a Pebble iterator over [lower, upper).
-type iterator = *pebble.Iterator
-
-func (s *Store) iter(lower, upper []byte) (iterator, error) {
-	if s.closed.Load() {
-		return nil, fmt.Errorf("read: %w", delay.ErrClosed)
-	}
-	return s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-}
-
 // readError says what was read, and names damage as such.
 func (s *Store) readError(what string, err error) error {
 	switch {
@@ -42,9 +32,10 @@ func (s *Store) readError(what string, err error) error {
 
 // get returns a copy of a value.
 func (s *Store) get(key []byte) ([]byte, bool, error) {
-	if s.closed.Load() {
-		return nil, false, fmt.Errorf("read: %w", delay.ErrClosed)
+	if err := s.uses.begin(); err != nil {
+		return nil, false, fmt.Errorf("read: %w", err)
 	}
+	defer s.uses.end()
 	v, closer, err := s.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil

@@ -70,7 +70,7 @@ type Store struct {
 	failed  atomic.Pointer[failure]
 	dead    chan struct{} // closed after failed was set
 	wedged  atomic.Bool   // Pebble panicked while it held its locks
-	closed  atomic.Bool
+	uses    uses
 
 	stop    chan struct{} // closed by Close
 	workers sync.WaitGroup
@@ -90,14 +90,18 @@ func (s *Store) Books() delay.Books {
 	return s.mu.books
 }
 
-// Close syncs everything and leaves an exact witness. All other calls must have returned. After a
-// fatal error it only lets go of the directory.
+// Close syncs everything and leaves an exact witness. It waits for calls that have begun; later
+// ones answer delay.ErrClosed. Each Pending must have been waited for. After a fatal error it only
+// lets go of the directory.
 func (s *Store) Close() error {
-	if s.closed.Swap(true) {
+	if !s.uses.close() {
 		return nil
 	}
 	close(s.stop)
 	s.workers.Wait()
+	if !s.wedged.Load() {
+		s.uses.calls.Wait()
+	}
 	var errs []error
 	if s.failed.Load() == nil && !s.opts.ReadOnly {
 		errs = append(errs, s.saveFilter())

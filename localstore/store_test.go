@@ -5,6 +5,7 @@ package localstore
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -357,6 +358,44 @@ func TestRefusals(t *testing.T) {
 	_, err = Open(mem, "nowhere", Options{Simulated: true, ReadOnly: true})
 	require.Error(t, err)
 	require.False(t, Synced{}.Valid())
+}
+
+// A store that is closed under a scan ends after it, and what begins later is refused.
+func TestCloseWaitsForCalls(t *testing.T) {
+	s := open(t, vfs.NewMem())
+	commit(t, s, func(b *Batch) {
+		for i := range 100 {
+			b.PutRow(key(5, uint64(i)), record("pull:q", 5, "x"))
+		}
+	})
+	closed := make(chan error, 1)
+	seen := 0
+	err := s.ScanRows(key(0, 0), key(9, 0), func(delay.Key, []byte) bool {
+		if seen++; seen == 1 {
+			go func() { closed <- s.Close() }()
+			for s.uses.begin() == nil {
+				s.uses.end()
+				runtime.Gosched()
+			}
+			_, err := s.Row(key(5, 1))
+			require.ErrorIs(t, err, delay.ErrClosed)
+			_, err = s.Apply(s.NewBatch())
+			require.ErrorIs(t, err, delay.ErrClosed)
+			_, err = s.Check(t.Context(), nil)
+			require.ErrorIs(t, err, delay.ErrClosed)
+			require.Zero(t, s.Metrics())
+			require.Zero(t, s.DiskUsed())
+			select {
+			case <-closed:
+				require.Fail(t, "closed under a scan")
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		return true
+	})
+	require.NoError(t, err)
+	require.Equal(t, 100, seen)
+	require.NoError(t, <-closed)
 }
 
 // A batch that is thrown away leaves nothing, and its memory serves the next.

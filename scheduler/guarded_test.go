@@ -174,6 +174,32 @@ func TestGuardedIsJudged(t *testing.T) {
 	})
 }
 
+// A shard has ended when nobody delivers for it any more: what its owner closes next is used by
+// none.
+func TestEndAwaitsDeliveries(t *testing.T) {
+	inWorld(t, quick(), func(w *world) {
+		g := newGuardian(w)
+		w.crash()
+		w.open()
+		p := &topic{world: w}
+		p.entry("a", "offset=0", time.Second)
+		require.NoError(t, p.read(1))
+		began, ended := make(chan bool), false
+		g.with(func() {
+			g.while = func() {
+				close(began)
+				time.Sleep(time.Second)
+				ended = true
+			}
+		})
+		<-began
+		w.end()
+		require.NoError(t, <-w.ran)
+		require.True(t, ended)
+		w.close()
+	})
+}
+
 // A recall, or a roll, that its source reads while a message is judged wins: the judgment finds the
 // row gone and ends nothing.
 func TestRecalledWhileJudged(t *testing.T) {

@@ -174,6 +174,7 @@ func (s *Shard) Run(ctx context.Context) error {
 		return nil
 	})
 	err := g.Wait()
+	s.flying.Wait() // no sink and no store is closed under a delivery
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, errDrained) &&
 		!errors.Is(cause, context.Canceled) {
 		err = cause
