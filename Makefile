@@ -61,6 +61,7 @@ fuzz: ## run every fuzz function FUZZTIME times
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run golangci-lint and the house rules
 	$(GOLANGCI_LINT) run ./...
+	cd integration && $(abspath $(GOLANGCI_LINT)) run ./...
 	$(GO) test ./internal/tidy
 
 $(GOLANGCI_LINT):

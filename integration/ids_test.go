@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -63,10 +64,7 @@ func TestDuplicates(t *testing.T) {
 	require.EqualValues(t, 1, d.count("target=pull:"+q))
 
 	// The same instant said in another way is the same content.
-	byInstant := obj{}
-	for k, v := range m {
-		byInstant[k] = v
-	}
+	byInstant := maps.Clone(m)
 	delete(byInstant, "delay")
 	byInstant["deliver_at"] = first["due"]
 	require.Equal(t, true, d.send(byInstant)["duplicate"])
@@ -76,10 +74,7 @@ func TestDuplicates(t *testing.T) {
 		"headers": obj{"x": "1"}, "ttl": "3h", "max_attempts": 3, "backoff": "9s",
 		"mode": "at_most_once",
 	} {
-		other := obj{}
-		for k, v := range m {
-			other[k] = v
-		}
+		other := maps.Clone(m)
 		other[field] = value
 		r := d.call("POST", "/v1/messages", other)
 		require.Equal(t, http.StatusConflict, r.status, "%s: %s", field, r.body)

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,7 +48,7 @@ func beginMinIO() {
 			cmd.WaitDelay = 5 * time.Second
 			out, err := cmd.Output()
 			b.program = strings.TrimSpace(string(out))
-			if exit, ok := err.(*exec.ExitError); ok {
+			if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 				err = fmt.Errorf("%w: %s", err, tail(string(exit.Stderr)))
 			}
 			if err != nil {

@@ -208,7 +208,7 @@ func fill(t *testing.T, name string) {
 	require.NoError(t, err)
 	defer f.Close()
 	block := make([]byte, 1<<20)
-	for written := 0; written < 400; written++ {
+	for range 400 {
 		if _, err := f.Write(block); err != nil {
 			return // full
 		}

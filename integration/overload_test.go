@@ -131,7 +131,7 @@ func TestHostileRequests(t *testing.T) {
 			return strings.NewReader(`{"target":"http://example.com","delay":1,"headers":{"a":"b\r\nc: d"}}`)
 		}, []int{400}},
 	} {
-		req, err := http.NewRequest("POST", *d.base.Load()+c.path, c.body())
+		req, err := http.NewRequest(http.MethodPost, *d.base.Load()+c.path, c.body())
 		require.NoError(t, err)
 		req.Header.Set("Content-Type", c.kind)
 		if c.encoding != "" {

@@ -401,7 +401,7 @@ func TestRouting(t *testing.T) {
 		require.NotEmpty(t, r.object(t)["code"], c.call)
 		require.NotEmpty(t, r.object(t)["message"], c.call)
 	}
-	req, err := http.NewRequest("POST", *d.base.Load()+"/v1/messages",
+	req, err := http.NewRequest(http.MethodPost, *d.base.Load()+"/v1/messages",
 		strings.NewReader(`{"target":"pull:`+queue(t)+`","delay":"1h"}`))
 	require.NoError(t, err)
 	req.Header.Set("Origin", "https://evil.example")

@@ -87,7 +87,7 @@ func grpc(t *testing.T, client *http.Client, d *daemon, method string, msg []byt
 ) {
 	t.Helper()
 	frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(msg)))
-	req, err := http.NewRequest("POST", *d.base.Load()+method, bytes.NewReader(append(frame, msg...)))
+	req, err := http.NewRequest(http.MethodPost, *d.base.Load()+method, bytes.NewReader(append(frame, msg...)))
 	require.NoError(t, err)
 	req.Header.Set("Content-Type", "application/grpc+proto")
 	req.Header.Set("TE", "trailers")

@@ -176,7 +176,7 @@ func TestSecretsStaySecret(t *testing.T) {
 	d.as(other, "POST", "/v1/targets/pause", obj{"target": refusing.URL + "/x?key=" + query}).ok(t)
 	note(d.as(other, "POST", "/v1/pending/purge", obj{"target": "pull:q"})).ok(t)
 	for _, broken := range []string{
-		strings.Replace(text, "scopes: [admin]", "scopes: ["+late+"x]", 0) + "bad: [" + "\n",
+		strings.Replace(text, "scopes: [admin]", "scopes: ["+late+"x]", 1) + "bad: [" + "\n",
 		strings.Replace(text, "token: \""+other, "sha256: \""+late, 1),
 		strings.Replace(text, "{id: k1, key: \""+hook+"\"}", "{id: k1, key: [\""+hook+"\"]}", 1) + "x: 1\n",
 		strings.Replace(text, "[read, send]", "{"+"a: 1}", 1),
@@ -335,7 +335,9 @@ func TestClientsApart(t *testing.T) {
 	old, err := os.ReadFile(c.path("api.pem"))
 	require.NoError(t, err)
 	c.issue("api")
-	without := text[:strings.Index(text, "  clients:")] +
+	before, _, found := strings.Cut(text, "  clients:")
+	require.True(t, found)
+	without := before +
 		"  clients:\n    - {name: nobody, scopes: [read]}\n"
 	require.NoError(t, os.WriteFile(file+".new", []byte(without), 0o600))
 	require.NoError(t, os.Rename(file+".new", file))

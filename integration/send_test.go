@@ -5,8 +5,10 @@ package integration
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -302,9 +304,7 @@ func TestRefusedMessages(t *testing.T) {
 	var batch []obj
 	for i, c := range cases {
 		m := obj{"id": fmt.Sprint(q, "-", i), "target": "pull:" + q, "delay": "1h"}
-		for k, v := range c.set {
-			m[k] = v
-		}
+		maps.Copy(m, c.set)
 		delete(m, c.unset)
 		batch = append(batch, m)
 		r := d.call("POST", "/v1/messages", m)
@@ -414,8 +414,8 @@ func TestFieldsFuzzed(t *testing.T) {
 			if f == "id" && r.status == http.StatusConflict {
 				continue // a good id, after all, and taken by an earlier run
 			}
-			recurring := strings.Contains(
-				"schedule time_zone misfire misfire_limit until count jitter", f)
+			recurring := slices.Contains(
+				strings.Fields("schedule time_zone misfire misfire_limit until count jitter"), f)
 			if recurring && r.status == http.StatusNotImplemented {
 				continue
 			}
@@ -499,9 +499,7 @@ func TestUnknownBrokers(t *testing.T) {
 	} {
 		id := fmt.Sprint(q, "-", i)
 		m := obj{"id": id, "target": "pull:" + q, "delay": "1h"}
-		for k, v := range c.set {
-			m[k] = v
-		}
+		maps.Copy(m, c.set)
 		d.call("POST", "/v1/messages", m).refused(t, c.status, c.code, c.field)
 		require.Equal(t, "not_found", d.state(id))
 	}

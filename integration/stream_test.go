@@ -165,7 +165,7 @@ func TestStreamLong(t *testing.T) {
 		}
 		fmt.Fprintf(&b, `{"id":"%s-%d","target":"pull:%s","delay":"%ds"}`+"\n", q, i, q, 3600+i%100)
 	}
-	req, err := http.NewRequest("POST", *d.base.Load()+"/v1/messages", strings.NewReader(b.String()))
+	req, err := http.NewRequest(http.MethodPost, *d.base.Load()+"/v1/messages", strings.NewReader(b.String()))
 	require.NoError(t, err)
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	r := d.do(req)

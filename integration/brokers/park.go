@@ -77,15 +77,15 @@ func (p *Park) Close() {
 
 // Need is the broker that start returns. Without it a test fails in CI; elsewhere it is skipped
 // when a part is missing, and says which.
-func Need[B any](t testing.TB, start func() (B, error)) B {
-	t.Helper()
+func Need[B any](tb testing.TB, start func() (B, error)) B {
+	tb.Helper()
 	b, err := start()
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrMissing) && os.Getenv("CI") != "true":
-		t.Skip(err)
+		tb.Skip(err)
 	default:
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }

@@ -30,6 +30,13 @@ const (
 )
 
 func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
 	program := flag.String("program", "", "the cicada binary")
 	only := flag.String("only", "mirror,rescue,owner", "which parts")
 	mirrored := flag.Int("mirrored", 200_000, "messages of the part mirror")
@@ -46,11 +53,10 @@ func main() {
 	fmt.Println("| figure | measured |\n|---|---|")
 	for part := range strings.SplitSeq(*only, ",") {
 		if err := b.run(ctx, part); err != nil {
-			fmt.Fprintf(os.Stderr, "bench %s: %v\n", part, err)
-			stop()
-			os.Exit(1)
+			return fmt.Errorf("bench %s: %w", part, err)
 		}
 	}
+	return nil
 }
 
 type bench struct {

@@ -34,6 +34,13 @@ const grace = 2 * time.Second
 const settle = 45 * time.Second
 
 func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "demo-rocketmq:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
 	program := flag.String("program", "", "the cicada binary; without it RocketMQ runs alone")
 	seed := flag.Uint64("seed", uint64(time.Now().Unix()), "what the messages look like")
 	n := flag.Int("n", 20, "delay-level messages and timers of each kind")
@@ -41,11 +48,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	d := &demo{began: time.Now(), out: os.Stdout, seed: *seed, n: *n, program: *program}
-	if err := d.run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "demo-rocketmq:", err)
-		stop()
-		os.Exit(1)
-	}
+	return d.run(ctx)
 }
 
 type demo struct {
