@@ -36,11 +36,11 @@ func (t Synced) Batch() uint64 { return t.batch }
 func (s *Store) Apply(b *Batch) (Pending, error) {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
-	if err := s.uses.begin(); err != nil {
+	if err := s.calls.Begin(); err != nil {
 		b.recycle()
 		return Pending{}, fmt.Errorf("apply: %w", err)
 	}
-	defer s.uses.end()
+	defer s.calls.End()
 	if err := s.refusal(); err != nil {
 		b.recycle()
 		return Pending{}, err
@@ -85,7 +85,7 @@ func (s *Store) seal(b *Batch) {
 	b.gather()
 	s.filter.add(b.hashes)
 	s.ledger.Absorb(d)
-	s.timers.put(d.TimerMin)
+	s.timers.Put(d.TimerMin)
 	s.writeLedger(b)
 }
 

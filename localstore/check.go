@@ -59,10 +59,10 @@ type checker struct {
 func (s *Store) Check(
 	ctx context.Context, progress func(done, total int64),
 ) (Report, error) {
-	if err := s.uses.begin(); err != nil {
+	if err := s.calls.Begin(); err != nil {
 		return Report{}, fmt.Errorf("check store %s: %w", s.dir, err)
 	}
-	defer s.uses.end()
+	defer s.calls.End()
 	c := s.newChecker()
 	c.step = func(done int64) error {
 		if progress != nil {

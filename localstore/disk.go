@@ -160,9 +160,9 @@ func (s *Store) Refusing() bool { return s.disk.refusing.Load() }
 
 // DiskUsed is how many bytes the store takes on disk, its log included, and 0 after Close.
 func (s *Store) DiskUsed() int64 {
-	if s.uses.begin() != nil {
+	if s.calls.Begin() != nil {
 		return 0
 	}
-	defer s.uses.end()
+	defer s.calls.End()
 	return int64(s.db.Metrics().DiskSpaceUsage())
 }

@@ -48,11 +48,12 @@
 //	L6  A new store is opened, closed and reopened before its first batch: only a log begun in
 //	    the current format tells damage from its end.
 //	L7  No live timer lies below the timer floor.
+//	L8  Pebble is closed under no call: Close waits for those that have begun.
 //
 // # Concurrency
 //
 // A Batch belongs to one goroutine. Apply may be called from several: batches take turns. Reads
-// are safe at any time. Close must be called after all other calls have returned.
+// are safe at any time; after Close they answer delay.ErrClosed.
 //
 // # Failure
 //
@@ -63,8 +64,8 @@
 // is a delay.ErrCorrupt of the read that met it, or a missing row in ReadRows; the caller has the
 // tier. Damage found while opening refuses the store.
 //
-// Packages below: codec (values), ledger (counts), witness, bloom (the filter over ids), diskfs
-// (what stands between Pebble and the disk).
+// Packages below: codec (values), ledger (counts, timer floor), witness, bloom (the filter over
+// ids), calls (what Close waits for), diskfs (what stands between Pebble and the disk).
 //
 // See also docs/format/localstore.md.
 package localstore

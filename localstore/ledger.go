@@ -60,7 +60,7 @@ func (s *Store) writeLedger(b *Batch) {
 		b.set(s.laneKey(lane), ledger.AppendLane(nil, t))
 	})
 	base := s.ledger.Base()
-	base.TimerLow = s.timers.floor()
+	base.TimerLow = s.timers.Low()
 	b.set(s.ledgerKey(ledgerBase), ledger.AppendBase(nil, base))
 }
 

@@ -51,10 +51,10 @@ type stats struct {
 // Metrics reads the numbers; it takes a few of Pebble's locks and is meant for a scrape. They are 0
 // after Close.
 func (s *Store) Metrics() Metrics {
-	if s.uses.begin() != nil {
+	if s.calls.Begin() != nil {
 		return Metrics{}
 	}
-	defer s.uses.end()
+	defer s.calls.End()
 	m := s.db.Metrics()
 	total := m.Total()
 	out := Metrics{

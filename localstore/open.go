@@ -53,7 +53,7 @@ func Open(fs vfs.FS, dir string, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
 	s := &Store{
 		opts: opts, fs: fs, dir: dir, log: opts.Logger,
-		ledger: ledger.New(), filter: newIDFilter(), timers: &timerFloor{},
+		ledger: ledger.New(), filter: newIDFilter(), timers: &ledger.TimerFloor{},
 		stats: &stats{}, turn: make(chan struct{}, 1), stop: make(chan struct{}),
 		dead: make(chan struct{}),
 	}
@@ -319,7 +319,7 @@ func (s *Store) recover() error {
 	if err := s.loadMeta(); err != nil {
 		return err
 	}
-	s.timers.low = s.ledger.Base().TimerLow
+	s.timers.Set(s.ledger.Base().TimerLow)
 	err := s.compareWitness()
 	if err != nil && s.opts.ReadOnly {
 		s.log.Warn("store opened for reading in spite of damage", errField(err))

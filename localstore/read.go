@@ -14,8 +14,36 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/calls"
 	"github.com/cicadamq/cicada/localstore/codec"
 )
+
+// iterator is a Pebble iterator over [lower, upper). The store stays open until it is closed.
+type iterator struct {
+	*pebble.Iterator
+	calls *calls.Count
+}
+
+func (s *Store) iter(lower, upper []byte) (iterator, error) { return s.iterOf(s.db, lower, upper) }
+
+// iterOf reads what of shows: the store, or a snapshot of it.
+func (s *Store) iterOf(of pebble.Reader, lower, upper []byte) (iterator, error) {
+	if err := s.calls.Begin(); err != nil {
+		return iterator{}, fmt.Errorf("read: %w", err)
+	}
+	it, err := of.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		s.calls.End()
+		return iterator{}, err
+	}
+	return iterator{it, &s.calls}, nil
+}
+
+// Close must be called once.
+func (it iterator) Close() error {
+	defer it.calls.End()
+	return it.Iterator.Close()
+}
 
 // readError says what was read, and names damage as such.
 func (s *Store) readError(what string, err error) error {
@@ -32,10 +60,10 @@ func (s *Store) readError(what string, err error) error {
 
 // get returns a copy of a value.
 func (s *Store) get(key []byte) ([]byte, bool, error) {
-	if err := s.uses.begin(); err != nil {
+	if err := s.calls.Begin(); err != nil {
 		return nil, false, fmt.Errorf("read: %w", err)
 	}
-	defer s.uses.end()
+	defer s.calls.End()
 	v, closer, err := s.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil

@@ -5,11 +5,9 @@ package localstore
 import (
 	"encoding/binary"
 	"fmt"
-	"sync"
 
 	"github.com/cicadamq/cicada/delay"
 	"github.com/cicadamq/cicada/localstore/codec"
-	"github.com/cicadamq/cicada/localstore/ledger"
 )
 
 // LookupID is what is remembered of an id. A fresh id is usually answered from memory.
@@ -194,47 +192,6 @@ func (s *Store) ScanOutbox(from uint64, fn func(n uint64, m delay.Mark) bool) er
 	})
 }
 
-// timerFloor keeps invariant L7: no live timer is below low. Without it each look for what is due
-// would pass all that was done before.
-type timerFloor struct {
-	mu       sync.Mutex
-	low      delay.Due
-	earliest delay.Due // put since the last scan began
-	scans    int       // under way
-}
-
-func (f *timerFloor) put(at delay.Due) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.low, f.earliest = min(f.low, at), min(f.earliest, at)
-}
-
-// begin is where a scan starts. The caller has the turn until its iterator is open, so that each
-// batch is in the iterator or reported to put during the scan.
-func (f *timerFloor) begin() delay.Due {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.scans++; f.scans == 1 {
-		f.earliest = ledger.NoTimer
-	}
-	return f.low
-}
-
-// end raises the floor to what the scan saw first, unless another one is under way.
-func (f *timerFloor) end(first delay.Due, complete bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.scans--; f.scans == 0 && complete {
-		f.low = max(f.low, min(first, f.earliest))
-	}
-}
-
-func (f *timerFloor) floor() delay.Due {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.low
-}
-
 // ScanTimers calls fn for the timers with instants up to and including upTo, in order, until it
 // returns false. payload is valid during the call.
 func (s *Store) ScanTimers(
@@ -242,12 +199,12 @@ func (s *Store) ScanTimers(
 ) error {
 	upTo = min(upTo, delay.MaxDue)
 	s.turn <- struct{}{}
-	low := s.timers.begin()
+	low := s.timers.Begin() // with the turn: a batch is in the iterator, or reported during the scan
 	it, err := s.iter(s.numberKey(spaceTimer, uint64(low)),
 		s.numberKey(spaceTimer, uint64(max(upTo, low)+1)))
 	<-s.turn
 	if err != nil {
-		s.timers.end(0, false)
+		s.timers.End(0, false)
 		return err
 	}
 	first := max(upTo, low) + 1
@@ -260,7 +217,7 @@ func (s *Store) ScanTimers(
 		kind, payload := k[prefixLen+dueLen], k[prefixLen+dueLen+1:]
 		return at <= upTo && fn(at, kind, payload), nil
 	})
-	s.timers.end(first, err == nil)
+	s.timers.End(first, err == nil)
 	return err
 }
 

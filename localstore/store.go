@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/cicadamq/cicada/delay"
+	"github.com/cicadamq/cicada/localstore/calls"
 	"github.com/cicadamq/cicada/localstore/diskfs"
 	"github.com/cicadamq/cicada/localstore/ledger"
 	"github.com/cicadamq/cicada/localstore/witness"
@@ -48,7 +49,7 @@ type Store struct {
 	witness *witness.Witness
 	ledger  *ledger.Ledger
 	filter  *idFilter
-	timers  *timerFloor
+	timers  *ledger.TimerFloor // invariant L7
 	disk    *disk
 	guard   *diskfs.FS
 	late    *lateCompactions // of db
@@ -70,7 +71,7 @@ type Store struct {
 	failed  atomic.Pointer[failure]
 	dead    chan struct{} // closed after failed was set
 	wedged  atomic.Bool   // Pebble panicked while it held its locks
-	uses    uses
+	calls   calls.Count   // that need Pebble: closed under one, it reads what it has freed
 
 	stop    chan struct{} // closed by Close
 	workers sync.WaitGroup
@@ -94,13 +95,13 @@ func (s *Store) Books() delay.Books {
 // ones answer delay.ErrClosed. Each Pending must have been waited for. After a fatal error it only
 // lets go of the directory.
 func (s *Store) Close() error {
-	if !s.uses.close() {
+	if !s.calls.Close() {
 		return nil
 	}
 	close(s.stop)
 	s.workers.Wait()
 	if !s.wedged.Load() {
-		s.uses.calls.Wait()
+		s.calls.Wait()
 	}
 	var errs []error
 	if s.failed.Load() == nil && !s.opts.ReadOnly {

@@ -105,12 +105,12 @@ func TestTimerFloor(t *testing.T) {
 		put(at)
 	}
 	require.Len(t, scan(49), 50)
-	require.Zero(t, s.timers.floor())
+	require.Zero(t, s.timers.Low())
 	for at := range delay.Due(50) {
 		done(at)
 	}
 	require.Empty(t, scan(49))
-	require.Equal(t, delay.Due(50), s.timers.floor())
+	require.Equal(t, delay.Due(50), s.timers.Low())
 	put(7) // below the floor
 	require.Equal(t, []delay.Due{7}, scan(49))
 	done(7)
@@ -124,22 +124,22 @@ func TestTimerFloor(t *testing.T) {
 	done(3)
 	require.Empty(t, scan(49))
 	require.Empty(t, scan(10), "a look below the floor")
-	require.Equal(t, delay.Due(50), s.timers.floor())
+	require.Equal(t, delay.Due(50), s.timers.Low())
 	require.NoError(t, s.Close())
 
 	s = open(t, mem)
-	require.LessOrEqual(t, s.timers.floor(), delay.Due(50))
+	require.LessOrEqual(t, s.timers.Low(), delay.Due(50))
 	require.Len(t, scan(delay.MaxDue), 50)
 	for range ringSize {
 		put(200)
 	}
 	require.NoError(t, s.Close())
 	s = open(t, mem)
-	require.Equal(t, delay.Due(50), s.timers.floor())
+	require.Equal(t, delay.Due(50), s.timers.Low())
 	put(4)
 	require.NoError(t, s.Close())
 	s = open(t, mem)
-	require.Equal(t, delay.Due(4), s.timers.floor())
+	require.Equal(t, delay.Due(4), s.timers.Low())
 	require.Equal(t, []delay.Due{4}, scan(49))
 	require.NoError(t, s.Close())
 }
@@ -360,7 +360,7 @@ func TestRefusals(t *testing.T) {
 	require.False(t, Synced{}.Valid())
 }
 
-// A store that is closed under a scan ends after it, and what begins later is refused.
+// A store that is closed under a scan ends after it, and what begins later is refused (L8).
 func TestCloseWaitsForCalls(t *testing.T) {
 	s := open(t, vfs.NewMem())
 	commit(t, s, func(b *Batch) {
@@ -373,8 +373,8 @@ func TestCloseWaitsForCalls(t *testing.T) {
 	err := s.ScanRows(key(0, 0), key(9, 0), func(delay.Key, []byte) bool {
 		if seen++; seen == 1 {
 			go func() { closed <- s.Close() }()
-			for s.uses.begin() == nil {
-				s.uses.end()
+			for s.calls.Begin() == nil {
+				s.calls.End()
 				runtime.Gosched()
 			}
 			_, err := s.Row(key(5, 1))

@@ -24,12 +24,13 @@
 //
 // # Invariants
 //
-// C1 to C13 belong to the parts: see their package comments. What joins them keeps two more:
+// C1 to C13 belong to the parts: see their package comments. What joins them keeps three more:
 //
 //	C14  A pull is answered after its lease record is synced (rule R8), and an at-most-once message
 //	     leaves after its outcome is synced.
 //	C15  A reply of durability tier waits until the committed manifest holds the rows and the marks
 //	     it stands for (rule R13).
+//	C16  When Run has returned, nobody uses the store, the tier or a sink for the shard any more.
 //
 // # Concurrency
 //

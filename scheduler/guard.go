@@ -18,8 +18,7 @@ import (
 func (s *Shard) judge(ctx context.Context, a core.ActDeliver) {
 	lane := s.lanes.Target(a.Lane)
 	parcels := s.parcels.Read(ctx, a.Lane, a.Claims)
-	now := s.Now()
-	items, at, outcomes := s.guards.Judge(ctx, lane, parcels, now)
+	items, at, outcomes := s.guards.Judge(ctx, lane, parcels, s.Now())
 	if len(items) > 0 {
 		op := &commit.GuardOp{Lane: lane, Items: items, Done: make(chan error, 1)}
 		err := s.do(op, 0, op.Done)

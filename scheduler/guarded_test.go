@@ -174,8 +174,8 @@ func TestGuardedIsJudged(t *testing.T) {
 	})
 }
 
-// A shard has ended when nobody delivers for it any more: what its owner closes next is used by
-// none.
+// A shard has ended when nobody delivers for it any more (C16): what its owner closes next is not
+// in use.
 func TestEndAwaitsDeliveries(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {
 		g := newGuardian(w)
@@ -188,7 +188,7 @@ func TestEndAwaitsDeliveries(t *testing.T) {
 		g.with(func() {
 			g.while = func() {
 				close(began)
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				ended = true
 			}
 		})

@@ -318,9 +318,8 @@ func (s *Shard) loadRows(a core.ActLoad) core.Event {
 }
 
 func (s *Shard) readParked(a core.ActReadParked) core.Event {
-	lane := s.lanes.Target(a.Lane).Hash()
 	done := core.EvParkedRead{Lane: a.Lane}
-	done.Err = s.parts.Store.ScanParked(lane, a.From,
+	done.Err = s.parts.Store.ScanParked(s.lanes.Target(a.Lane).Hash(), a.From,
 		func(k delay.Key, _ bool, rec []byte) bool {
 			if len(done.Refs) >= core.ParkedLoad {
 				done.More, done.Next = true, k
