@@ -118,6 +118,8 @@ func (c *checker) space(space byte, each func(k, v []byte) error) error {
 	if err != nil {
 		return err
 	}
+	// Closing repeats the error of the walk, which is told.
+	defer func() { _ = it.Close() }()
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
@@ -128,23 +130,14 @@ func (c *checker) space(space byte, each func(k, v []byte) error) error {
 		}
 		if c.done++; c.done%checkEvery == 0 {
 			if err := c.step(c.done); err != nil {
-				return c.end(it, err)
+				return err
 			}
 		}
 	}
 	if err := it.Error(); err != nil {
 		c.report.problem("%c: not readable: %v", space, err)
 	}
-	// The error of the walk was told; closing repeats it.
-	_ = it.Close()
 	return nil
-}
-
-func (c *checker) end(it iterator, err error) error {
-	if closeErr := it.Close(); closeErr != nil {
-		return fmt.Errorf("%w: %w", err, closeErr)
-	}
-	return err
 }
 
 func (c *checker) row(k, v []byte) error {

@@ -95,20 +95,19 @@ func (s *Store) scanRange(lower, upper []byte, fn func(k, v []byte) (bool, error
 	return s.walk(it, fn)
 }
 
-// walk goes through it and closes it.
-func (s *Store) walk(it iterator, fn func(k, v []byte) (bool, error)) error {
-	var fnErr error
+// walk goes through it and closes it, also when fn panics.
+func (s *Store) walk(it iterator, fn func(k, v []byte) (bool, error)) (err error) {
+	defer func() { err = errors.Join(err, s.readError("scan", it.Error()), it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.ValueAndErr()
-		if err != nil {
+		v, readErr := it.ValueAndErr()
+		if readErr != nil {
 			break
 		}
-		if ok, fnErr = fn(it.Key(), v); !ok || fnErr != nil {
+		if ok, err = fn(it.Key(), v); !ok || err != nil {
 			break
 		}
 	}
-	err := s.readError("scan", it.Error())
-	return errors.Join(fnErr, err, it.Close())
+	return err
 }
 
 // ScanRows calls fn for the rows of [lower, upper) in key order until it returns false. rec is
@@ -175,7 +174,7 @@ func (s *Store) readMany(prefix []byte, keys []delay.Key, fn func(i int, v []byt
 // others are sought.
 func (s *Store) along(
 	prefix []byte, keys []delay.Key, fn func(i int, v []byte, err error) error,
-) error {
+) (err error) {
 	if len(keys) == 0 {
 		return nil
 	}
@@ -184,9 +183,14 @@ func (s *Store) along(
 	if err != nil {
 		return err
 	}
+	told := false  // an error of the iterator stays until it is closed
+	defer func() { // also when fn panics
+		if closeErr := it.Close(); !told {
+			err = errors.Join(err, s.readError("read", closeErr))
+		}
+	}()
 	run := stepper{it: it}
 	want := append(make([]byte, 0, len(prefix)+delay.KeySize), prefix...)
-	told := false // an error of the iterator stays until it is closed
 	for i, key := range keys {
 		want = delay.AppendKey(want[:len(prefix)], key)
 		v, readErr := run.stepTo(want)
@@ -194,9 +198,6 @@ func (s *Store) along(
 		if err = fn(i, v, s.readError("read", readErr)); err != nil {
 			break
 		}
-	}
-	if closeErr := it.Close(); !told {
-		err = errors.Join(err, s.readError("read", closeErr))
 	}
 	return err
 }

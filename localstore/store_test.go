@@ -398,6 +398,24 @@ func TestCloseWaitsForCalls(t *testing.T) {
 	require.NoError(t, <-closed)
 }
 
+// A caller that panics while it is shown a row, or ends its goroutine as tests do, keeps no store
+// open.
+func TestCloseAfterPanic(t *testing.T) {
+	s := open(t, vfs.NewMem())
+	commit(t, s, func(b *Batch) { b.PutRow(key(5, 1), record("pull:q", 5, "x")) })
+	panics := func(call func() error) {
+		defer func() { require.Equal(t, "stop", recover()) }()
+		require.NoError(t, call())
+	}
+	panics(func() error {
+		return s.ScanRows(key(0, 0), key(9, 0), func(delay.Key, []byte) bool { panic("stop") })
+	})
+	panics(func() error {
+		return s.ReadRows([]delay.Key{key(5, 1)}, func(int, []byte) { panic("stop") })
+	})
+	require.NoError(t, s.Close())
+}
+
 // A batch that is thrown away leaves nothing, and its memory serves the next.
 func TestDiscard(t *testing.T) {
 	s := open(t, vfs.NewMem())
