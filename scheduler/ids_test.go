@@ -43,8 +43,8 @@ func TestRequestsAwaitTheIDs(t *testing.T) {
 				w.pass(5 * time.Second)
 				w.crash()
 				w.loseDisk()
+				w.opened = func() { down(true) }
 				w.open()
-				down(true)
 				require.True(t, w.Status().Restoring)
 				start := time.Now()
 				require.NoError(t, w.trySend(w.draft("pull:q", time.Hour, "x")).Err)

@@ -42,6 +42,7 @@ type world struct {
 	unread func() bool        // the ledger of kafka:main cannot be read
 	exact  func() *sink.Exact // makes the sink of kafka:main; nil is none
 	guards map[string]broker.Guardian
+	opened func() // the shard is open and does not run yet; may be nil
 
 	*Shard
 	store *localstore.Store
@@ -115,6 +116,9 @@ func (w *world) tryOpen() error {
 		return errors.Join(err, store.Close())
 	}
 	w.Shard, w.store, w.tier = s, store, tier
+	if w.opened != nil {
+		w.opened()
+	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w.end, w.ran = cancel, make(chan error, 1)
 	go func() { w.ran <- s.Run(run) }()
