@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -239,36 +241,48 @@ func (s *Source) newFeed(at remoting.Queue) *feed {
 }
 
 // acknowledge sets the group's offsets behind what is durable enough, and never further than the
-// records were dealt with (B4).
+// records were dealt with (B4). A broker gets them one after the other: of a group's first ones that
+// come together it forgets all but one, and answers that all are set.
 func (s *Source) acknowledge(ctx context.Context, in broker.Intake) {
+	brokers := make(map[string][]*feed)
 	s.mu.Lock()
-	all := make([]*feed, 0, len(s.feeds))
-	for _, q := range s.feeds {
-		all = append(all, q)
+	for at, q := range s.feeds {
+		brokers[at.Broker] = append(brokers[at.Broker], q)
 	}
 	s.mu.Unlock()
-	each(all, func(q *feed) {
-		durable := in.Cursor
-		if s.sc.Tier {
-			durable = in.Covered
-		}
-		at, ok := durable(q.name)
-		at = min(at, q.Next())
-		if !ok || at <= q.acked {
-			return
-		}
-		addr, err := q.Master(ctx)
-		if err == nil {
-			err = s.client.CommitOffset(ctx, addr, s.sc.Group, s.sc.Topic, q.at.Number, at)
-		}
-		if err != nil {
-			if ctx.Err() == nil && s.quiet.May() {
+	each(slices.Collect(maps.Values(brokers)), func(feeds []*feed) {
+		for _, q := range feeds {
+			err := s.commit(ctx, in, q)
+			if err != nil && ctx.Err() == nil && s.quiet.May() {
 				q.log.Warn("rocketmq group offset not set", zap.Error(err))
 			}
-			return
+			if errors.Is(err, delay.ErrUnavailable) {
+				return // nor will the others be set
+			}
 		}
-		q.acked = at
 	})
+}
+
+// commit sets the group's offset of a queue, if there is something new.
+func (s *Source) commit(ctx context.Context, in broker.Intake, q *feed) error {
+	durable := in.Cursor
+	if s.sc.Tier {
+		durable = in.Covered
+	}
+	at, ok := durable(q.name)
+	at = min(at, q.Next())
+	if !ok || at <= q.acked {
+		return nil
+	}
+	addr, err := q.Master(ctx)
+	if err != nil {
+		return err
+	}
+	err = s.client.CommitOffset(ctx, addr, s.sc.Group, s.sc.Topic, q.at.Number, at)
+	if err == nil {
+		q.acked = at
+	}
+	return err
 }
 
 // acknowledgeLast sets the offsets once more when all queues have ended.

@@ -307,7 +307,7 @@ func (s *server) cut() {
 	}
 }
 
-// serve answers the requests of one connection, each in a goroutine of its own, as a broker does.
+// serve answers the requests of one connection, at the same time as a broker does where it matters.
 func (s *server) serve(ctx context.Context, nc net.Conn) {
 	defer nc.Close() //nolint:errcheck // it is a test's
 	ctx, end := context.WithCancel(ctx)
@@ -328,11 +328,15 @@ func (s *server) serve(ctx context.Context, nc net.Conn) {
 				nc.Close() //nolint:errcheck // it is a test's
 			}
 		}
-		pull := cmd.Code == remoting.RequestPull || cmd.Code == remoting.RequestLitePull
-		if pull || s.hasFault() {
+		switch cmd.Code {
+		case remoting.RequestPull, remoting.RequestLitePull, remoting.RequestCommitOffset:
 			wg.Go(work)
-		} else {
-			work()
+		default:
+			if s.hasFault() {
+				wg.Go(work)
+			} else {
+				work()
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -278,13 +279,32 @@ func (b *Broker) offset(c *remoting.Command) *remoting.Command {
 	return reply(c, map[string]string{"offset": itoa(at)})
 }
 
+// firstOffset is how long the first offset of a group takes: offsets that come meanwhile are lost,
+// because each finds no table of the group and makes one of its own (ConsumerOffsetManager of 5.3).
+const firstOffset = 2 * time.Millisecond
+
+// commitOffset sets an offset. The caller holds the lock, which it gives away meanwhile.
+func (b *Broker) commitOffset(key groupQueue, at int64) {
+	group := groupQueue{key.group, key.topic, -1}
+	if _, known := b.groups[group]; !known {
+		b.mu.Unlock()
+		<-time.After(firstOffset)
+		b.mu.Lock()
+		maps.DeleteFunc(b.groups, func(k groupQueue, _ int64) bool {
+			return k.group == key.group && k.topic == key.topic
+		})
+		b.groups[group] = 0
+	}
+	b.groups[key] = at
+}
+
 func (b *Broker) groupOffset(c *remoting.Command) *remoting.Command {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := c.Fields
 	key := groupQueue{f["consumerGroup"], f["topic"], int32(atoi(f["queueId"]))}
 	if c.Code == remoting.RequestCommitOffset {
-		b.groups[key] = atoi(f["commitOffset"])
+		b.commitOffset(key, atoi(f["commitOffset"]))
 		return reply(c, nil)
 	}
 	at, ok := b.groups[key]
