@@ -241,8 +241,8 @@ func (s *Source) newFeed(at remoting.Queue) *feed {
 }
 
 // acknowledge sets the group's offsets behind what is durable enough, and never further than the
-// records were dealt with (B4). A broker gets them one after the other: of a group's first ones that
-// come together it forgets all but one, and answers that all are set.
+// records were dealt with (B4). A broker gets them one by one: of a group's first ones that come at
+// once it forgets all but one, and answers that all are set.
 func (s *Source) acknowledge(ctx context.Context, in broker.Intake) {
 	brokers := make(map[string][]*feed)
 	s.mu.Lock()
