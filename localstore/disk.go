@@ -157,12 +157,3 @@ func (s *Store) DiskFree() int64 { return s.disk.free.Load() }
 // Refusing reports whether free space is below Options.ReserveBytes, so that nothing new should be
 // accepted. What was accepted can still be finished.
 func (s *Store) Refusing() bool { return s.disk.refusing.Load() }
-
-// DiskUsed is how many bytes the store takes on disk, its log included, and 0 after Close.
-func (s *Store) DiskUsed() int64 {
-	if s.calls.Begin() != nil {
-		return 0
-	}
-	defer s.calls.End()
-	return int64(s.db.Metrics().DiskSpaceUsage())
-}

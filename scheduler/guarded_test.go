@@ -32,12 +32,15 @@ type guardian struct {
 	while func()
 }
 
+// newGuardian is asked from a restart of the shard on, which it begins with.
 func newGuardian(w *world) *guardian {
 	g := &guardian{
 		now: w.wallDue, fates: map[delay.ID]broker.Fate{}, sent: map[delay.ID]int{},
 		lost: map[string]bool{}, asked: map[delay.ID]int{},
 	}
 	w.guards = map[string]broker.Guardian{"guard:rmq": g}
+	w.crash()
+	w.open()
 	return g
 }
 
@@ -132,8 +135,6 @@ func (p *topic) entry(id delay.ID, place string, wait time.Duration) {
 func TestGuardedIsJudged(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {
 		g := newGuardian(w)
-		w.crash()
-		w.open()
 		p := &topic{world: w}
 		for i, id := range []delay.ID{"a", "b", "c", "d"} {
 			p.entry(id, fmt.Sprint("offset=", i), 2*time.Second)
@@ -179,8 +180,6 @@ func TestGuardedIsJudged(t *testing.T) {
 func TestEndAwaitsDeliveries(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {
 		g := newGuardian(w)
-		w.crash()
-		w.open()
 		p := &topic{world: w}
 		p.entry("a", "offset=0", time.Second)
 		require.NoError(t, p.read(1))
@@ -205,8 +204,6 @@ func TestEndAwaitsDeliveries(t *testing.T) {
 func TestRecalledWhileJudged(t *testing.T) {
 	inWorld(t, quick(), func(w *world) {
 		g := newGuardian(w)
-		w.crash()
-		w.open()
 		p := &topic{world: w}
 		p.entry("a", "offset=0", time.Second)
 		p.entry("b", "offset=1", time.Second)
@@ -234,8 +231,6 @@ func TestGuardedBelongsToItsBroker(t *testing.T) {
 	for _, wait := range []time.Duration{time.Minute, 10 * time.Hour} { // local and cold
 		inWorld(t, quick(), func(w *world) {
 			g := newGuardian(w)
-			w.crash()
-			w.open()
 			p := &topic{world: w}
 			for i, id := range []delay.ID{"a", "b", "c", "timer"} {
 				p.entry(id, fmt.Sprint("offset=", i), wait)
@@ -298,8 +293,6 @@ func guardedModel(t *testing.T, w *world, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 18))
 	g := newGuardian(w)
 	g.rng = rand.New(rand.NewPCG(seed, 19))
-	w.crash()
-	w.open()
 	p := &topic{world: w, tier: seed%2 == 0}
 	want := map[delay.ID]broker.Fate{}
 	recalled := map[delay.ID]bool{}

@@ -328,15 +328,12 @@ func (s *server) serve(ctx context.Context, nc net.Conn) {
 				nc.Close() //nolint:errcheck // it is a test's
 			}
 		}
-		switch cmd.Code {
-		case remoting.RequestPull, remoting.RequestLitePull, remoting.RequestCommitOffset:
+		waits := cmd.Code == remoting.RequestPull || cmd.Code == remoting.RequestLitePull ||
+			cmd.Code == remoting.RequestCommitOffset || s.hasFault()
+		if waits {
 			wg.Go(work)
-		default:
-			if s.hasFault() {
-				wg.Go(work)
-			} else {
-				work()
-			}
+		} else {
+			work()
 		}
 	}
 }
